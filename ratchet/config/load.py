@@ -1,0 +1,114 @@
+"""Read the YAML, lay the environment over it, and say plainly what is wrong."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from ratchet.config.model import Config
+from ratchet.errors import ConfigError
+
+PREFIX = "RATCHET_"
+BUILT_IN: dict[str, Any] = {
+    "models": {"smollm2": {"path": "smollm2"}},
+    "engines": [{"name": "local", "kind": "vllm", "model": "smollm2", "launch": {}}],
+    "policies": {"assistant": {"base": "smollm2"}},
+}
+"""What `ratchet up` serves with no `-c`: one small model, one policy, one local engine, the embedded store."""
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
+    """The configuration of `path` (None: built in) under the environment's overrides.
+
+    `RATCHET_GATEWAY__PORT=9000` sets `gateway.port`; a value is read as YAML. Raises ConfigError with one line a fault.
+    """
+    tree = _read(path) if path is not None else _copy(BUILT_IN)
+    _override(tree, os.environ if environ is None else environ)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(error, str(path or "built-in configuration")))) from None
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of the YAML."""
+    return Config.model_json_schema()
+
+
+def _copy(tree: Any) -> Any:
+    return yaml.safe_load(yaml.safe_dump(tree))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: the top level must be a mapping")
+    return tree
+
+
+def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> None:
+    sections = set(Config.model_fields)
+    for key in sorted(environ):
+        steps = key.removeprefix(PREFIX).lower().split("__")
+        if not key.startswith(PREFIX) or len(steps) < 2 or steps[0] not in sections:
+            continue
+        node: Any = tree
+        for step in steps[:-1]:
+            node = _step(node, step, key)
+        if not isinstance(node, dict):
+            raise ConfigError(f"{key}: does not name a field")
+        node[steps[-1]] = yaml.safe_load(environ[key])
+
+
+def _step(node: Any, step: str, key: str) -> Any:
+    if isinstance(node, list):
+        if not step.isdigit() or int(step) >= len(node):
+            raise ConfigError(f"{key}: {step!r} is no position in the list")
+        return node[int(step)]
+    if not isinstance(node, dict):
+        raise ConfigError(f"{key}: {step!r} is below a plain value")
+    if node.get(step) is None:
+        node[step] = {}
+    return node[step]
+
+
+def _explain(error: ValidationError, where: str) -> list[str]:
+    lines = []
+    for fault in error.errors():
+        place = ".".join(str(part) for part in fault["loc"]) or "top level"
+        if fault["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(str(fault["loc"][-1]), _keys_at(fault["loc"][:-1]), n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            lines.append(f"{where}: {place}: unknown key{hint}")
+        else:
+            lines.append(f"{where}: {place}: {fault['msg'].removeprefix('Value error, ')}")
+    return lines
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys the model allows at `loc`, following the annotations' model classes."""
+    models: list[type[BaseModel]] = [Config]
+    for part in loc:
+        found = [m.model_fields[str(part)].annotation for m in models if str(part) in m.model_fields]
+        if found:
+            models = [m for annotation in found for m in _models_in(annotation)]
+    return [key for model in models for key in model.model_fields]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [m for part in getattr(annotation, "__args__", ()) for m in _models_in(part)]

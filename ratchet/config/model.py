@@ -1,0 +1,281 @@
+"""The configuration's fields, each with its unit and its reason. Unknown keys are refused."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from ratchet import names
+
+
+def _name(text: str) -> str:
+    if not names.is_name(text):
+        raise ValueError("a name is 1-63 of a-z 0-9 . _ - and starts with a letter or digit")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class Section(BaseModel):
+    """A part of the YAML: unknown keys refused, values fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class StoreConfig(Section):
+    url: str = "embedded"
+    """`embedded` starts a Valkey under the data directory; else redis://, rediss://, valkey://, unix://."""
+    durability: Literal["process", "power"] = "process"
+    """`process`: AOF everysec, kill -9 loses nothing; `power`: AOF always, a power cut neither. Embedded store only."""
+    retention_hours: float = Field(default=72, gt=0)
+    """Hours an interaction stays in the store; what bounds its memory."""
+    feedback_ttl_hours: float = Field(default=168, gt=0)
+    """Hours a reward stays pending or parked before it expires."""
+    max_memory_mb: int = Field(default=1024, ge=16)
+    """MiB the embedded store may use; past it writes are refused (nothing is evicted)."""
+    max_parked: int = Field(default=1000, ge=1)
+    """Parked rewards a caller may have at a time; past it 429."""
+
+
+class GatewayConfig(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Data plane. 0 takes a free port."""
+    admin_host: str = "127.0.0.1"
+    admin_port: int = Field(default=8081, ge=0, le=65535)
+    """Control plane. 0 takes a free port."""
+    drain_seconds: float = Field(default=20, ge=0, le=40)
+    """Seconds running requests get to finish at SIGTERM."""
+    max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
+    """Bytes of a request body; past it 413."""
+    max_depth: int = Field(default=64, ge=4)
+    """Nesting of a JSON body; past it 400."""
+    max_n: int = Field(default=64, ge=1, le=128)
+    """Largest `n` of a request (OpenAI allows 128)."""
+    connect_seconds: float = Field(default=5, gt=0)
+    """Seconds to connect to an engine."""
+    first_byte_seconds: float = Field(default=300, gt=0)
+    """Seconds an engine may take to its first byte (CPU prefill through an adapter is slow)."""
+    idle_seconds: float = Field(default=120, gt=0)
+    """Seconds an engine may be silent between two chunks."""
+    record_seconds: float = Field(default=5, gt=0)
+    """Seconds a finished answer waits for the store before it ends in an error."""
+    max_inflight: int = Field(default=1024, ge=1)
+    """Requests in flight; past it 429."""
+
+
+class LaunchConfig(Section):
+    """How Ratchet starts the engine itself."""
+
+    quantization: str | None = None
+    max_loras: int = Field(default=8, ge=1)
+    """Adapters held at a time; at least `max_staleness` + 2 of each policy on the engine."""
+    max_lora_rank: int = Field(default=16, ge=1)
+    tensor_parallel: int = Field(default=1, ge=1)
+    pipeline_parallel: int = Field(default=1, ge=1)
+    expert_parallel: bool = False
+    max_model_len: int = Field(default=2048, ge=64)
+    """Tokens of prompt and answer together."""
+    max_num_seqs: int = Field(default=32, ge=1)
+    """Sequences decoded at a time."""
+    dtype: str | None = None
+    """None: float32 on a CPU (bf16 is slow without AMX and inexact), the model's own on a GPU."""
+    kv_cache_gib: int = Field(default=2, ge=1)
+    """GiB of key-value cache; CPU builds only."""
+    tools: bool = True
+    """Whether tool calls are parsed (`tool_parser`)."""
+    tool_parser: str = "hermes"
+    threads: int | None = Field(default=None, ge=1)
+    """CPU threads of the engine; None leaves one core to the rest."""
+    extra: list[str] = []
+    """Further flags of the engine, as on its command line."""
+
+
+class EngineConfig(Section):
+    name: Name
+    kind: Literal["vllm", "sglang", "lmdeploy", "fake"]
+    model: Name
+    """A key of `models`."""
+    launch: LaunchConfig | None = None
+    url: str | None = None
+    """An engine that already runs; then `launch` must be absent."""
+    served_name: str | None = None
+    """The name the engine gives its base; None asks it."""
+    api_key: str | None = None
+    adapters_at: str | None = None
+    """Where the engine sees the data directory's `adapters/` folder; None: at the same path."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.kind in ("sglang", "lmdeploy"):
+            raise ValueError(f"kind: {self.kind} is not built yet; use vllm")
+        if (self.launch is None) == (self.url is None):
+            raise ValueError("give either `launch` (Ratchet starts it) or `url` (it already runs)")
+        return self
+
+
+class ModelConfig(Section):
+    path: str
+    """A Hugging Face folder or hub id; `smollm2` alone names the built-in small model."""
+
+
+class LoraConfig(Section):
+    rank: int = Field(default=8, ge=1, le=256)
+    alpha: float = Field(default=16, gt=0)
+    target_modules: str | list[str] = "all-linear"
+    """Linear layers that get an adapter."""
+
+
+class GrpoConfig(Section):
+    """2402.03300 with token-level truncated importance sampling against the engine's log-probs."""
+
+    type: Literal["grpo"] = "grpo"
+    beta: float = Field(default=0.1, ge=0)
+    """Weight of the KL to the base; 0 computes no reference."""
+    eps_low: float = Field(default=0.2, gt=0)
+    eps_high: float = Field(default=0.2, gt=0)
+    is_cap: float = Field(default=2.0, gt=0)
+    """Cap C of the importance weight min(pi_learner / pi_engine, C)."""
+    scale: Literal["std", "none"] = "std"
+    """Whether a group's advantages are divided by its standard deviation."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    metric: str = "reward"
+    """The metric it learns from."""
+
+
+class MetricConfig(Section):
+    type: Literal["float", "boolean", "comment", "demonstration", "preference"]
+    min: float | None = None
+    max: float | None = None
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if self.type != "float" and (self.min is not None or self.max is not None):
+            raise ValueError("only a float metric has min and max")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError("min is above max")
+        return self
+
+
+class PythonRewardConfig(Section):
+    """A function `f(prompt: list[dict], answer: str) -> float` that scores one answer."""
+
+    type: Literal["python"] = "python"
+    path: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    """`module:function`, importable by the learner."""
+    weight: float = 1.0
+
+
+class ShadowConfig(Section):
+    """Shadow groups: live prompts resampled when the engine has room, scored by `rewards`."""
+
+    enabled: bool = True
+    group_size: int = Field(default=8, ge=2, le=64)
+    """Answers a prompt."""
+    max_tokens: int = Field(default=64, ge=1)
+    """Tokens an answer; the recorded request's own limit where that is lower."""
+    busy_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of the engine's slots in use above which nothing is resampled."""
+
+
+class ScheduleConfig(Section):
+    min_groups: int = Field(default=4, ge=1)
+    """Groups with a spread of rewards that make a step."""
+    max_staleness: int = Field(default=4, ge=0)
+    """Versions an answer may lag behind the live one and still be learned from."""
+    automatic: bool = True
+    """Whether steps start by themselves; else only `ratchet train`."""
+
+
+class GateConfig(Section):
+    heldout: str | None = None
+    """JSONL of frozen prompts (`{"messages": [...]}` a line) scored by `rewards`; None: no held-out evaluation."""
+    samples: int = Field(default=1, ge=1)
+    """Answers a prompt."""
+    max_tokens: int = Field(default=64, ge=1)
+    margin: float = Field(default=0.05, ge=0)
+    """How much lower than the live version's the mean reward may be."""
+    max_kl: float | None = Field(default=None, gt=0)
+    """Mean KL to the base, nats a token, above which a candidate is refused."""
+    max_grad_norm: float = Field(default=1000.0, gt=0)
+    """Gradient norm before clipping above which a step is refused."""
+    probes: int = Field(default=4, ge=1)
+    """Prompts of the activation proof."""
+
+
+class PolicyConfig(Section):
+    base: Name
+    """A key of `models`."""
+    lora: LoraConfig = LoraConfig()
+    algorithm: Annotated[GrpoConfig, Field(discriminator=None)] = GrpoConfig()
+    metrics: dict[Name, MetricConfig] = {"reward": MetricConfig(type="float")}
+    rewards: list[PythonRewardConfig] = []
+    shadow: ShadowConfig = ShadowConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    gate: GateConfig = GateConfig()
+    canary: None = None
+    """Not built yet: every verified candidate that passes its gate goes live at once."""
+    seed: int = 0
+
+
+class LearnerConfig(Section):
+    threads: int = Field(default=1, ge=1)
+    """CPU threads of the update; few, so that serving stays smooth. The same count repeats the same bytes."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Config(Section):
+    store: StoreConfig = StoreConfig()
+    gateway: GatewayConfig = GatewayConfig()
+    engines: list[EngineConfig] = []
+    models: dict[Name, ModelConfig] = {}
+    policies: dict[Name, PolicyConfig] = {}
+    learner: LearnerConfig = LearnerConfig()
+
+    @model_validator(mode="after")
+    def _names_meet(self) -> Self:
+        _unique([e.name for e in self.engines], "engines")
+        for engine in self.engines:
+            _known(engine.model, self.models, f"engines.{engine.name}.model")
+        for name, policy in self.policies.items():
+            _known(policy.base, self.models, f"policies.{name}.base")
+            if name in self.models:
+                raise ValueError(f"policies.{name}: a model has that name too; rename one")
+            if policy.algorithm.metric not in policy.metrics:
+                raise ValueError(f"policies.{name}.algorithm.metric: {policy.algorithm.metric!r} is not in its metrics")
+            if policy.gate.heldout is not None and not policy.rewards:
+                raise ValueError(f"policies.{name}.gate.heldout needs `rewards` to score the answers")
+        for engine in self.engines:
+            self._room_for_adapters(engine)
+        return self
+
+    def _room_for_adapters(self, engine: EngineConfig) -> None:
+        if engine.launch is None:
+            return
+        served = [p for p in self.policies.values() if p.base == engine.model]
+        needed = sum(p.schedule.max_staleness + 2 for p in served)
+        if engine.launch.max_loras < needed:
+            raise ValueError(
+                f"engines.{engine.name}.launch.max_loras is {engine.launch.max_loras}; its policies need {needed} "
+                "(max_staleness + 2 each), or a request could wait for room"
+            )
+        for name, policy in self.policies.items():
+            if policy.base == engine.model and policy.lora.rank > engine.launch.max_lora_rank:
+                raise ValueError(
+                    f"policies.{name}.lora.rank is above engines.{engine.name}.launch.max_lora_rank ({engine.launch.max_lora_rank})"
+                )
+
+
+def _unique(values: list[str], where: str) -> None:
+    twice = {v for v in values if values.count(v) > 1}
+    if twice:
+        raise ValueError(f"{where}: the name {sorted(twice)[0]!r} is used twice")
+
+
+def _known(name: str, among: dict[str, ModelConfig], where: str) -> None:
+    if name not in among:
+        raise ValueError(f"{where}: no model named {name!r} in `models`")

@@ -1,0 +1,208 @@
+"""The records that flow: request -> interaction -> reward -> group -> batch -> version.
+
+msgspec structs: encoded as msgpack in the store, as JSON on the admin API. A field is added at the end
+with a default; none is renamed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+Status = Literal["complete", "truncated", "cancelled", "error"]
+VersionState = Literal["candidate", "live", "retired", "refused", "rolled_back"]
+
+
+class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The sampling parameters that were in force (the engine's neutral defaults where the request is silent)."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    max_tokens: int | None = None
+    seed: int | None = None
+
+
+class Choice(msgspec.Struct):
+    """One answer of an interaction.
+
+    `token_ids` [T] are the sampled ids exactly as the engine drew them; `logprobs` [T] the engine's own log-prob
+    (nats) of each under the distribution it sampled from. Both are empty when the engine gave none: never padded.
+    `message` is the assistant message as the client saw it.
+    """
+
+    index: int
+    token_ids: list[int]
+    logprobs: list[float]
+    message: dict[str, Any]
+    finish_reason: str | None = None
+
+
+class Timings(msgspec.Struct, omit_defaults=True):
+    """Durations in seconds on the monotonic clock, from the request's arrival."""
+
+    first_token: float | None = None
+    total: float = 0.0
+
+
+class Interaction(msgspec.Struct):
+    """One answered request.
+
+    `policy` is a policy's name, or the base's for a request to a base; `version` 0 is the base itself.
+    `untrainable` is "" when a policy gradient may learn from it, else the reason (`top_p`, `no_ids`, ...).
+    `request` is the client's JSON body, parsed. `metric` is the metric the policy learns from.
+    """
+
+    id: str
+    tenant: str
+    policy: str
+    version: int
+    base: str
+    engine: str
+    route: str
+    created: float
+    status: Status
+    request: dict[str, Any]
+    prompt_ids: list[int]
+    choices: list[Choice]
+    sampling: Sampling
+    untrainable: str = ""
+    metric: str = "reward"
+    model: str = ""
+    usage: dict[str, Any] = {}
+    metadata: dict[str, str] = {}
+    episode_id: str | None = None
+    key_id: str = ""
+    timings: Timings = msgspec.field(default_factory=Timings)
+
+    @property
+    def n(self) -> int:
+        return len(self.choices)
+
+
+class FeedbackPost(msgspec.Struct):
+    """Feedback as accepted by the gateway: form, metric and value already checked there."""
+
+    tenant: str
+    target: str
+    metric: str
+    value: Any
+    choice: int = 0
+    idempotency_key: str | None = None
+    metadata: dict[str, Any] = {}
+    key_id: str = ""
+
+
+class Ledger(msgspec.Struct):
+    """Rewards, counted once each: received = used + pending + sum(rejected) + expired, at every instant."""
+
+    received: int = 0
+    used: int = 0
+    pending: int = 0
+    rejected: dict[str, int] = {}
+    expired: int = 0
+
+    @property
+    def balances(self) -> bool:
+        return self.received == self.used + self.pending + sum(self.rejected.values()) + self.expired
+
+
+class Group(msgspec.Struct):
+    """Answers to one prompt and their rewards [n], scored by one scorer; the unit a GRPO update learns from.
+
+    `kind` is `natural` (an n>1 request whose every choice was rated) or `shadow` (resampled, scored by reward functions).
+    """
+
+    id: str
+    kind: Literal["natural", "shadow"]
+    interaction: Interaction
+    rewards: list[float]
+
+
+class Lease(msgspec.Struct):
+    """Groups taken for one step of one policy. Kept across a crash: the same step gets the same lease."""
+
+    policy: str
+    step: int
+    groups: list[Group]
+
+
+class PolicyVersionRecord(msgspec.Struct):
+    """One version of a policy in the registry.
+
+    `path` is the adapter's folder relative to the data directory, `digest` the sha256 of its manifest; both empty for
+    version 0. `consumed` are the group ids it learned from. `verdict` is the gate's report.
+    """
+
+    policy: str
+    version: int
+    state: VersionState
+    created: float
+    parent: int | None = None
+    path: str = ""
+    digest: str = ""
+    step: int = 0
+    checkpoint: str = ""
+    consumed: list[str] = []
+    reward: float | None = None
+    kl: float | None = None
+    verdict: dict[str, Any] = {}
+
+
+class PolicyRecord(msgspec.Struct):
+    """A policy's live pointer. `epoch` rises by one at each move, so that readers can order events."""
+
+    name: str
+    base: str
+    live: int = 0
+    epoch: int = 0
+    next_version: int = 1
+    step: int = 0
+
+
+class PolicyEvent(msgspec.Struct):
+    """Published on a policy's channel: a candidate begins loading (`loading`), the pointer moved (`flip`), or a
+    candidate was refused (`refused`). `live` is the pointer after the event."""
+
+    policy: str
+    live: int
+    epoch: int
+    kind: Literal["loading", "flip", "refused"] = "flip"
+
+
+class Heartbeat(msgspec.Struct):
+    """What a gateway says of itself each second: requests in flight by engine-side model name, and the pointer epochs it follows."""
+
+    gateway: str
+    inflight: dict[str, int] = {}
+    epochs: dict[str, int] = {}
+
+
+class EngineRecord(msgspec.Struct):
+    """A replica that may serve: where it is, and what its supervisor last said of it."""
+
+    name: str
+    kind: str
+    model: str
+    url: str
+    served_name: str
+    adapters_at: str | None = None
+    api_key: str | None = None
+    launched: bool = False
+    restarts: int = 0
+    state: Literal["starting", "ready", "down", "stopped"] = "ready"
+
+
+class KeyRecord(msgspec.Struct):
+    """A key at rest: only its sha256 is stored. `id` is public and safe to log."""
+
+    id: str
+    tenant: str
+    scopes: list[str]
+    created: float
+    note: str = ""
