@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from ratchet import names
 
@@ -16,6 +16,18 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
+PLANNED = ("dr_grpo", "bnpo", "dapo", "gspo", "sapo", "cispo", "rloo", "reinforce_pp", "chord", "dpo", "ipo", "kto")
+
+
+def _built(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("type") in PLANNED:
+        raise ValueError(f"type {value['type']!r} is not built yet; use 'grpo'")
+    return value
+
+
+def _no_canary(value: Any) -> None:
+    if value is not None:
+        raise ValueError("is not built yet; remove it")
 
 
 class Section(BaseModel):
@@ -110,7 +122,7 @@ class EngineConfig(Section):
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
         if self.kind in ("sglang", "lmdeploy"):
-            raise ValueError(f"kind: {self.kind} is not built yet; use vllm")
+            raise ValueError(f"kind {self.kind!r} is not built yet; use 'vllm'")
         if (self.launch is None) == (self.url is None):
             raise ValueError("give either `launch` (Ratchet starts it) or `url` (it already runs)")
         return self
@@ -211,13 +223,13 @@ class PolicyConfig(Section):
     base: Name
     """A key of `models`."""
     lora: LoraConfig = LoraConfig()
-    algorithm: Annotated[GrpoConfig, Field(discriminator=None)] = GrpoConfig()
+    algorithm: Annotated[GrpoConfig, BeforeValidator(_built)] = GrpoConfig()
     metrics: dict[Name, MetricConfig] = {"reward": MetricConfig(type="float")}
     rewards: list[PythonRewardConfig] = []
     shadow: ShadowConfig = ShadowConfig()
     schedule: ScheduleConfig = ScheduleConfig()
     gate: GateConfig = GateConfig()
-    canary: None = None
+    canary: Annotated[None, BeforeValidator(_no_canary)] = None
     """Not built yet: every verified candidate that passes its gate goes live at once."""
     seed: int = 0
 
