@@ -1,0 +1,234 @@
+"""The policy being trained: a float32 base, a LoRA adapter on it, exact log-probs of answers. The one user of transformers and PEFT.
+
+The reference policy is the base with the adapter disabled: no second model in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import peft
+import safetensors
+import safetensors.torch
+import torch
+import transformers
+from torch import Tensor
+from torch.nn import Parameter
+
+from learner.batch import Packed, Sequence, pack
+from ratchet.config.model import LoraConfig
+from ratchet.errors import AdapterError, ConfigError
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHTS_FILE = "adapter_model.safetensors"
+SELF_CHECK_TOLERANCE = 1e-3
+"""Nats. Packed and plain log-probs differ by about 1e-5 in float32; a model that ignores the mask differs by whole nats."""
+
+
+class Policy:
+    """A causal language model with one LoRA adapter. Not thread-safe: one caller at a time."""
+
+    def __init__(self, model: Any, base_path: Path, lora: LoraConfig) -> None:
+        self.model = model
+        self.base_path = base_path
+        self.lora = lora
+        self._parameters = {
+            name.replace(".default.", "."): parameter for name, parameter in sorted(model.named_parameters()) if parameter.requires_grad
+        }
+
+    @classmethod
+    def load(
+        cls, base_path: Path, lora: LoraConfig, *, seed: int = 0, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 1
+    ) -> Self:
+        """Reads the base in float32 and gives it a fresh adapter: A drawn from `seed`, B zero, so that it is the base at first.
+
+        Sets torch's thread count and deterministic algorithms for the whole process. ConfigError: the folder holds no
+        usable model, a target module is missing, or the model does not honour the attention mask packing needs.
+        """
+        _be_deterministic(threads)
+        transformers.utils.logging.disable_progress_bar()
+        place = _device(device)
+        try:
+            base = transformers.AutoModelForCausalLM.from_pretrained(
+                base_path, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
+            )
+            policy = cls(_with_adapter(base, lora, seed).to(place).eval(), base_path, lora)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"cannot train on {base_path}: {error}") from error
+        policy._self_check()
+        return policy
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self._parameters.values())).device
+
+    def parameters(self) -> dict[str, Parameter]:
+        """The adapter's parameters, by their names in the adapter's file."""
+        return dict(self._parameters)
+
+    # Log-probs
+
+    def log_probs(
+        self, prompt_ids: list[int], completions: list[list[int]], *, temperature: float = 1.0, adapter: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probs [G, T] (nats) of each answer's tokens at `temperature`, zero past its end, and the bool mask [G, T].
+
+        The prompt is computed once for the group, with gradients. `adapter=False`: the base's. ValueError: nothing to score.
+        """
+        rows = [Sequence(0, prompt_ids, answer, [], temperature, 0.0) for answer in completions]
+        packed = pack(rows, self.device)
+        return self.packed_log_probs(packed, adapter=adapter), packed.mask
+
+    def packed_log_probs(self, packed: Packed, *, adapter: bool = True) -> Tensor:
+        """Log-probs [B, T] of a packed micro-batch, zero outside its mask; logits only where an answer token is predicted."""
+        self._check_window(packed)
+        with nullcontext() if adapter else self.model.disable_adapter():
+            # use_cache=False: with a cache transformers takes the row for one sequence and is silently wrong.
+            logits = self.model(
+                input_ids=packed.ids,
+                position_ids=packed.positions,
+                attention_mask=packed.attend,
+                use_cache=False,
+                logits_to_keep=packed.predictors,
+            ).logits[0]
+        logits = logits / packed.temperature[:, None]
+        chosen = logits[packed.source, packed.target] - logits.logsumexp(-1)[packed.source]
+        return packed.spread(chosen)
+
+    def _check_window(self, packed: Packed) -> None:
+        config = self.model.config.get_text_config()
+        window = getattr(config, "sliding_window", None) or config.max_position_embeddings
+        if int(packed.positions.max()) >= window:
+            raise ValueError(f"a sequence is longer than the {window} tokens the model attends to")
+
+    def _self_check(self) -> None:
+        """Compares packed with plain log-probs: an architecture that ignores the mask or the positions must not train."""
+        prompt, answers = [1, 2, 3], [[4, 5, 6], [7, 8], [9]]
+        with torch.inference_mode():
+            packed = self.log_probs(prompt, answers)[0]
+            for row, answer in zip(packed, answers, strict=True):
+                ids = torch.tensor([prompt + answer], device=self.device)
+                plain = self.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].log_softmax(-1)
+                difference = row[: len(answer)] - plain.gather(1, ids[0, len(prompt) :, None])[:, 0]
+                if not bool((difference.abs() < SELF_CHECK_TOLERANCE).all()):
+                    raise ConfigError(
+                        f"{self.base_path}: this architecture does not give packed answers their own context; it cannot be trained"
+                    )
+
+    # The adapter
+
+    def adapter_state(self) -> dict[str, Tensor]:
+        """A copy of the adapter's tensors, on the CPU."""
+        return {name: parameter.detach().cpu().clone() for name, parameter in self._parameters.items()}
+
+    def set_adapter_state(self, state: Mapping[str, Tensor]) -> None:
+        """Writes `state` into the adapter in place. AdapterError: a tensor is missing, unknown or of another shape."""
+        shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
+        if shapes != {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}:
+            raise AdapterError(f"the adapter's tensors are not those of rank {self.lora.rank} on {self.base_path.name}")
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(state[name])
+
+    def adapter_files(self) -> dict[str, bytes]:
+        """The adapter as PEFT saves it and vLLM loads it: the same weights give the same bytes, anywhere."""
+        config = self.model.peft_config["default"].to_dict() | {"inference_mode": True, "base_model_name_or_path": None}
+        text = json.dumps(config, sort_keys=True, indent=2, default=sorted)
+        return {CONFIG_FILE: text.encode(), WEIGHTS_FILE: safetensors.torch.save(self.adapter_state(), metadata={"format": "pt"})}
+
+    def load_adapter_files(self, folder: Path) -> None:
+        """Takes the weights of an adapter that `adapter_files` wrote. AdapterError: unreadable, or not of this rank and base."""
+        try:
+            state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+        except (OSError, safetensors.SafetensorError) as error:
+            raise AdapterError(f"cannot read the adapter {folder.name}: {error}") from error
+        self.set_adapter_state(state)
+
+    # Text
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return transformers.AutoTokenizer.from_pretrained(self.base_path, local_files_only=True)
+
+    def encode(self, messages: list[dict[str, Any]]) -> list[int]:
+        """The ids of a chat up to where the assistant begins to answer, by the base's own template."""
+        text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of `ids`, special tokens left out, no space tidied."""
+        text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    @cached_property
+    def base_digest(self) -> str:
+        """sha256 (hex) over the base's weight files, by name."""
+        return base_digest(self.base_path)
+
+
+def base_digest(folder: Path) -> str:
+    """sha256 (hex) over the names and bytes of the `.safetensors` files of `folder`. ConfigError: it has none."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"{folder} holds no .safetensors file")
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as stream:
+            whole.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()
+
+
+def _with_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
+    config = peft.LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=_targets(base, lora.target_modules),
+        lora_dropout=0.0,
+        bias="none",
+        task_type="CAUSAL_LM",
+    )
+    with _seeded(seed):
+        return peft.get_peft_model(base, config)
+
+
+def _targets(base: Any, wanted: str | list[str]) -> list[str]:
+    """The leaf names to adapt, sorted; `all-linear` is every linear layer but the output's."""
+    if wanted != "all-linear":
+        return [wanted] if isinstance(wanted, str) else sorted(wanted)
+    head = base.get_output_embeddings()
+    return sorted({name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear) and m is not head})
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Draws from `seed` inside, and leaves the caller's generator as it was."""
+    before = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("learner.device is cuda, but torch sees no GPU")
+    return torch.device(name)
+
+
+def _be_deterministic(threads: int) -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # Filling every fresh tensor costs time and guards only against code that reads memory it never wrote.
+    torch.utils.deterministic.fill_uninitialized_memory = False
