@@ -67,7 +67,8 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self._parameters.values())).device
+        place: torch.device = next(iter(self._parameters.values())).device
+        return place
 
     def parameters(self) -> dict[str, Parameter]:
         """The adapter's parameters, by their names in the adapter's file."""
@@ -189,7 +190,8 @@ def base_digest(folder: Path) -> str:
 def _with_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
     config = peft.LoraConfig(
         r=lora.rank,
-        lora_alpha=lora.alpha,
+        # 16 and 16.0 must give the same bytes of adapter_config.json.
+        lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
         target_modules=_targets(base, lora.target_modules),
         lora_dropout=0.0,
         bias="none",
@@ -231,4 +233,4 @@ def _be_deterministic(threads: int) -> None:
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Filling every fresh tensor costs time and guards only against code that reads memory it never wrote.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
