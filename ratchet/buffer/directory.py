@@ -1,0 +1,67 @@
+"""Who may call, and which engines and gateways there are."""
+
+from __future__ import annotations
+
+import msgspec
+
+from ratchet.buffer import schema
+from ratchet.buffer.link import Link
+from ratchet.types import EngineRecord, Heartbeat, KeyRecord
+
+BEAT_SECONDS = 5.0
+
+
+class Keys:
+    """Keys at rest: only their sha256 is here."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def put(self, digest: str, record: KeyRecord) -> None:
+        """Adds or replaces the key whose sha256 is `digest` (hex)."""
+        await self._link.do("HSET", schema.KEYS, digest, msgspec.msgpack.encode(record))
+
+    async def find(self, digest: str) -> KeyRecord | None:
+        """The key whose sha256 is `digest` (hex), or None."""
+        data = await self._link.do("HGET", schema.KEYS, digest)
+        return msgspec.msgpack.decode(data, type=KeyRecord) if data is not None else None
+
+    async def all(self) -> list[KeyRecord]:
+        """All keys, the oldest first."""
+        found = await self._link.do("HVALS", schema.KEYS)
+        return sorted((msgspec.msgpack.decode(data, type=KeyRecord) for data in found), key=lambda key: (key.created, key.id))
+
+    async def revoke(self, key_id: str) -> bool:
+        """Removes the key of that public id; whether there was one."""
+        found = await self._link.do("HGETALL", schema.KEYS)
+        gone = [digest for digest, data in found.items() if msgspec.msgpack.decode(data, type=KeyRecord).id == key_id]
+        return bool(gone and await self._link.do("HDEL", schema.KEYS, *gone))
+
+
+class Fleet:
+    """Engines as their supervisors last said, and gateways that live."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def put(self, record: EngineRecord) -> None:
+        """Adds the engine or replaces what was said of it."""
+        await self._link.do("HSET", schema.ENGINES, record.name, msgspec.msgpack.encode(record))
+
+    async def remove(self, name: str) -> None:
+        """Forgets the engine."""
+        await self._link.do("HDEL", schema.ENGINES, name)
+
+    async def engines(self) -> list[EngineRecord]:
+        """All engines, by name."""
+        found = await self._link.do("HVALS", schema.ENGINES)
+        return sorted((msgspec.msgpack.decode(data, type=EngineRecord) for data in found), key=lambda engine: engine.name)
+
+    async def beat(self, beat: Heartbeat) -> None:
+        """A gateway lives; it is forgotten after 5 s of silence."""
+        await self._link.run("beat", msgspec.msgpack.encode(beat), gateway=beat.gateway, silent=round(BEAT_SECONDS * 1000))
+
+    async def heartbeats(self) -> list[Heartbeat]:
+        """The last beat of each gateway that lives, by name."""
+        found = await self._link.run("beat", silent=round(BEAT_SECONDS * 1000))
+        return sorted((msgspec.msgpack.decode(data, type=Heartbeat) for data in found), key=lambda beat: beat.gateway)

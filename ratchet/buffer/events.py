@@ -1,0 +1,54 @@
+"""Policy events by pub/sub. It may lose messages, so every new connection begins with the pointers as they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+
+from ratchet.buffer import schema
+from ratchet.buffer.link import Link, translated
+from ratchet.errors import StoreUnavailable
+from ratchet.types import PolicyEvent, PolicyRecord
+
+SILENCE_SECONDS = 5.0
+BACKOFF_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+async def follow(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]]]) -> AsyncIterator[PolicyEvent]:
+    """Events without end; while the store is away it waits for it."""
+    failures = 0
+    while True:
+        try:
+            async for event in _connected(link, pointers):
+                failures = 0
+                yield event
+        except StoreUnavailable:
+            await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
+            failures += 1
+
+
+async def _connected(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]]]) -> AsyncIterator[PolicyEvent]:
+    """Subscribes first and reads the pointers then, so that no move falls in between."""
+    client = link.listener()
+    channel = client.pubsub()
+    try:
+        with translated():
+            await channel.subscribe("r:events:" + (await link.do("GET", schema.STORE_ID)).decode())
+        for record in await pointers():
+            yield PolicyEvent(record.name, record.live, record.epoch)
+        pinged = False
+        while True:
+            with translated():
+                message = await channel.get_message(timeout=SILENCE_SECONDS)
+                if message is None and pinged:
+                    raise ConnectionError("the subscription went silent")
+                pinged = message is None
+                if pinged:
+                    await channel.ping()
+            if message is not None and message["type"] == "message":
+                yield msgspec.json.decode(message["data"], type=PolicyEvent)
+    finally:
+        await channel.aclose()
+        await client.aclose()

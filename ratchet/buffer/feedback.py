@@ -1,0 +1,86 @@
+"""Feedback: accepted once, joined to its interaction, counted in a ledger that balances at every instant."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgspec
+
+from ratchet import names
+from ratchet.buffer import schema
+from ratchet.buffer.link import Link
+from ratchet.errors import TargetNotYours
+from ratchet.types import FeedbackPost, Ledger
+
+
+class Feedback:
+    """All feedback; the state machine is drawn in docs/store.md."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def post(self, post: FeedbackPost) -> str:
+        """The feedback's id; durable once it returns.
+
+        The same idempotency key of a tenant gives the same id and counts nothing. Raises TargetNotYours, TooManyParked,
+        StoreUnavailable (then it may or may not have been counted: post again with the same idempotency key).
+        """
+        answer = await self._link.run(
+            "post",
+            fb=names.mint("fb_"),
+            tenant=post.tenant,
+            target=post.target,
+            choice=str(post.choice),
+            metric=post.metric,
+            value=msgspec.json.encode(post.value).decode(),
+            score=_score(post.value),
+            idem=post.idempotency_key,
+            metadata=msgspec.json.encode(post.metadata).decode(),
+            key_id=post.key_id,
+        )
+        return str(answer.decode())
+
+    async def ledger(self) -> Ledger:
+        """The counts of all feedback at one instant."""
+        found = {name.decode(): int(n) for name, n in (await self._link.do("HGETALL", schema.LEDGER)).items()}
+        rejected = {name.removeprefix("rejected:"): n for name, n in found.items() if name.startswith("rejected:") and n}
+        return Ledger(
+            received=found.get("received", 0),
+            used=found.get("used", 0),
+            pending=found.get("pending", 0),
+            rejected=rejected,
+            expired=found.get("expired", 0),
+        )
+
+    async def expire(self, limit: int = 1000) -> int:
+        """Expires at most `limit` rewards whose time has come; how many it were."""
+        return int(await self._link.run("expire", limit=limit))
+
+    async def record(self, fb: str) -> dict[str, Any] | None:
+        """One feedback as it stands, or None. `state`: pending, waiting, leased, used, rejected, expired."""
+        found = {name.decode(): value.decode() for name, value in (await self._link.do("HGETALL", schema.feedback(fb))).items()}
+        if not found:
+            return None
+        found["parked"] = found["parked"] == "1"
+        found["choice"] = int(found["choice"])
+        for field in ("created", "due"):
+            found[field] = int(found[field]) / 1000
+        for field in ("value", "metadata"):
+            found[field] = msgspec.json.decode(found[field])
+        return {"id": fb, **found}
+
+    async def policy_of(self, target: str, tenant: str) -> str | None:
+        """The policy that answered `target`, or None if nobody has seen it. Raises TargetNotYours."""
+        row, named = await self._link.together(("HMGET", schema.meta(target), "tenant", "policy"), ("GET", schema.episode(tenant, target)))
+        if row[0] is not None and row[0].decode() != tenant:
+            raise TargetNotYours("the target belongs to another tenant")
+        found = row[1] or named
+        return found.decode() if found is not None else None
+
+
+def _score(value: Any) -> str:
+    """A number's exact text, or "" for what is none (a policy gradient cannot learn from it)."""
+    if isinstance(value, (bool, int, float)) and math.isfinite(value):
+        return repr(float(value))
+    return ""

@@ -1,0 +1,143 @@
+"""Policies, their versions, and the one pointer each that says which version serves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Literal, cast
+
+import msgspec
+
+from ratchet import clock, names
+from ratchet.buffer import schema
+from ratchet.buffer.events import follow
+from ratchet.buffer.link import Link
+from ratchet.types import PolicyEvent, PolicyRecord, PolicyVersionRecord, VersionState
+
+
+class Registry:
+    """The policies; every move of a pointer is one transaction that compares before it sets."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    async def ensure(self, policy: str, base: str) -> PolicyRecord:
+        """The policy, made with version 0 (the base) live if it is new. Raises Conflict if its base is another."""
+        first = PolicyVersionRecord(policy, 0, "live", clock.wall())
+        await self._link.run("ensure", msgspec.msgpack.encode(first), policy=policy, base=base)
+        return await self._policy(policy)
+
+    async def policy(self, name: str) -> PolicyRecord | None:
+        """The policy's pointer, or None."""
+        return _policy(name, await self._link.do("HGETALL", schema.policy(name)))
+
+    async def policies(self) -> list[PolicyRecord]:
+        """All policies, by name."""
+        listed = sorted(name.decode() for name in await self._link.do("SMEMBERS", schema.POLICIES))
+        if not listed:
+            return []
+        rows = await self._link.together(*(("HGETALL", schema.policy(name)) for name in listed), atomic=True)
+        return [record for name, row in zip(listed, rows, strict=True) if (record := _policy(name, row)) is not None]
+
+    async def version(self, policy: str, version: int) -> PolicyVersionRecord | None:
+        """One version as it stands, or None."""
+        data, state, verdict = await self._link.together(
+            *(("HGET", key(policy), version) for key in (schema.versions, schema.states, schema.verdicts)), atomic=True
+        )
+        return _version(data, state, verdict) if data is not None else None
+
+    async def versions(self, policy: str) -> list[PolicyVersionRecord]:
+        """All versions, ascending."""
+        data, state, verdict = await self._link.together(
+            *(("HGETALL", key(policy)) for key in (schema.versions, schema.states, schema.verdicts)), atomic=True
+        )
+        return [_version(data[v], state[v], verdict.get(v)) for v in sorted(data, key=int)]
+
+    async def retained(self, policy: str, keep: int) -> list[PolicyVersionRecord]:
+        """The live version, then the `keep` most recently live before it; version 0 needs no adapter and is left out."""
+        order = [int(v) for v in await self._link.do("ZREVRANGE", schema.lived(policy), 0, -1)]
+        chosen = [order[0], *[v for v in order[1:] if v != 0][:keep]] if order else []
+        found = [await self.version(policy, v) for v in chosen if v != 0]
+        return [record for record in found if record is not None]
+
+    async def commit_step(self, policy: str, step: int, candidate: PolicyVersionRecord) -> None:
+        """THE commit of a step: its number, the candidate (with checkpoint digest) and what it consumed, or nothing.
+
+        Leased groups that `candidate.consumed` leaves out become `rejected: {dropped}`. The same commit again changes
+        nothing. Raises Conflict if the step or the version is not the next, or a consumed group is not in the lease.
+        """
+        await self._link.run(
+            "commit",
+            msgspec.msgpack.encode(candidate),
+            policy=policy,
+            step=step,
+            version=candidate.version,
+            consumed=list(candidate.consumed),
+        )
+
+    async def publish(self, policy: str, version: int, *, expect_live: int, verdict: dict[str, Any]) -> PolicyRecord:
+        """The candidate goes live and its rewards are used. Raises Conflict if the pointer is not at `expect_live`."""
+        await self._link.run("publish", policy=policy, version=version, expect_live=expect_live, verdict=_json(verdict))
+        return await self._policy(policy)
+
+    async def refuse(self, policy: str, version: int, *, gate: str, verdict: dict[str, Any]) -> None:
+        """The candidate never serves; its rewards become `rejected: {gate}`. Raises Conflict if it is no candidate."""
+        await self._link.run("refuse", policy=policy, version=version, gate=gate, verdict=_json(verdict))
+
+    async def move(self, policy: str, to: int, *, expect_live: int, reason: Literal["promote", "rollback"]) -> PolicyRecord:
+        """The operator's move to a version that was live before; the one left is retired, or rolled_back by a rollback.
+
+        Raises Conflict if the pointer is not at `expect_live`, or `to` is unknown, refused or still a candidate.
+        """
+        left = "rolled_back" if reason == "rollback" else "retired"
+        await self._link.run("move", policy=policy, to=to, expect_live=expect_live, left=left)
+        return await self._policy(policy)
+
+    async def announce_loading(self, policy: str) -> None:
+        """Tells readers that a candidate begins to load."""
+        await self._link.run("loading", policy=policy)
+
+    def events(self) -> AsyncIterator[PolicyEvent]:
+        """Moves as they happen; at the start, and after each lost connection, the current pointers first."""
+        return follow(self._link, self.policies)
+
+    async def set_status(self, policy: str, status: dict[str, Any]) -> None:
+        """The learner's live status."""
+        await self._link.do("SET", schema.status(policy), msgspec.json.encode(status))
+
+    async def status(self, policy: str) -> dict[str, Any]:
+        """The status last set; empty if none was."""
+        data = await self._link.do("GET", schema.status(policy))
+        return msgspec.json.decode(data, type=dict[str, Any]) if data is not None else {}
+
+    async def request_training(self, policy: str) -> str:
+        """Asks for a step; the job's id (the one that already waits, if one does)."""
+        job = names.mint("job_")
+        waiting = await self._link.do("SET", schema.job(policy), job, "NX", "GET")
+        return waiting.decode() if waiting is not None else job
+
+    async def take_training(self, policy: str) -> str | None:
+        """The job that waits, taken; or None."""
+        job = await self._link.do("GETDEL", schema.job(policy))
+        return job.decode() if job is not None else None
+
+    async def _policy(self, name: str) -> PolicyRecord:
+        return cast(PolicyRecord, await self.policy(name))
+
+
+def _policy(name: str, row: dict[bytes, bytes]) -> PolicyRecord | None:
+    if not row:
+        return None
+    numbers = {field: int(row[field.encode()]) for field in ("live", "epoch", "next_version", "step")}
+    return PolicyRecord(name, row[b"base"].decode(), **numbers)
+
+
+def _version(data: bytes, state: bytes, verdict: bytes | None) -> PolicyVersionRecord:
+    record = msgspec.msgpack.decode(data, type=PolicyVersionRecord)
+    record.state = cast(VersionState, state.decode())
+    if verdict is not None:
+        record.verdict = msgspec.json.decode(verdict)
+    return record
+
+
+def _json(verdict: dict[str, Any]) -> str:
+    return msgspec.json.encode(verdict).decode()

@@ -1,0 +1,86 @@
+"""What is written where: key names used from Python (scripts/_1_keys.lua has the same) and the blobs' form."""
+
+from __future__ import annotations
+
+import msgspec
+import zstandard
+
+from ratchet.types import Interaction
+
+LEDGER = "r:ledger"
+POLICIES = "r:policies"
+UNTRAINABLE = "r:untrainable"
+KEYS = "r:keys"
+ENGINES = "r:engines"
+STORE_ID = "r:store"
+SHADOW_TENANT = "_ratchet"
+_LEVEL = 3
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Interaction)
+
+
+def blob(item: str) -> str:
+    return f"r:i:{item}"
+
+
+def meta(item: str) -> str:
+    return f"r:m:{item}"
+
+
+def index(tenant: str) -> str:
+    return f"r:ti:{tenant}"
+
+
+def feedback(fb: str) -> str:
+    return f"r:f:{fb}"
+
+
+def episode(tenant: str, name: str) -> str:
+    return f"r:ep:{len(tenant.encode())}:{tenant}:{name}"
+
+
+def ready(policy: str) -> str:
+    return f"r:x:{policy}"
+
+
+def lease(policy: str) -> str:
+    return f"r:l:{policy}"
+
+
+def policy(name: str) -> str:
+    return f"r:p:{name}"
+
+
+def versions(name: str) -> str:
+    return f"r:v:{name}"
+
+
+def states(name: str) -> str:
+    return f"r:vs:{name}"
+
+
+def verdicts(name: str) -> str:
+    return f"r:vv:{name}"
+
+
+def lived(name: str) -> str:
+    return f"r:h:{name}"
+
+
+def status(name: str) -> str:
+    return f"r:status:{name}"
+
+
+def job(name: str) -> str:
+    return f"r:train:{name}"
+
+
+def pack(item: Interaction) -> bytes:
+    """An interaction as msgpack in zstd."""
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(_encoder.encode(item))
+
+
+def unpack(data: bytes) -> Interaction:
+    """The interaction that `pack` packed."""
+    return _decoder.decode(zstandard.ZstdDecompressor().decompress(data))

@@ -1,0 +1,80 @@
+"""Real stores for tests, and records to put in them. Import from here; it needs no conftest."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from ratchet import names
+from ratchet.buffer import EmbeddedServer, Store, open_store
+from ratchet.config import StoreConfig
+from ratchet.types import Choice, FeedbackPost, Interaction, PolicyVersionRecord, Sampling
+
+TENANT = "acme"
+POLICY = "support"
+BASE = "smollm2"
+
+
+@asynccontextmanager
+async def embedded_store(data: Path, config: StoreConfig | None = None) -> AsyncIterator[Store]:
+    """A store on a real embedded server under `data`, gone afterwards."""
+    config = config or StoreConfig()
+    server = await EmbeddedServer.start(data, config)
+    try:
+        store = await open_store("embedded", config, data=data)
+        try:
+            yield store
+        finally:
+            await store.close()
+    finally:
+        await server.stop()
+
+
+def interaction(n: int = 1, **fields: Any) -> Interaction:
+    """A complete, trainable answer of `n` choices to a short prompt, unless `fields` say otherwise."""
+    choices = [
+        Choice(i, [10 + i, 11, 2], [-0.5, -0.25, -0.125 - i], {"role": "assistant", "content": f"answer {i}"}, "stop") for i in range(n)
+    ]
+    base: dict[str, Any] = {
+        "id": names.mint(names.CHAT_PREFIX),
+        "tenant": TENANT,
+        "policy": POLICY,
+        "version": 0,
+        "base": BASE,
+        "engine": "local",
+        "route": "/v1/chat/completions",
+        "created": 1_700_000_000.25,
+        "status": "complete",
+        "request": {"model": POLICY, "messages": [{"role": "user", "content": "Where is my parcel?"}], "n": n},
+        "prompt_ids": [1, 2, 3, 4],
+        "choices": choices,
+        "sampling": Sampling(max_tokens=16),
+        "model": POLICY,
+    }
+    return Interaction(**(base | fields))
+
+
+def post(target: str, value: Any = 1.0, *, choice: int = 0, **fields: Any) -> FeedbackPost:
+    """Feedback of the test tenant on the metric `reward`."""
+    return FeedbackPost(**({"tenant": TENANT, "target": target, "metric": "reward", "value": value, "choice": choice} | fields))
+
+
+def candidate(version: int, step: int, consumed: list[str], **fields: Any) -> PolicyVersionRecord:
+    """A version as the learner commits it."""
+    base: dict[str, Any] = {"policy": POLICY, "version": version, "state": "candidate", "created": 1_700_000_000.5, "step": step}
+    return PolicyVersionRecord(**(base | {"consumed": consumed, "checkpoint": f"{step:064x}"} | fields))
+
+
+async def rate(store: Store, item: Interaction, rewards: list[float]) -> list[str]:
+    """Posts one reward [n] a choice; the feedback ids."""
+    return [await store.feedback.post(post(item.id, value, choice=i)) for i, value in enumerate(rewards)]
+
+
+async def rated_group(store: Store, rewards: list[float], **fields: Any) -> Interaction:
+    """A recorded interaction whose every choice is rated: a ready natural group."""
+    item = interaction(len(rewards), **fields)
+    await store.interactions.put([item])
+    await rate(store, item, rewards)
+    return item
