@@ -20,7 +20,6 @@ from redis.exceptions import RedisError
 from ratchet import clock
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable
-from ratchet.process import spawn
 
 LONGEST_SOCKET = 100
 """Bytes a unix socket's path may have (the kernel allows 107; the server needs some)."""
@@ -59,14 +58,13 @@ class EmbeddedServer:
     @classmethod
     async def start(cls, data: Path, config: StoreConfig) -> EmbeddedServer:
         """Starts it and waits until it has read its file. Raises StoreUnavailable (one line) if it cannot."""
-        folder = data.resolve() / "store"
-        logs = data.resolve() / "logs"
-        for made in (folder, logs):
-            made.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder, logs = _folders(data)
         lock = _lock(folder)
         try:
             socket = await _socket(folder)
             argv = [*_binary(), *_flags(folder, socket, config)]
+            from ratchet.process import spawn
+
             process = await spawn(argv, env=dict(os.environ), log=logs / "store.log", name="store")
         except BaseException:
             lock.close()
@@ -127,6 +125,13 @@ def url_of(data: Path) -> str:
 
 def _url(socket: Path) -> str:
     return f"unix://{quote(str(socket))}"
+
+
+def _folders(data: Path) -> tuple[Path, Path]:
+    made = data.resolve() / "store", data.resolve() / "logs"
+    for folder in made:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return made
 
 
 def _lock(folder: Path) -> IO[str]:
@@ -193,8 +198,6 @@ def _flags(folder: Path, socket: Path, config: StoreConfig) -> list[str]:
 
 
 async def _pings(socket: Path) -> bool:
-    if not socket.exists():
-        return False
     client = Redis(unix_socket_path=str(socket), socket_timeout=1.0, socket_connect_timeout=1.0)
     try:
         return bool(await client.ping())

@@ -50,5 +50,5 @@ async def _connected(link: Link, pointers: Callable[[], Awaitable[list[PolicyRec
             if message is not None and message["type"] == "message":
                 yield msgspec.json.decode(message["data"], type=PolicyEvent)
     finally:
-        await channel.aclose()
+        await channel.aclose()  # type: ignore[no-untyped-call]
         await client.aclose()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from ratchet.buffer import schema
@@ -67,5 +69,5 @@ class Experience:
 
 
 def _group(row: list[bytes], interaction: Interaction) -> Group:
-    kind = "shadow" if row[1] == b"shadow" else "natural"
+    kind: Literal["natural", "shadow"] = "shadow" if row[1] == b"shadow" else "natural"
     return Group(interaction.id, kind, interaction, [float(text) for text in msgspec.json.decode(row[2], type=list[str])])
