@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 from ratchet import clock
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable
+from ratchet.process import spawn
 
 LONGEST_SOCKET = 100
 """Bytes a unix socket's path may have (the kernel allows 107; the server needs some)."""
@@ -63,8 +64,6 @@ class EmbeddedServer:
         try:
             socket = await _socket(folder)
             argv = [*_binary(), *_flags(folder, socket, config)]
-            from ratchet.process import spawn
-
             process = await spawn(argv, env=dict(os.environ), log=logs / "store.log", name="store")
         except BaseException:
             lock.close()

@@ -30,10 +30,9 @@ REPLIES: dict[str, type[errors.RatchetError]] = {
     "PARKED": errors.TooManyParked,
 }
 HINTS = {
-    "OOM": "its memory is full; raise store.max_memory_mb or lower store.retention_hours",
+    "command not allowed when used memory": "its memory is full; raise store.max_memory_mb or lower store.retention_hours",
     "MISCONF": "it cannot write its append-only file; free disk space",
-    "READONLY": "it is a read-only replica; point store.url at the primary",
-    "LOADING": "it is still reading its append-only file; try again",
+    "You can't write against a read only": "it is a read-only replica; point store.url at the primary",
 }
 
 
@@ -136,6 +135,6 @@ def _reply(text: str) -> errors.RatchetError:
     if word in REPLIES:
         return REPLIES[word](rest.split(" script:")[0])
     for sign, hint in HINTS.items():
-        if text.startswith(sign) or f"-{sign} " in text:
+        if sign in text:
             return errors.StoreUnavailable(f"the store refused: {hint}")
     return errors.StoreError(f"the store answered: {text}")

@@ -111,9 +111,9 @@ class Registry:
 
     async def request_training(self, policy: str) -> str:
         """Asks for a step; the job's id (the one that already waits, if one does)."""
-        job = names.mint("job_")
-        waiting = await self._link.do("SET", schema.job(policy), job, "NX", "GET")
-        return waiting.decode() if waiting is not None else job
+        key = schema.job(policy)
+        _, job = await self._link.together(("SET", key, names.mint("job_"), "NX"), ("GET", key), atomic=True)
+        return str(job.decode())
 
     async def take_training(self, policy: str) -> str | None:
         """The job that waits, taken; or None."""

@@ -1,0 +1,197 @@
+"""Groups, leases and prompts."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from ratchet.buffer import Store
+from ratchet.buffer.schema import SHADOW_TENANT
+from ratchet.config import StoreConfig
+from ratchet.errors import Conflict, TargetNotYours
+from ratchet.types import Interaction, Ledger
+from tests.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, post, rate, rated_group
+
+
+def shadow(n: int = 2, **fields: object) -> Interaction:
+    return interaction(n, tenant=SHADOW_TENANT, **fields)
+
+
+async def test_a_group_is_ready_once_when_its_last_choice_is_rated(store: Store) -> None:
+    item = interaction(3)
+    await store.interactions.put([item])
+    for choice in (2, 0):
+        await store.feedback.post(post(item.id, choice / 2, choice=choice))
+        assert await store.experience.ready(POLICY) == 0
+    for value in (0.5, 0.6, 0.7):
+        await store.feedback.post(post(item.id, value, choice=1))
+        assert await store.experience.ready(POLICY) == 1
+    lease = await store.experience.lease(POLICY, 1, max_groups=9, oldest_version=0)
+    assert lease is not None
+    assert [(group.id, group.kind, group.rewards) for group in lease.groups] == [(item.id, "natural", [0.0, 0.7, 1.0])]
+    assert lease.groups[0].interaction == item
+
+
+@pytest.mark.parametrize("fields", [{"untrainable": "top_p"}, {"status": "truncated"}, {"policy": BASE}, {"metric": "helpful"}])
+async def test_what_no_gradient_may_learn_from_makes_no_group(store: Store, fields: dict[str, str]) -> None:
+    item = await rated_group(store, [1.0, 0.0], **fields)
+    assert await store.experience.ready(item.policy) == 0
+    assert await store.feedback.ledger() == Ledger(received=2, pending=2)
+
+
+async def test_a_lone_score_stays_pending_and_is_never_a_group(store: Store) -> None:
+    await rated_group(store, [1.0])
+    assert await store.experience.ready(POLICY) == 0
+    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) is None
+    assert await store.feedback.ledger() == Ledger(received=1, pending=1)
+
+
+async def test_the_same_step_gets_the_same_lease_and_another_a_conflict(store: Store) -> None:
+    for _ in range(3):
+        await rated_group(store, [1.0, 0.0])
+    first = await store.experience.lease(POLICY, 1, max_groups=2, oldest_version=0)
+    await rated_group(store, [1.0, 0.0])
+    assert await store.experience.lease(POLICY, 1, max_groups=9, oldest_version=9) == first
+    assert await store.experience.ready(POLICY) == 2
+    with pytest.raises(Conflict):
+        await store.experience.lease(POLICY, 2, max_groups=1, oldest_version=0)
+
+
+async def test_too_few_groups_lease_nothing_and_stay_ready(store: Store) -> None:
+    await rated_group(store, [1.0, 0.0])
+    assert await store.experience.lease(POLICY, 1, max_groups=4, min_groups=2, oldest_version=0) is None
+    assert await store.experience.ready(POLICY) == 1
+    await rated_group(store, [1.0, 0.0])
+    lease = await store.experience.lease(POLICY, 1, max_groups=4, min_groups=2, oldest_version=0)
+    assert lease is not None
+    assert len(lease.groups) == 2
+
+
+async def test_stale_and_flat_groups_are_rejected_with_their_reason(store: Store) -> None:
+    await rated_group(store, [1.0, 0.0], version=1)
+    await rated_group(store, [0.5, 0.5], version=5)
+    kept = await rated_group(store, [0.0, 0.5], version=5)
+    await store.experience.add_shadow(shadow(version=1), [1.0, 0.0])
+    lease = await store.experience.lease(POLICY, 1, max_groups=9, oldest_version=2)
+    assert lease is not None
+    assert [group.id for group in lease.groups] == [kept.id]
+    assert await store.feedback.ledger() == Ledger(received=6, pending=2, rejected={"stale": 2, "zero_spread": 2})
+    assert await store.experience.ready(POLICY) == 0
+
+
+async def test_a_release_makes_the_groups_ready_for_another_step(store: Store) -> None:
+    item = await rated_group(store, [1.0, 0.0])
+    await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    assert await store.experience.ready(POLICY) == 0
+    await store.experience.release(POLICY)
+    await store.experience.release(POLICY)
+    assert await store.experience.ready(POLICY) == 1
+    assert await store.feedback.ledger() == Ledger(received=2, pending=2)
+    lease = await store.experience.lease(POLICY, 2, max_groups=1, oldest_version=0)
+    assert lease is not None
+    assert (lease.step, lease.groups[0].id) == (2, item.id)
+
+
+async def test_a_committed_step_cannot_be_released(store: Store) -> None:
+    item = await rated_group(store, [1.0, 0.0])
+    await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    await store.registry.commit_step(POLICY, 1, candidate(1, 1, [item.id]))
+    with pytest.raises(Conflict):
+        await store.experience.release(POLICY)
+
+
+async def test_a_shadow_group_is_ready_unlisted_and_out_of_the_ledger(store: Store) -> None:
+    item = shadow(3)
+    for _ in range(2):
+        assert await store.experience.add_shadow(item, [0.1, 0.2, 0.30000000000000004]) == item.id
+    assert await store.experience.ready(POLICY) == 1
+    assert await store.interactions.page(SHADOW_TENANT, limit=9) == ([], False)
+    assert await store.interactions.count() == 0
+    with pytest.raises(TargetNotYours):
+        await store.feedback.post(post(item.id))
+    lease = await store.experience.lease(POLICY, 1, max_groups=9, oldest_version=0)
+    assert lease is not None
+    assert (lease.groups[0].kind, lease.groups[0].rewards) == ("shadow", [0.1, 0.2, 0.30000000000000004])
+    await store.registry.commit_step(POLICY, 1, candidate(1, 1, [item.id]))
+    await store.registry.publish(POLICY, 1, expect_live=0, verdict={})
+    assert await store.feedback.ledger() == Ledger()
+    assert await store.experience.ready(POLICY) == 0
+
+
+async def test_a_shadow_group_must_be_the_learners_and_whole(store: Store) -> None:
+    with pytest.raises(ValueError, match="tenant"):
+        await store.experience.add_shadow(interaction(2), [1.0, 0.0])
+    with pytest.raises(ValueError, match="3 rewards for 2 choices"):
+        await store.experience.add_shadow(shadow(2), [1.0, 0.0, 0.5])
+
+
+async def test_a_lease_outlives_its_interactions_retention(tmp_path: Path) -> None:
+    async with embedded_store(tmp_path) as store:
+        await store.registry.ensure(POLICY, BASE)
+        item = await rated_group(store, [1.0, 0.0])
+        link = store.interactions._link
+        await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+        assert await link.do("PTTL", f"r:i:{item.id}") == -1
+        await store.experience.release(POLICY)
+        assert 0 < await link.do("PTTL", f"r:i:{item.id}") <= StoreConfig().retention_hours * 3_600_000
+
+
+async def test_a_group_whose_interaction_expired_is_rejected_at_the_lease(store: Store) -> None:
+    item = await rated_group(store, [1.0, 0.0])
+    await store.interactions._link.do("DEL", f"r:i:{item.id}", f"r:m:{item.id}")
+    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) is None
+    assert await store.feedback.ledger() == Ledger(received=2, rejected={"interaction_expired": 2})
+
+
+async def test_any_order_of_a_thousand_arrivals_gives_the_same_batch(tmp_path: Path) -> None:
+    items = [interaction(2) for _ in range(334)]
+    batches = []
+    for seed in range(2):
+        async with embedded_store(tmp_path / str(seed)) as store:
+            await store.registry.ensure(POLICY, BASE)
+            arrivals: list[tuple[Interaction, int | None]] = [(item, choice) for item in items for choice in (None, 0, 1)]
+            random.Random(seed).shuffle(arrivals)
+            for item, choice in arrivals:
+                if choice is None:
+                    await store.interactions.put([item])
+                else:
+                    await store.feedback.post(post(item.id, choice * 0.5 + items.index(item) % 3, choice=choice))
+            assert await store.experience.ready(POLICY) == len(items)
+            batches.append(await store.experience.lease(POLICY, 1, max_groups=1000, oldest_version=0))
+    assert batches[0] is not None
+    assert len(batches[0].groups) == len(items)
+    assert batches[0] == batches[1]
+
+
+async def test_prompts_offer_lone_scored_first_then_recent_and_each_once_a_round(store: Store) -> None:
+    items = [interaction() for _ in range(4)]
+    await store.interactions.put(items)
+    await rate(store, items[1], [0.5])
+    await store.interactions.put([interaction(status="error"), interaction(policy=BASE), interaction(prompt_ids=[])])
+    first = await store.experience.prompts(POLICY, 2)
+    assert [item.id for item in first] == [items[1].id, items[3].id]
+    rest = await store.experience.prompts(POLICY, 2)
+    assert [item.id for item in rest] == [items[2].id, items[0].id]
+    again = await store.experience.prompts(POLICY, 9)
+    assert [item.id for item in again] == [items[i].id for i in (1, 3, 2, 0)]
+    assert await store.experience.prompts("other", 3) == []
+
+
+async def test_one_call_offers_no_prompt_twice_when_the_round_begins_anew(store: Store) -> None:
+    items = [interaction() for _ in range(3)]
+    await store.interactions.put(items)
+    await store.experience.prompts(POLICY, 2)
+    mixed = await store.experience.prompts(POLICY, 3)
+    assert sorted(item.id for item in mixed) == sorted(item.id for item in items)
+
+
+async def test_rewards_of_another_tenant_never_complete_a_group(store: Store) -> None:
+    item = interaction(2)
+    await store.feedback.post(post(item.id, 1.0, choice=1, tenant="other"))
+    await store.interactions.put([item])
+    await store.feedback.post(post(item.id, 0.0, choice=0))
+    assert await store.experience.ready(POLICY) == 0
+    assert (await store.feedback.ledger()).rejected == {"not_yours": 1}
+    assert TENANT != "other"
