@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from learner.model import Policy
+from tests.unit.learner import tiny
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.save_base(tmp_path_factory.mktemp("models") / "base")
+
+
+@pytest.fixture
+def policy(base: Path) -> Policy:
+    return tiny.load(base)
