@@ -1,0 +1,158 @@
+"""What the recorder learns from an answer while the client reads it, exactly as the engine drew it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from engines import cut, wire
+from engines.cut import Wants
+from engines.sse import DONE
+from ratchet.errors import EngineBroken
+from ratchet.types import Choice
+
+__all__ = ["Captured", "StreamCapture", "Wants", "capture_whole"]
+
+
+class Captured(msgspec.Struct):
+    """One answer as the recorder keeps it.
+
+    `prompt_ids` [P]; `choices` in the order of their index; `usage` as the engine counted ({}: it said nothing).
+    `exact`: every choice's ids and log-probs pair up and agree with the engine's own counts. What is missing is left
+    out, never padded.
+    """
+
+    prompt_ids: list[int]
+    choices: list[Choice]
+    usage: dict[str, Any]
+    exact: bool
+
+
+class StreamCapture:
+    """A streamed answer. `rename` is the model name that the client is to see.
+
+    `done` turns true at `[DONE]`; a stream that ends before it was cut off. `finished` says that every choice told its end.
+    """
+
+    def __init__(self, wants: Wants, public_id: str, rename: str) -> None:
+        self.done = False
+        self._wants = wants
+        self._id = public_id
+        self._model = rename
+        self._heard: dict[int, _Heard] = {}
+        self._prompt_ids: list[int] = []
+        self._usage: dict[str, Any] = {}
+
+    @property
+    def finished(self) -> bool:
+        return bool(self._heard) and all(h.finish_reason is not None for h in self._heard.values())
+
+    def event(self, data: bytes) -> bytes | None:
+        """Takes one SSE payload in and returns the payload the client may see (None: none).
+
+        EngineBroken if the engine reports an error in the stream or sends what is no chunk.
+        """
+        if data == DONE:
+            self.done = True
+            return data
+        body = wire.parse(data)
+        if body.usage is not None:
+            self._usage = body.usage
+        if body.prompt_token_ids is not wire.ABSENT:
+            self._prompt_ids = wire.ids(body.prompt_token_ids) or self._prompt_ids
+        for part in body.choices:
+            heard = self._heard.get(part.index)
+            if heard is None:
+                heard = self._heard[part.index] = _Heard()
+            heard.take(part)
+        if cut.hidden(data, body, self._wants):
+            return None
+        return cut.visible(data, body, self._wants, self._id, self._model)
+
+    def captured(self) -> Captured:
+        """What was heard so far; `exact` only once the stream has told its usage."""
+        choices = [heard.choice(index) for index, heard in sorted(self._heard.items())]
+        sound = all(heard.sound for heard in self._heard.values())
+        return Captured(self._prompt_ids, choices, self._usage, sound and agrees(self._prompt_ids, choices, self._usage))
+
+
+def capture_whole(body: bytes, wants: Wants, public_id: str, rename: str) -> tuple[bytes, Captured]:
+    """A whole answer: the body the client may see, and what it holds. EngineBroken if it is no answer."""
+    parsed = wire.parse(body)
+    if not parsed.choices:
+        raise EngineBroken("the engine's answer has no choices")
+    prompt_ids, usage = wire.ids(parsed.prompt_token_ids), parsed.usage or {}
+    choices, sound = [], True
+    for part in sorted(parsed.choices, key=lambda p: p.index):
+        found = wire.logprobs(part.logprobs)
+        values = [v for v in found if v is not None]
+        sound = sound and len(values) == len(found)
+        choices.append(Choice(part.index, wire.ids(part.token_ids), values, part.message or {}, part.finish_reason))
+    captured = Captured(prompt_ids, choices, usage, sound and agrees(prompt_ids, choices, usage))
+    return cut.visible(body, parsed, wants, public_id, rename), captured
+
+
+def agrees(prompt_ids: list[int], choices: list[Choice], usage: dict[str, Any]) -> bool:
+    """Whether ids and log-probs pair up in each choice, and their number is what the engine counted."""
+    paired = all(len(c.token_ids) == len(c.logprobs) for c in choices)
+    counted = sum(len(c.token_ids) for c in choices) == usage.get("completion_tokens")
+    return bool(choices) and paired and counted and 0 < len(prompt_ids) == usage.get("prompt_tokens")
+
+
+class _Heard:
+    """One choice of a stream, as far as it has come. `sound` turns false once a token's log-prob was missing."""
+
+    __slots__ = ("calls", "finish_reason", "ids", "logprobs", "sound", "texts")
+
+    def __init__(self) -> None:
+        self.ids: list[int] = []
+        self.logprobs: list[float] = []
+        self.sound = True
+        self.finish_reason: str | None = None
+        self.texts: dict[str, list[str]] = {}
+        self.calls: dict[int, wire.ToolCall] = {}
+
+    def take(self, part: wire.Part) -> None:
+        self.ids += wire.ids(part.token_ids)
+        found = wire.logprobs(part.logprobs)
+        values = [v for v in found if v is not None]
+        self.sound = self.sound and len(values) == len(found)
+        self.logprobs += values
+        self.finish_reason = part.finish_reason or self.finish_reason
+        delta = part.delta
+        if delta is None:
+            return
+        if delta.content is not None:
+            self.texts.setdefault("content", []).append(delta.content)
+        if delta.refusal or delta.reasoning or delta.reasoning_content:
+            self._take_rare(delta)
+        for call in delta.tool_calls or ():
+            self._take_call(call)
+
+    def _take_rare(self, delta: wire.Delta) -> None:
+        for key in ("refusal", "reasoning", "reasoning_content"):
+            if (text := getattr(delta, key)) is not None:
+                self.texts.setdefault(key, []).append(text)
+
+    def _take_call(self, call: wire.ToolCall) -> None:
+        known = self.calls.setdefault(call.index, wire.ToolCall(call.index, function=wire.Function()))
+        known.id, known.type = call.id or known.id, call.type or known.type
+        if call.function is not None and known.function is not None:
+            known.function.name = (known.function.name or "") + (call.function.name or "")
+            known.function.arguments = (known.function.arguments or "") + (call.function.arguments or "")
+
+    def choice(self, index: int) -> Choice:
+        texts = {key: "".join(parts) for key, parts in self.texts.items()}
+        message: dict[str, Any] = {"role": "assistant", "content": texts.pop("content", None), **texts}
+        if self.calls:
+            message["content"] = message["content"] or None
+            message["tool_calls"] = list(_calls(call for _, call in sorted(self.calls.items())))
+        return Choice(index, list(self.ids), list(self.logprobs), message, self.finish_reason)
+
+
+def _calls(calls: Iterable[wire.ToolCall]) -> Iterable[dict[str, Any]]:
+    for call in calls:
+        function = call.function or wire.Function()
+        yield {"id": call.id, "type": call.type or "function", "function": {"name": function.name, "arguments": function.arguments}}

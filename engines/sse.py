@@ -1,0 +1,36 @@
+"""Server-sent events, incrementally: bytes as they arrive in, payloads out (WHATWG HTML, section 9.2)."""
+
+from __future__ import annotations
+
+DONE = b"[DONE]"
+
+
+def split(buffer: bytes) -> tuple[list[bytes], bytes]:
+    """The `data` payloads of the events that `buffer` ends, in order, and the rest that belongs to the next one.
+
+    Comments and other fields are dropped; an event with no data yields nothing. Both LF and CR LF end a line.
+    """
+    if b"\r" in buffer:
+        return _split_crlf(buffer)
+    *events, rest = buffer.split(b"\n\n")
+    return [p for p in map(_payload, events) if p is not None], rest
+
+
+def frame(payload: bytes) -> bytes:
+    """One event that carries `payload`, which holds no line break."""
+    return b"data: " + payload + b"\n\n"
+
+
+def _split_crlf(buffer: bytes) -> tuple[list[bytes], bytes]:
+    # A CR at the very end may be half of a CR LF: it waits for the next bytes.
+    held = b"\r" if buffer.endswith(b"\r") else b""
+    body = buffer[: len(buffer) - len(held)].replace(b"\r\n", b"\n")
+    *events, rest = body.split(b"\n\n")
+    return [p for p in map(_payload, events) if p is not None], rest + held
+
+
+def _payload(event: bytes) -> bytes | None:
+    if event.startswith(b"data: ") and b"\n" not in event:
+        return event[6:]
+    lines = [line[5:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"data:")]
+    return b"\n".join(lines) if lines else None

@@ -1,0 +1,107 @@
+"""The parts of an OpenAI-shaped answer that Ratchet reads, as vLLM 0.32 writes them. What may be hidden stays raw bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from ratchet.errors import EngineBroken
+
+NULL = b"null"
+ABSENT = msgspec.Raw(NULL)
+FLOOR = -9999.0
+"""vLLM writes this in place of a log-prob it lacks or that is -inf (`ChatCompletionLogProb` in its protocol)."""
+
+
+class Entry(msgspec.Struct):
+    logprob: float | None = None
+
+
+class Logprobs(msgspec.Struct):
+    content: list[Entry] | None = None
+
+
+class Function(msgspec.Struct, omit_defaults=True):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCall(msgspec.Struct):
+    index: int = 0
+    id: str | None = None
+    type: str | None = None
+    function: Function | None = None
+
+
+class Delta(msgspec.Struct):
+    role: str | None = None
+    content: str | None = None
+    refusal: str | None = None
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class Part(msgspec.Struct):
+    """One choice: `delta` in a stream, `message` in a whole answer."""
+
+    index: int = 0
+    delta: Delta | None = None
+    message: dict[str, Any] | None = None
+    logprobs: msgspec.Raw = ABSENT
+    token_ids: msgspec.Raw = ABSENT
+    finish_reason: str | None = None
+
+
+class Body(msgspec.Struct):
+    id: str = ""
+    model: str = ""
+    choices: list[Part] = []
+    usage: dict[str, Any] | None = None
+    prompt_token_ids: msgspec.Raw = ABSENT
+    error: msgspec.Raw = ABSENT
+
+
+_BODY = msgspec.json.Decoder(Body)
+_IDS = msgspec.json.Decoder(list[int] | None)
+_LOGPROBS = msgspec.json.Decoder(Logprobs | None)
+
+
+def parse(data: bytes) -> Body:
+    """An answer or a chunk of one. EngineBroken if it is neither, or if it is an error."""
+    try:
+        body = _BODY.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineBroken(f"the engine's answer is not OpenAI's form: {error}") from None
+    if body.error is not ABSENT and bytes(body.error) != NULL:
+        raise EngineBroken(f"the engine reports an error: {bytes(body.error)[:300].decode(errors='replace')}")
+    return body
+
+
+def ids(raw: msgspec.Raw) -> list[int]:
+    """The token ids of a raw span; none if it is null. EngineBroken if it is no list of integers."""
+    if raw is ABSENT:
+        return []
+    try:
+        return _IDS.decode(raw) or []
+    except msgspec.DecodeError as error:
+        raise EngineBroken(f"token ids: {error}") from None
+
+
+def logprobs(raw: msgspec.Raw) -> list[float | None]:
+    """The chosen tokens' log-probs (nats) of a raw span, None for each one that the engine did not know."""
+    if raw is ABSENT:
+        return []
+    try:
+        found = _LOGPROBS.decode(raw)
+    except msgspec.DecodeError as error:
+        raise EngineBroken(f"log-probs: {error}") from None
+    if found is None or found.content is None:
+        return []
+    return [known(entry.logprob) for entry in found.content]
+
+
+def known(value: float | None) -> float | None:
+    """A finite log-prob as it is; None for what stands for none (absent, at the floor; JSON has no infinity)."""
+    return value if value is not None and value > FLOOR else None
