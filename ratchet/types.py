@@ -184,7 +184,10 @@ class Heartbeat(msgspec.Struct):
 
 
 class EngineRecord(msgspec.Struct):
-    """A replica that may serve: where it is, and what its supervisor last said of it."""
+    """A replica that may serve: where it is, and what its supervisor last said of it.
+
+    `slots` is how many sequences it decodes at a time, where Ratchet launched it and so knows (0: unknown).
+    """
 
     name: str
     kind: str
@@ -196,6 +199,7 @@ class EngineRecord(msgspec.Struct):
     launched: bool = False
     restarts: int = 0
     state: Literal["starting", "ready", "down", "stopped"] = "ready"
+    slots: int = 0
 
 
 class KeyRecord(msgspec.Struct):
