@@ -1,0 +1,142 @@
+"""The learner's process: it puts the parts together, runs every policy's loop, and stops when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from learner import heldout, proof
+from learner.gate import Gate
+from learner.heldout import Heldout
+from learner.loop import Parts, PolicyLoop
+from learner.proof import Prover
+from learner.publish import Retirement
+from learner.replicas import Replicas
+from learner.rewards import Scorer
+from learner.shadow import Shadow
+from learner.status import Status
+from learner.trainer import Trainer, Worker
+from ratchet import clock
+from ratchet.buffer import Store, open_store
+from ratchet.config.model import Config, PolicyConfig
+from ratchet.errors import ConfigError, StoreUnavailable
+
+log = logging.getLogger(__name__)
+
+NICENESS = 10
+"""Serving runs at 0, so the kernel gives it the cores first."""
+STORE_SECONDS = 60.0
+"""How long the store may take to be there at the start."""
+EXPIRE_SECONDS = 10.0
+"""Between two looks for rewards that waited too long."""
+
+
+async def serve(config: Config, data: Path) -> None:
+    """Runs until SIGTERM or SIGINT. A half-done update is abandoned; its lease is kept for the next start.
+
+    ConfigError: a reward function or the held-out file is not usable. StoreUnavailable: no store in time.
+    """
+    os.nice(NICENESS)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with only_one(data):
+        store = await _opened(config, data)
+        worker, replicas = Worker(), Replicas(store, data)
+        try:
+            loops = [build(name, config, data, store=store, replicas=replicas, worker=worker) for name in config.policies]
+            await _until(stop, worker, loops, store)
+        finally:
+            worker.stop()
+            await replicas.close()
+            await store.close()
+
+
+def build(name: str, config: Config, data: Path, *, store: Store, replicas: Replicas, worker: Worker) -> PolicyLoop:
+    """The loop of one policy. ConfigError: a reward function or the held-out file is not usable."""
+    policy = config.policies[name]
+    scorer, status = Scorer(policy.rewards), Status(name, store)
+    model_path = config.models[policy.base].path
+    trainer = Trainer(name, policy, model_path=model_path, data=data, learner=config.learner, worker=worker)
+    evaluation = _evaluation(name, policy, trainer, scorer)
+    prover = Prover(name, trainer, _probes(policy, evaluation))
+    parts = Parts(
+        store=store,
+        replicas=replicas,
+        trainer=trainer,
+        gate=Gate(policy, data=data, store=store, replicas=replicas, prover=prover, evaluation=evaluation),
+        shadow=Shadow(name, policy, store=store, replicas=replicas, scorer=scorer, status=status),
+        retirement=Retirement(name, policy.base, policy.schedule.max_staleness, store=store, replicas=replicas),
+        status=status,
+    )
+    return PolicyLoop(name, policy, data, parts)
+
+
+def _evaluation(name: str, policy: PolicyConfig, trainer: Trainer, scorer: Scorer) -> Heldout | None:
+    if policy.gate.heldout is None:
+        return None
+    return Heldout(name, policy.seed, policy.gate, trainer, scorer, heldout.read(Path(policy.gate.heldout)))
+
+
+def _probes(policy: PolicyConfig, evaluation: Heldout | None) -> list[list[dict[str, str]]]:
+    """The proof's prompts: the first held-out ones, else the built-in ones; as many as there are, at most `gate.probes`."""
+    if evaluation is not None:
+        return evaluation.chats[: policy.gate.probes]
+    return [[{"role": "user", "content": text}] for text in proof.PROBES[: policy.gate.probes]]
+
+
+async def _opened(config: Config, data: Path) -> Store:
+    deadline = clock.monotonic() + STORE_SECONDS
+    while True:
+        try:
+            return await open_store(config.store.url, config.store, data=data)
+        except StoreUnavailable:
+            if clock.monotonic() > deadline:
+                raise
+            await asyncio.sleep(0.25)
+
+
+async def _until(stop: asyncio.Event, worker: Worker, loops: list[PolicyLoop], store: Store) -> None:
+    """Runs the loops; the first error that no loop can live with is raised."""
+    tasks: list[asyncio.Task[Any]] = [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
+    tasks += [asyncio.create_task(loop.run_shadow(), name=f"{loop.name} shadow") for loop in loops]
+    tasks += [asyncio.create_task(_expire(store), name="expire"), asyncio.create_task(stop.wait(), name="stop")]
+    pending = set(tasks)
+    try:
+        while pending and not stop.is_set():
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        worker.stopping = True
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, *(loop.stop() for loop in loops), return_exceptions=True)
+
+
+async def _expire(store: Store) -> None:
+    while True:
+        with contextlib.suppress(StoreUnavailable):
+            await store.feedback.expire()
+        await asyncio.sleep(EXPIRE_SECONDS)
+
+
+@contextmanager
+def only_one(data: Path) -> Iterator[None]:
+    """Holds the data directory's learner lock, which a killed process gives up by dying. ConfigError: another learner has it."""
+    folder = data / "checkpoints"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another learner works on {data}; stop it first") from None
+        yield

@@ -1,0 +1,128 @@
+"""Getting a version onto the replicas, and old ones off them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+
+from engines import Engine
+from learner.replicas import Replicas, live_name
+from ratchet import clock, failpoints, names
+from ratchet.buffer import Store
+from ratchet.errors import EngineError, EngineRefused, EngineUnavailable, GateRefused, RatchetError
+from ratchet.types import PolicyRecord, PolicyVersionRecord
+
+log = logging.getLogger(__name__)
+
+PASSING = frozenset({408, 425, 429, 502, 503, 504})
+"""Statuses that say 'not now': the engine's trouble, not the candidate's."""
+DRAIN_SECONDS = 60.0
+"""How long old versions may take to drain; what is left then goes with the next publication."""
+POLL_SECONDS = 0.25
+
+
+async def load(engines: Sequence[Engine], replicas: Replicas, candidate: PolicyVersionRecord) -> dict[str, float]:
+    """Loads the candidate on each replica under its own name; seconds a replica.
+
+    GateRefused("load"): one refuses it. EngineUnavailable: one does not answer, so nothing can be said of the candidate.
+    """
+    seconds = await asyncio.gather(*(_load(engine, replicas, candidate) for engine in engines))
+    return {engine.record.name: took for engine, took in zip(engines, seconds, strict=True)}
+
+
+async def unload(engines: Iterable[Engine], policy: str, version: int) -> None:
+    """Takes a refused candidate off the replicas; one that does not answer is left to its reconciler."""
+    for engine in engines:
+        try:
+            await engine.unload_adapter(live_name(engine, policy, version))
+        except EngineError as error:
+            log.warning("%s@%d was not unloaded from %s: %s", policy, version, engine.record.name, error)
+
+
+class Retirement:
+    """Unloads, in the background, the versions that are no longer retained, once no gateway uses them."""
+
+    def __init__(self, policy: str, base: str, keep: int, *, store: Store, replicas: Replicas) -> None:
+        """`keep`: versions retained besides the live one (`max_staleness`)."""
+        self._policy = policy
+        self._base = base
+        self._keep = keep
+        self._store = store
+        self._replicas = replicas
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Starts over; what the run before left is found again."""
+        if self._task is not None:
+            self._task.cancel()
+        self._task = asyncio.create_task(self._run(), name=f"retire {self._policy}")
+
+    async def stop(self) -> None:
+        """Ends it where it is."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def wait(self) -> None:
+        """Returns when the last one begun is done."""
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        deadline = clock.monotonic() + DRAIN_SECONDS
+        while clock.monotonic() < deadline:
+            try:
+                if not await self.once():
+                    return
+            except RatchetError as error:
+                log.warning("%s: old versions were not unloaded: %s", self._policy, error)
+            await asyncio.sleep(POLL_SECONDS)
+        log.warning("%s: old versions are still in use after %.0f s", self._policy, DRAIN_SECONDS)
+
+    async def once(self) -> bool:
+        """Unloads what can be now; whether something is left. StoreUnavailable, EngineError."""
+        left = False
+        for engine in await self._replicas.ready(self._base):
+            for name in await self._surplus(engine):
+                if await self._idle(name):
+                    failpoints.hit("learner.before_unload")
+                    await engine.unload_adapter(name)
+                else:
+                    left = True
+        return left
+
+    async def _surplus(self, engine: Engine) -> list[str]:
+        """What the replica lists of this policy and need not."""
+        listed = [name for name in await engine.models() if (v := names.parse_version(name)) is not None and v.policy == self._policy]
+        kept = {record.version for record in await self._store.registry.retained(self._policy, self._keep)}
+        kept |= {record.version for record in await self._store.registry.versions(self._policy) if record.state == "candidate"}
+        return [name for name in listed if name not in {live_name(engine, self._policy, version) for version in kept}]
+
+    async def _idle(self, name: str) -> bool:
+        """Whether every gateway follows the pointer and has no request in flight under `name`."""
+        record = await self._store.registry.policy(self._policy)
+        beats = await self._store.fleet.heartbeats()
+        epoch = 0 if record is None else record.epoch
+        return all(beat.epochs.get(self._policy, 0) >= epoch and beat.inflight.get(name, 0) == 0 for beat in beats)
+
+
+def oldest_learnable(record: PolicyRecord, retained: Sequence[PolicyVersionRecord], max_staleness: int) -> int:
+    """The oldest version whose answers may still be learned from: `max_staleness` live versions back, refused ones not counted.
+
+    `retained` are the live version and at most `max_staleness` before it, version 0 left out.
+    """
+    before = sum(version.version != record.live for version in retained)
+    return min(version.version for version in retained) if before >= max_staleness and retained else 0
+
+
+async def _load(engine: Engine, replicas: Replicas, candidate: PolicyVersionRecord) -> float:
+    began = clock.monotonic()
+    try:
+        await engine.load_adapter(live_name(engine, candidate.policy, candidate.version), replicas.folder(candidate))
+    except EngineRefused as error:
+        if error.status in PASSING:
+            raise EngineUnavailable(f"{engine.record.name} cannot load now: {error}") from error
+        raise GateRefused("load", f"{engine.record.name} refused the adapter: {error}") from error
+    failpoints.hit("learner.after_load")
+    return clock.monotonic() - began

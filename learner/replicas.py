@@ -1,0 +1,57 @@
+"""The replicas a policy is served by, as the store's fleet lists them now."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from engines import Engine, connect
+from ratchet.adapters import engine_name
+from ratchet.buffer import Store
+from ratchet.errors import EngineUnavailable
+from ratchet.types import EngineRecord, PolicyVersionRecord
+
+
+class Replicas:
+    """Connections to the engines that are ready, one each, made when first needed and anew when the record changes
+    (a restart changes it)."""
+
+    def __init__(self, store: Store, data: Path) -> None:
+        self._store = store
+        self._data = data
+        self._open: dict[str, Engine] = {}
+
+    async def ready(self, base: str) -> list[Engine]:
+        """The ready replicas of `base`, by name; empty if there is none. StoreUnavailable."""
+        records = [r for r in await self._store.fleet.engines() if r.model == base and r.state == "ready"]
+        return [await self._connected(record) for record in records]
+
+    async def some(self, base: str) -> list[Engine]:
+        """The ready replicas of `base`. EngineUnavailable if there is none."""
+        found = await self.ready(base)
+        if not found:
+            raise EngineUnavailable(f"no engine of {base} is ready")
+        return found
+
+    def folder(self, version: PolicyVersionRecord) -> Path:
+        """The version's adapter under the data directory; a replica that sees it elsewhere is told so by its adapter."""
+        return self._data.resolve() / version.path
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await asyncio.gather(*(engine.close() for engine in self._open.values()))
+        self._open.clear()
+
+    async def _connected(self, record: EngineRecord) -> Engine:
+        held = self._open.get(record.name)
+        if held is not None and held.record == record:
+            return held
+        if held is not None:
+            await held.close()
+        self._open[record.name] = connect(record)
+        return self._open[record.name]
+
+
+def live_name(engine: Engine, policy: str, version: int) -> str:
+    """What the replica calls that version: its own base's name for version 0."""
+    return engine.record.served_name if version == 0 else engine_name(policy, version)

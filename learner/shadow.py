@@ -1,0 +1,123 @@
+"""Shadow groups: recorded live prompts resampled at the live version when an engine has room, scored by one scorer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+
+from engines import Engine, Load
+from learner import groups
+from learner.replicas import Replicas, live_name
+from learner.rewards import Scorer, Unscored
+from learner.status import Status
+from ratchet import failpoints
+from ratchet.buffer import Store
+from ratchet.config.model import PolicyConfig, ShadowConfig
+from ratchet.errors import EngineError
+from ratchet.types import Interaction, PolicyRecord
+
+log = logging.getLogger(__name__)
+
+AHEAD = 2
+"""Shadow groups are made until this many times `min_groups` are ready: the next step's, sampled while this one's is computed."""
+LOW_PRIORITY = 10
+"""Engines that have priorities serve users (0) first."""
+BUSY_SECONDS = 0.5
+"""Before looking again at an engine without room, or for prompts where there was none."""
+
+
+class Shadow:
+    """Makes shadow groups of one policy."""
+
+    def __init__(self, name: str, config: PolicyConfig, *, store: Store, replicas: Replicas, scorer: Scorer, status: Status) -> None:
+        self._name = name
+        self._config = config
+        self._store = store
+        self._replicas = replicas
+        self._scorer = scorer
+        self._status = status
+        self._rounds: Counter[tuple[int, str]] = Counter()
+        self.active = False
+
+    @property
+    def enabled(self) -> bool:
+        """Whether there is anything to make: shadow groups need a scorer."""
+        return self._config.shadow.enabled and bool(self._scorer)
+
+    async def once(self) -> int:
+        """Resamples as many prompts as are wanted and the engines have room for; the number of groups stored.
+
+        StoreUnavailable, EngineError: an engine that is asked for its load does not answer.
+        """
+        record = await self._store.registry.policy(self._name)
+        missing = 0 if record is None else AHEAD * self._config.schedule.min_groups - await self._store.experience.ready(self._name)
+        if record is None or missing <= 0:
+            return 0
+        engines = await self._replicas.ready(self._config.base)
+        rooms = [room(await engine.load(), self._config.shadow) for engine in engines]
+        made = await asyncio.gather(*(self._on(e, record, min(missing, k)) for e, k in zip(engines, rooms, strict=True) if k > 0))
+        self.active = any(made)
+        return sum(made)
+
+    async def _on(self, engine: Engine, record: PolicyRecord, k: int) -> int:
+        prompts = await self._store.experience.prompts(self._name, k)
+        return sum(await asyncio.gather(*(self._group(engine, record, prompt) for prompt in prompts)))
+
+    async def _group(self, engine: Engine, record: PolicyRecord, source: Interaction) -> int:
+        step = record.step
+        turn = self._rounds[(step, source.id)]
+        self._rounds = Counter({key: n for key, n in self._rounds.items() if key[0] == step}) + Counter([(step, source.id)])
+        key = (self._name, self._config.seed, step, source.id, turn)
+        sampled = await self._sampled(engine, record, source, groups.seed_of(*key), groups.shadow_id(*key))
+        if sampled is None:
+            return 0
+        rewards = await self._rewards(sampled)
+        if rewards is None:
+            return 0
+        if not groups.has_spread(rewards):
+            self._status.skip("zero_spread")
+            return 0
+        failpoints.hit("learner.before_shadow")
+        await self._store.experience.add_shadow(sampled, rewards)
+        failpoints.hit("learner.after_shadow")
+        return 1
+
+    async def _sampled(self, engine: Engine, record: PolicyRecord, source: Interaction, seed: int, ident: str) -> Interaction | None:
+        config = self._config.shadow
+        limit = groups.max_tokens_of(source, config.max_tokens)
+        try:
+            samples = await engine.generate(
+                live_name(engine, self._name, record.live),
+                source.prompt_ids,
+                n=config.group_size,
+                max_tokens=limit,
+                temperature=groups.temperature_of(source),
+                seed=seed,
+                priority=LOW_PRIORITY,
+            )
+        except EngineError as error:
+            # A version not loaded yet, a prompt too long for the engine, an engine gone: the prompt comes round again.
+            log.info("%s: a prompt was not resampled on %s: %s", self._name, engine.record.name, error)
+            self._status.skip("engine")
+            return None
+        return groups.shadow(source, samples, ident=ident, version=record.live, engine=engine.record.name, max_tokens=limit)
+
+    async def _rewards(self, sampled: Interaction) -> list[float] | None:
+        answers = [str(choice.message["content"]) for choice in sampled.choices]
+        try:
+            return await asyncio.to_thread(self._scorer.score_all, groups.messages_of(sampled), answers)
+        except Unscored as error:
+            self._status.skip(error.reason)
+            return None
+
+
+def room(load: Load, config: ShadowConfig) -> int:
+    """Groups that engine may be given now: none while a request waits or more than `busy_share` of its slots are in use."""
+    if load.waiting > 0:
+        return 0
+    if load.slots == 0:
+        return 1 if load.running == 0 else 0
+    if load.running / load.slots > config.busy_share:
+        return 0
+    return max(1, (int(load.slots * config.busy_share) - load.running) // config.group_size)

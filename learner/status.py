@@ -1,0 +1,78 @@
+"""What the learner says of a policy while it works; read by the admin API and `ratchet train --follow`."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Literal
+
+from ratchet import clock
+from ratchet.buffer import Store
+from ratchet.errors import StoreError
+from ratchet.types import PolicyRecord, PolicyVersionRecord
+
+log = logging.getLogger(__name__)
+
+Phase = Literal["waiting", "sampling", "updating", "gating", "publishing"]
+HISTORY = 200
+"""Versions the history shows, the newest."""
+EVERY_SECONDS = 0.5
+"""Between two writes of a phase's progress."""
+
+
+class Status:
+    """The status of one policy: kept here, written whole. A store that is away costs a write, never the step."""
+
+    def __init__(self, policy: str, store: Store) -> None:
+        self._policy = policy
+        self._store = store
+        self._written = 0.0
+        self.fields: dict[str, Any] = {"phase": "waiting", "skipped": {}, "why": ""}
+
+    async def phase(self, phase: Phase, **fields: Any) -> None:
+        """Enters a phase."""
+        self.fields |= {"phase": phase, **fields}
+        await self.write()
+
+    async def progress(self, **fields: Any) -> None:
+        """Notes numbers within a phase; written now and then."""
+        self.fields |= fields
+        if clock.monotonic() - self._written >= EVERY_SECONDS:
+            await self.write()
+
+    def skip(self, reason: str) -> None:
+        """Counts a shadow group that was not made, by its reason."""
+        skipped = self.fields["skipped"]
+        skipped[reason] = skipped.get(reason, 0) + 1
+
+    async def registered(self, record: PolicyRecord) -> None:
+        """Takes in what the registry knows: pointer, history, refusals. StoreUnavailable."""
+        versions = [v for v in await self._store.registry.versions(record.name) if v.version > 0]
+        self.fields |= {
+            "step": record.step,
+            "version": record.next_version - 1,
+            "live": record.live,
+            "refused": sum(v.state == "refused" for v in versions),
+            "history": [line(v) for v in versions[-HISTORY:]],
+        }
+
+    async def write(self) -> None:
+        """Writes it."""
+        self._written = clock.monotonic()
+        self.fields["updated"] = clock.wall()
+        try:
+            await self._store.registry.set_status(self._policy, self.fields)
+        except StoreError as error:
+            log.warning("%s: its status was not written: %s", self._policy, error)
+
+
+def line(version: PolicyVersionRecord) -> dict[str, Any]:
+    """A version's line in the history."""
+    verdict = version.verdict
+    return {
+        "version": version.version,
+        "reward": version.reward,
+        "kl": verdict.get("kl", version.kl),
+        "heldout": (verdict.get("heldout") or {}).get("candidate"),
+        "state": version.state,
+        "seconds": verdict.get("seconds"),
+    }

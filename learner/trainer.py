@@ -1,0 +1,156 @@
+"""The weights of one policy and what is done with them; every torch call in one worker thread, so that the loop stays live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from learner import checkpoint, update
+from learner.model import Policy
+from learner.optim import AdamW
+from ratchet import models
+from ratchet.config.model import LearnerConfig, PolicyConfig
+from ratchet.errors import RatchetError
+from ratchet.types import Group, PolicyVersionRecord
+
+Result = TypeVar("Result")
+
+
+class Abandoned(RatchetError):
+    """The work was given up because the process is asked to stop; the lease keeps it for the next start."""
+
+
+class Worker:
+    """One thread for all torch work of the process: threads are bounded, and a Policy has one caller at a time."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="torch")
+        self.stopping = False
+
+    async def run(self, work: Callable[..., Result], *args: Any) -> Result:
+        """`work(*args)` in the thread. Abandoned if the process is stopping."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._unless_stopping, work, *args)
+
+    def check(self) -> None:
+        """Call between pieces of work. Abandoned if the process is stopping."""
+        if self.stopping:
+            raise Abandoned("the learner is stopping")
+
+    def stop(self) -> None:
+        """Drops what waits; what runs ends at its next `check`."""
+        self.stopping = True
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _unless_stopping(self, work: Callable[..., Result], *args: Any) -> Result:
+        self.check()
+        return work(*args)
+
+
+class Trainer:
+    """Weights and optimiser of one policy. `at` puts them where a version left them; version 0 is the base, never trained."""
+
+    def __init__(self, name: str, config: PolicyConfig, *, model_path: str, data: Path, learner: LearnerConfig, worker: Worker) -> None:
+        self.config = config
+        self.worker = worker
+        self._model_path = model_path
+        self._learner = learner
+        self.checkpoints = data / "checkpoints" / name
+        self._policy: Policy | None = None
+        self._optimiser: AdamW
+        self._first: dict[str, Tensor]
+        self._version: int | None = None
+
+    async def at(self, version: PolicyVersionRecord) -> None:
+        """Weights and optimiser as that version's checkpoint has them. AdapterError: the checkpoint is damaged; ConfigError: no model."""
+        if self._version != version.version:
+            self._version = None
+            await self.worker.run(self._restore, version)
+            self._version = version.version
+
+    async def update(self, groups: list[Group], progress: update.Progress) -> update.StepReport:
+        """One step from where `at` put the weights; they are the candidate's afterwards, so call `saved_as` or `at` next.
+
+        GateRefused("sanity"): nothing finite to learn; Abandoned: the process is stopping.
+        """
+        self._version = None
+
+        def watched(done: int, total: int) -> None:
+            self.worker.check()
+            progress(done, total)
+
+        return await self.worker.run(lambda: update.step(self.policy, self._optimiser, groups, self.config.algorithm, progress=watched))
+
+    async def save(self, step: int, version: int) -> str:
+        """Checkpoints the weights, durably, as those of `version`; the digest."""
+        digest = await self.worker.run(checkpoint.save, self.checkpoints, self.policy, self._optimiser, step, {"seed": self.config.seed})
+        self._version = version
+        return digest
+
+    async def adapter_files(self) -> dict[str, bytes]:
+        """The adapter's two files."""
+        return await self.worker.run(self.policy.adapter_files)
+
+    async def base_digest(self) -> str:
+        """sha256 of the base's weights."""
+        return await self.worker.run(lambda: self.policy.base_digest)
+
+    async def encode(self, messages: list[dict[str, Any]]) -> list[int]:
+        """A chat's prompt ids, by the base's own template."""
+        await self.loaded()
+        return await self.worker.run(self.policy.encode, messages)
+
+    async def log_probs(self, prompt_ids: list[int], answers: list[list[int]], *, adapter: bool) -> list[list[float]]:
+        """Log-probs (nats, temperature 1) of each answer's tokens, with the adapter or without."""
+        await self.loaded()
+
+        def work() -> list[list[float]]:
+            with torch.inference_mode():
+                rows = self.policy.log_probs(prompt_ids, answers, adapter=adapter)[0].tolist()
+            return [row[: len(answer)] for row, answer in zip(rows, answers, strict=True)]
+
+        return await self.worker.run(work)
+
+    async def sweep(self, keep: set[str]) -> list[str]:
+        """Deletes the checkpoints that no committed version needs."""
+        return await asyncio.to_thread(checkpoint.sweep, self.checkpoints, keep)
+
+    async def loaded(self) -> None:
+        """The model in memory; read on first use, since a learner with nothing to do holds none."""
+        if self._policy is None:
+            await self.worker.run(self._load)
+
+    @property
+    def policy(self) -> Policy:
+        """The model; only once loaded."""
+        assert self._policy is not None
+        return self._policy
+
+    def _load(self) -> None:
+        config, learner = self.config, self._learner
+        path = Path(models.resolve(self._model_path))
+        policy = Policy.load(path, config.lora, seed=config.seed, device=learner.device, threads=learner.threads)
+        algorithm = config.algorithm
+        self._optimiser = AdamW(
+            policy.parameters(),
+            learning_rate=algorithm.learning_rate,
+            weight_decay=algorithm.weight_decay,
+            max_grad_norm=algorithm.max_grad_norm,
+        )
+        self._first = policy.adapter_state()
+        self._policy = policy
+
+    def _restore(self, version: PolicyVersionRecord) -> None:
+        if self._policy is None:
+            self._load()
+        self._optimiser.zero()
+        if version.checkpoint:
+            checkpoint.load(self.checkpoints, version.checkpoint).restore(self.policy, self._optimiser)
+        else:
+            self.policy.set_adapter_state(self._first)
+            self._optimiser.load_state({})
