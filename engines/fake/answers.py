@@ -1,0 +1,182 @@
+"""Bodies and chunks in exactly the form of vLLM 0.32."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from engines.fake import model
+
+Pace = Callable[[int], Awaitable[None]]
+"""Awaited with the number of tokens so far before each token, for all choices together."""
+
+
+class Ask(msgspec.Struct):
+    """The fields of a request that the fake heeds."""
+
+    model: str = ""
+    messages: list[dict[str, Any]] = []
+    prompt: list[int] | str = ""
+    n: int = 1
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    max_tokens: int | None = None
+    max_completion_tokens: int | None = None
+    temperature: float | None = None
+    seed: int | None = None
+    stop: str | list[str] | None = None
+    ignore_eos: bool = False
+    logprobs: bool | int | None = None
+    return_token_ids: bool = False
+
+    @property
+    def limit(self) -> int:
+        return self.max_completion_tokens or self.max_tokens or 1024
+
+    def ids(self) -> list[int]:
+        if self.messages:
+            return model.prompt_ids(self.messages)
+        return list(self.prompt.encode()) if isinstance(self.prompt, str) else list(self.prompt)
+
+
+class Token(msgspec.Struct):
+    """One step of one choice: `text` is what it adds, after any stop string was cut off."""
+
+    choice: int
+    id: int
+    logprob: float
+    text: str
+    finish: str | None = None
+    stop: str | None = None
+
+
+async def tokens(ask: Ask, prompt: Sequence[int], pace: Pace) -> AsyncIterator[Token]:
+    """All choices' tokens, a step of each in turn, as continuous batching gives them."""
+    running = {i: _Running(ask, prompt, i) for i in range(ask.n)}
+    count = 0
+    while running:
+        for index in list(running):
+            await pace(count)
+            count += 1
+            token = running[index].step()
+            yield token
+            if token.finish is not None:
+                del running[index]
+
+
+class _Running:
+    def __init__(self, ask: Ask, prompt: Sequence[int], index: int) -> None:
+        greedy = ask.temperature == 0
+        seed = 0 if greedy else ask.seed or 0
+        drawn = model.answer(ask.model, prompt, 0 if greedy else index, seed, tokens=ask.limit, endless=ask.ignore_eos)
+        self._ids = list(drawn)
+        self._ask, self._prompt, self._index = ask, prompt, index
+        self._decoder, self._text, self._at = model.Decoder(), "", 0
+        self._stops = [ask.stop] if isinstance(ask.stop, str) else ask.stop or []
+
+    def step(self) -> Token:
+        drawn = self._ids[self._at]
+        token = Token(self._index, drawn, model.logprob(self._ask.model, self._prompt, self._at, drawn), self._decoder.feed(drawn))
+        self._at += 1
+        self._text += token.text
+        stop = next((s for s in self._stops if s in self._text), None)
+        if drawn == model.END or stop is not None:
+            token.finish, token.stop = "stop", stop
+        elif self._at == len(self._ids):
+            token.finish = "length"
+        if stop is not None:
+            token.text = token.text[: max(0, len(token.text) - (len(self._text) - self._text.index(stop)))]
+        return token
+
+
+def chat_logprobs(drawn: Sequence[Token]) -> dict[str, Any]:
+    return {
+        "content": [
+            {"token": model.token_text(t.id), "logprob": t.logprob, "bytes": model.token_bytes(t.id), "top_logprobs": []} for t in drawn
+        ]
+    }
+
+
+def usage(prompt: Sequence[int], completion: int) -> dict[str, int]:
+    return {"prompt_tokens": len(prompt), "total_tokens": len(prompt) + completion, "completion_tokens": completion}
+
+
+def chat_body(ask: Ask, public_id: str, prompt: Sequence[int], drawn: Sequence[Token]) -> dict[str, Any]:
+    choices = [_chat_choice(ask, index, [t for t in drawn if t.choice == index]) for index in range(ask.n)]
+    return {
+        "id": public_id,
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": ask.model,
+        "choices": choices,
+        "usage": usage(prompt, len(drawn)),
+        "prompt_logprobs": None,
+        "prompt_token_ids": list(prompt) if ask.return_token_ids else None,
+    }
+
+
+def _chat_choice(ask: Ask, index: int, drawn: Sequence[Token]) -> dict[str, Any]:
+    return {
+        "index": index,
+        "message": {"role": "assistant", "content": "".join(t.text for t in drawn), "refusal": None},
+        "logprobs": chat_logprobs(drawn) if ask.logprobs else None,
+        "finish_reason": drawn[-1].finish,
+        "stop_reason": drawn[-1].stop,
+        "token_ids": [t.id for t in drawn] if ask.return_token_ids else None,
+    }
+
+
+def text_body(ask: Ask, public_id: str, prompt: Sequence[int], drawn: Sequence[Token]) -> dict[str, Any]:
+    choices = [_text_choice(ask, index, prompt, [t for t in drawn if t.choice == index]) for index in range(ask.n)]
+    return {
+        "id": public_id,
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": ask.model,
+        "choices": choices,
+        "usage": usage(prompt, len(drawn)),
+    }
+
+
+def _text_choice(ask: Ask, index: int, prompt: Sequence[int], drawn: Sequence[Token]) -> dict[str, Any]:
+    pairs = {"token_logprobs": [t.logprob for t in drawn], "tokens": [model.token_text(t.id) for t in drawn]}
+    return {
+        "index": index,
+        "text": "".join(t.text for t in drawn),
+        "logprobs": pairs if ask.logprobs is not None and ask.logprobs is not False else None,
+        "finish_reason": drawn[-1].finish,
+        "stop_reason": drawn[-1].stop,
+        "token_ids": [t.id for t in drawn] if ask.return_token_ids else None,
+        "prompt_token_ids": list(prompt) if ask.return_token_ids else None,
+    }
+
+
+class Chunks:
+    """A stream's chunks, in vLLM's order of keys and white space."""
+
+    def __init__(self, ask: Ask, public_id: str) -> None:
+        self._ask = ask
+        self._head = {"id": public_id, "object": "chat.completion.chunk", "created": int(time.time()), "model": ask.model}
+
+    def first(self, index: int, prompt: Sequence[int]) -> bytes:
+        choice = {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
+        ids = list(prompt) if self._ask.return_token_ids else None
+        return msgspec.json.encode({**self._head, "choices": [choice], "prompt_token_ids": ids, "prompt_text": None})
+
+    def token(self, token: Token) -> bytes:
+        choice: dict[str, Any] = {
+            "index": token.choice,
+            "delta": {"content": token.text},
+            "logprobs": chat_logprobs([token]) if self._ask.logprobs else None,
+            "finish_reason": token.finish,
+        }
+        if token.finish is not None:
+            choice["stop_reason"] = token.stop
+        choice["token_ids"] = [token.id] if self._ask.return_token_ids else None
+        return msgspec.json.encode({**self._head, "choices": [choice]})
+
+    def last(self, prompt: Sequence[int], completion: int) -> bytes:
+        return msgspec.json.encode({**self._head, "choices": [], "usage": usage(prompt, completion)})

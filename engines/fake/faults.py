@@ -1,0 +1,53 @@
+"""Faults that the fake engine commits on purpose, set by flags or by `POST /fake/faults`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+
+import msgspec
+
+
+class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`die_after` and `hang_after` count an answer's tokens; 0 is before the first byte, null never."""
+
+    token_ms: float = 0
+    """Milliseconds a token takes."""
+    die_after: int | None = None
+    hang_after: int | None = None
+    refuse: int | None = None
+    """Status to answer instead."""
+    exit: bool = False
+    """Whether dying takes the whole process (else: this connection, reset)."""
+    times: int | None = None
+    """Requests that are hit; those after are served. Null: all."""
+
+
+class Fate:
+    """The faults in force, dealt out request by request."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.faults = faults
+        self._left = faults.times
+
+    def deal(self) -> Faults:
+        """What befalls the next request."""
+        if self._left == 0:
+            return Faults(token_ms=self.faults.token_ms)
+        if self._left is not None:
+            self._left -= 1
+        return self.faults
+
+
+async def befall(faults: Faults, token: int, abort: Callable[[], None]) -> None:
+    """What happens before an answer's token number `token`. ConnectionResetError after `abort` was called."""
+    if faults.hang_after == token:
+        await asyncio.Event().wait()
+    if faults.die_after == token:
+        if faults.exit:
+            os._exit(1)
+        abort()
+        raise ConnectionResetError("a fault that was asked for")
+    if faults.token_ms:
+        await asyncio.sleep(faults.token_ms / 1000)
