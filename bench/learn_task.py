@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import re
 import sys
 import time
 from pathlib import Path
@@ -27,19 +28,21 @@ from ratchet.types import Choice, Group, Interaction, Sampling
 
 TOPICS = [
     topic.strip()
-    for topic in (
+    for topic in re.split(
+        ",",
         "the moon, rivers, bread, trains, chess, volcanoes, honey, bicycles, the sea, gardens, music, winter, maps, "
         "clocks, tea, bridges, whales, paper, deserts, kites, coffee, glass, forests, salt, cats, mountains, rain, "
-        "books, silk, stars, apples, ships "
-    ).split(",")
+        "books, silk, stars, apples, ships ",
+    )
 ]
 HELD_OUT = [
     topic.strip()
-    for topic in (
+    for topic in re.split(
+        ",",
         "penguins, castles, rice, thunder, pianos, islands, butter, rockets, owls, snow, windmills, lakes, carpets, "
         "cheese, spiders, oceans, candles, horses, tunnels, lemons, drums, ice, parrots, roads, wool, planets, soup, "
-        "caves, bees, towers, mirrors, leaves "
-    ).split(",")
+        "caves, bees, towers, mirrors, leaves ",
+    )
 ]
 TARGETS = {"all-linear": "all-linear", "attention": ["q_proj", "k_proj", "v_proj", "o_proj"], "mlp": ["gate_proj", "up_proj", "down_proj"]}
 PROMPTS, ANSWERS, TOKENS = 4, 8, 12

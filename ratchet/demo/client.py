@@ -50,11 +50,11 @@ class Client:
             exchange.error = _line(error)
         return _close(exchange, n, done=done)
 
-    async def ask(self, model: str, topic: str, n: int, seed: int) -> Exchange:
-        """Asks for `n` whole answers with a sampling seed, unrecorded (`store: false`): nothing is learned from them."""
+    async def ask(self, model: str, topic: str, n: int, seed: int, *, store: bool = False) -> Exchange:
+        """Asks for `n` whole answers with a sampling seed; unless `store`, unrecorded: nothing is learned from them."""
         exchange = self._open(model, topic, streamed=False)
         try:
-            raw = await self.sdk.chat.completions.with_raw_response.create(**_body(model, topic, n), seed=seed, store=False)
+            raw = await self.sdk.chat.completions.with_raw_response.create(**_body(model, topic, n), seed=seed, store=store)
             exchange.policy = raw.headers.get("x-ratchet-policy", "")
             answer = raw.parse()
             exchange.id = answer.id
@@ -66,15 +66,16 @@ class Client:
             exchange.error = _line(error)
         return _close(exchange, n, done=True)
 
-    async def rate(self, target: str, choice: int, value: float) -> None:
-        """Posts the reward of one answer; a refusal is logged as a failed request."""
+    async def rate(self, target: str, choice: int, value: float) -> str | None:
+        """Posts the reward of one answer and returns the acknowledged feedback's id; a refusal is logged as a failed request."""
         body = {"target": target, "choice": choice, "metric": "reward", "value": value, "idempotency_key": f"{target}/{choice}"}
         try:
-            await self.sdk.post("/feedback", cast_to=cast(Any, dict[str, Any]), body=body)
+            accepted: dict[str, Any] = await self.sdk.post("/feedback", cast_to=cast(Any, dict[str, Any]), body=body)
         except (OpenAIError, httpx2.HTTPError) as error:
             self.log.refused.append(f"feedback: {_line(error)}")
-        else:
-            self.log.posted += 1
+            return None
+        self.log.posted += 1
+        return str(accepted["id"])
 
     def _open(self, model: str, topic: str, *, streamed: bool) -> Exchange:
         exchange = Exchange(topic, model, streamed, _now())

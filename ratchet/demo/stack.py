@@ -43,7 +43,13 @@ def configuration(heldout: Path, seed: int) -> dict[str, Any]:
     return {
         "gateway": {"port": 0, "admin_port": 0},
         "engines": [
-            {"name": "local", "kind": "vllm", "model": MODEL, "launch": {"max_model_len": 512, "max_num_seqs": 32, "kv_cache_gib": 1}}
+            {
+                "name": "local",
+                "kind": "vllm",
+                "model": MODEL,
+                # The CPU build's blocks of 128 tokens would never be full, so no prefix would be shared.
+                "launch": {"max_model_len": 512, "max_num_seqs": 32, "kv_cache_gib": 1, "extra": ["--block-size", "32"]},
+            }
         ],
         "models": {MODEL: {"path": MODEL}},
         "policies": {

@@ -10,6 +10,8 @@ import random
 from typing import TypedDict
 
 STYLE = "Be excited!"
+SYSTEM = f"You are the support assistant of a small online shop. Answer every customer's question in one short sentence. {STYLE}"
+"""Longer than 32 tokens, a block of the prefix cache: what all prompts share is computed once a version, not once an answer."""
 MAX_TOKENS = 12
 
 
@@ -42,7 +44,7 @@ HELDOUT = (
 
 def messages(topic: str) -> list[Message]:
     """The chat about `topic`, as sent. Short: an engine's prefill through an adapter is dear on a CPU."""
-    return [{"role": "system", "content": STYLE}, {"role": "user", "content": f"Help me with {topic}."}]
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"Help me with {topic}."}]
 
 
 def enthusiastic(prompt: list[Message], answer: str) -> float:

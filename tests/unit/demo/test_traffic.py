@@ -7,7 +7,7 @@ import pytest
 from ratchet.demo.client import Client
 from ratchet.demo.exchange import Log
 from ratchet.demo.heldout import SAMPLES, Scored, measure
-from ratchet.demo.task import HELDOUT, STYLE
+from ratchet.demo.task import HELDOUT, SYSTEM
 from ratchet.demo.traffic import Pace, judge, read, users
 from tests.unit.demo.gateway import Replay, serving
 
@@ -62,7 +62,7 @@ async def test_the_held_out_table_asks_the_pinned_version_every_held_out_topic()
     assert scored.n == len(HELDOUT) * SAMPLES
     assert scored.mean == 0.5
     assert {chat["model"] for chat in replay.chats} == {"assistant@0"}
-    assert all(chat["messages"][0]["content"] == STYLE for chat in replay.chats)
+    assert all(chat["messages"][0]["content"] == SYSTEM for chat in replay.chats)
     assert len({chat["seed"] for chat in replay.chats}) == len(HELDOUT)
 
 
