@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ratchet import _exec
 from ratchet.errors import ConfigError
 
 BUILT_IN = "smollm2"
@@ -53,7 +55,8 @@ def _built_in(folder: Path) -> Path:
 
 def _convert(folder: Path) -> None:
     # In a process of its own: the conversion needs torch, which this package does not import.
-    done = subprocess.run([sys.executable, "-m", CONVERTER, str(folder)], capture_output=True, text=True, check=False)
+    shim = [sys.executable, "-I", "-S", _exec.__file__, str(os.getpid())]
+    done = subprocess.run([*shim, sys.executable, "-P", "-m", CONVERTER, str(folder)], capture_output=True, text=True, check=False)
     if done.returncode != 0 or not folder.is_dir():
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise ConfigError(f"the built-in model could not be made: {lines[-1]}")

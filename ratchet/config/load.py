@@ -29,6 +29,8 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     `RATCHET_GATEWAY__PORT=9000` sets `gateway.port`; a value is read as YAML. Raises ConfigError with one line a fault.
     """
     tree = _read(path) if path is not None else _copy(BUILT_IN)
+    if path is not None:
+        _anchor(tree, path.absolute().parent)
     _override(tree, os.environ if environ is None else environ)
     try:
         return Config.model_validate(tree)
@@ -57,6 +59,21 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: the top level must be a mapping")
     return tree
+
+
+def _anchor(tree: dict[str, Any], folder: Path) -> None:
+    """Relative paths in a file are relative to its folder, whatever the working directory; a hub id names no folder there."""
+    for model in _mappings(tree.get("models")):
+        if isinstance(path := model.get("path"), str) and path != "smollm2" and (folder / path).is_dir():
+            model["path"] = str(folder / path)
+    for policy in _mappings(tree.get("policies")):
+        gate = policy.get("gate")
+        if isinstance(gate, dict) and isinstance(heldout := gate.get("heldout"), str):
+            gate["heldout"] = str(folder / heldout)
+
+
+def _mappings(section: Any) -> list[dict[str, Any]]:
+    return [value for value in section.values() if isinstance(value, dict)] if isinstance(section, dict) else []
 
 
 def _override(tree: dict[str, Any], environ: Mapping[str, str]) -> None:

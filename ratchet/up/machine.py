@@ -1,0 +1,133 @@
+"""All parts of one machine: the store, the engines, the gateway, the learner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Iterable
+from pathlib import Path
+
+import psutil
+
+from ratchet.buffer import EmbeddedServer, Store, open_store
+from ratchet.buffer.store import EMBEDDED
+from ratchet.clock import monotonic
+from ratchet.config import Config
+from ratchet.errors import RatchetError, StoreError
+from ratchet.up import strays
+from ratchet.up.parts import EARLY_DEATHS, Backoff, Part, command, environment, last_line
+
+STOP_SECONDS = 43.0
+"""All is gone by then (the contract says 45)."""
+PROMPT_SECONDS = 8.0
+"""What a part that has nothing to drain gets."""
+
+
+class Machine:
+    """The parts of `config` on the data directory `data`. Start, wait, stop; used once."""
+
+    def __init__(self, config: Config, config_file: Path, data: Path, rewards: Path) -> None:
+        self.logs = data / "logs"
+        self._config = config
+        self._data = data
+        self._server: EmbeddedServer | None = None
+        self._starting = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self.engines = [
+            self._part(f"engine {e.name}", f"engine-{e.name}", command("engines", config_file, data, "--name", e.name))
+            for e in config.engines
+            if e.launch is not None
+        ]
+        self.gateway = self._part("gateway", "gateway", command("gateway", config_file, data))
+        learners = [self._part("learner", "learner", command("learner", config_file, data, rewards=rewards))] if config.policies else []
+        self.parts = [*self.engines, self.gateway, *learners]
+
+    async def start_store(self) -> None:
+        """Starts the embedded store, if that is the one. StoreError: it cannot."""
+        if self._config.store.url == EMBEDDED:
+            self._server = await self._new_server()
+            self._tasks.append(asyncio.create_task(self._keep_store(), name="store"))
+
+    async def store(self) -> Store:
+        """A connection to the store. StoreError: unfit or away."""
+        return await open_store(self._config.store.url, self._config.store, data=self._data)
+
+    def start_parts(self) -> None:
+        """Starts all other parts; none is waited for."""
+        self._tasks += [asyncio.create_task(part.keep(), name=part.name) for part in self.parts]
+
+    async def until(self, condition: Awaitable[object]) -> None:
+        """Waits for `condition`. RatchetError: a part gave up first."""
+        waiting = asyncio.ensure_future(condition)
+        try:
+            await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            await waiting
+        finally:
+            waiting.cancel()
+
+    def settled(self) -> None:
+        """From now on a part that dies is restarted, however often."""
+        for part in self.parts:
+            part.was_ready = True
+
+    async def check_engines(self, store: Store) -> None:
+        """RatchetError: an engine died several times and never came up."""
+        for record in await store.fleet.engines():
+            part = next((p for p in self.engines if p.name == f"engine {record.name}"), None)
+            if part is not None and record.restarts >= EARLY_DEATHS:
+                raise RatchetError(f"{part.name} died {record.restarts} times while starting; {part.log} ends: {last_line(part.log)}")
+
+    async def stop(self) -> None:
+        """Ends everything: the gateway drains while the learner stops, then the engines, and the store last."""
+        deadline = monotonic() + STOP_SECONDS
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        drain = min(self._config.gateway.drain_seconds + 2, STOP_SECONDS - 2)
+        others = [p for p in self.parts if p not in (*self.engines, self.gateway)]
+        await asyncio.gather(self.gateway.stop(drain), *(p.stop(PROMPT_SECONDS) for p in others))
+        await _stop_all(self.engines, min(PROMPT_SECONDS, max(0.5, deadline - monotonic() - 2)))
+        if self._server is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._server.stop(), max(1.0, deadline - monotonic()))
+        await strays.end(())
+
+    def hurry(self) -> None:
+        """Kills what still runs, but for the store; `stop` then has nothing left to wait for."""
+        for part in self.parts:
+            if part.pid is not None:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    psutil.Process(part.pid).send_signal(signal.SIGKILL)
+
+    def _part(self, name: str, log: str, argv: list[str]) -> Part:
+        return Part(name, argv, self.logs / f"{log}.log", environment(), self._starting, self._sweep)
+
+    async def _sweep(self) -> None:
+        async with self._starting:
+            known = {part.pid for part in self.parts}
+            if self._server is not None:
+                known.add(self._server.process.pid)
+            await strays.end({pid for pid in known if pid is not None})
+
+    async def _new_server(self) -> EmbeddedServer:
+        async with self._starting:
+            return await EmbeddedServer.start(self._data, self._config.store)
+
+    async def _keep_store(self) -> None:
+        """Restarts the store on the same socket; who was connected reconnects."""
+        backoff = Backoff()
+        while self._server is not None:
+            started = monotonic()
+            await self._server.wait()
+            await self._server.stop()
+            await asyncio.sleep(backoff.after(monotonic() - started))
+            with contextlib.suppress(StoreError):
+                self._server = await self._new_server()
+
+
+async def _stop_all(parts: Iterable[Part], grace: float) -> None:
+    await asyncio.gather(*(part.stop(grace) for part in parts))

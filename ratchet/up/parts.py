@@ -1,0 +1,109 @@
+"""One part of the machine: a child process that is started, restarted when it dies, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import Process
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+from ratchet.clock import monotonic
+from ratchet.config import Config
+from ratchet.config.load import PREFIX
+from ratchet.errors import RatchetError
+from ratchet.process import kill_tree, spawn
+
+FIRST_PAUSE = 0.5
+LONGEST_PAUSE = 30.0
+STEADY_SECONDS = 60.0
+"""A part that lived this long starts again with the first pause."""
+EARLY_DEATHS = 3
+"""Deaths in a row, before it was ever ready, after which `up` gives up."""
+ADD_PATH = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('learner', run_name='__main__', alter_sys=True)"
+
+
+def command(module: str, config: Path | None, data: Path, *more: str, rewards: Path | None = None) -> list[str]:
+    """The command line of one part.
+
+    `-P`: a folder named `gateway` or `engines` in the working directory must not be taken for ours. `rewards` is the folder
+    where the learner finds reward functions; it comes last on its path, so that nothing there can shadow a package.
+    """
+    run = ["-m", module] if rewards is None else ["-c", ADD_PATH, str(rewards)]
+    return [sys.executable, "-P", *run, *(["--config", str(config)] if config else []), "--data", str(data), *more]
+
+
+def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What children inherit: all but the overrides of the configuration, which the resolved YAML holds already."""
+    sections = tuple(f"{PREFIX}{name.upper()}__" for name in Config.model_fields)
+    inherited = os.environ if environ is None else environ
+    return {k: v for k, v in inherited.items() if not k.startswith(sections)} | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class Backoff:
+    """The pauses between restarts: doubling, short again after a steady life."""
+
+    def __init__(self) -> None:
+        self._pause = FIRST_PAUSE
+
+    def after(self, lived: float) -> float:
+        """Seconds to wait after a life of `lived` seconds."""
+        pause = FIRST_PAUSE if lived > STEADY_SECONDS else self._pause
+        self._pause = min(pause * 2, LONGEST_PAUSE)
+        return pause
+
+
+class Part:
+    """One child, kept running until it is stopped.
+
+    `starting` is held while a child is being started, so that a sweep for orphans never takes it for one. `died` is
+    called after each death.
+    """
+
+    def __init__(
+        self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str], starting: asyncio.Lock, died: Callable[[], Awaitable[None]]
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.restarts = 0
+        self.was_ready = False
+        self._argv = argv
+        self._env = env
+        self._starting = starting
+        self._died = died
+        self._process: Process | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the child that runs now."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def keep(self) -> None:
+        """Runs the child, again and again. RatchetError: it dies each time before it was ever ready."""
+        backoff = Backoff()
+        while True:
+            started = monotonic()
+            async with self._starting:
+                self._process = await spawn(self._argv, env=self._env, log=self.log, name=self.name)
+            status = await self._process.wait()
+            self.restarts += 1
+            if not self.was_ready and self.restarts >= EARLY_DEATHS:
+                raise RatchetError(f"{self.name} ends with status {status} each time it starts; {self.log} ends: {last_line(self.log)}")
+            await self._died()
+            await asyncio.sleep(backoff.after(monotonic() - started))
+
+    async def stop(self, grace: float) -> None:
+        """Ends the child and its descendants within about `grace` seconds. `keep` must have been cancelled."""
+        if self._process is not None and self.pid is not None:
+            await kill_tree(self._process.pid, grace)
+            await self._process.wait()
+
+
+def last_line(log: Path) -> str:
+    """The last line of `log` that says anything."""
+    try:
+        text = log.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "(nothing)"
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "(nothing)")

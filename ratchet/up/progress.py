@@ -1,0 +1,34 @@
+"""What `ratchet up` tells while it starts: a spinner on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from ratchet.clock import monotonic
+
+
+class Progress:
+    """Steps, one at a time, to stdout."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def step(self, text: str) -> Iterator[None]:
+        """Shows `text` while the body runs, and how long it took once it is done."""
+        started = monotonic()
+        if self.console.is_terminal:
+            with self.console.status(text):
+                yield
+        else:
+            self.say(f"{text} ...")
+            yield
+        self.say(f"{text}: {monotonic() - started:.1f} s")
+
+    def say(self, text: str) -> None:
+        """One line, as it is: keys and paths are not markup."""
+        self.console.print(text, markup=False)
+        self.console.file.flush()
