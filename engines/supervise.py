@@ -1,0 +1,170 @@
+"""Start an engine, keep it running, and say in the store what it is up to.
+
+One life: launch -> it generates -> adapters restored -> `ready` -> watched until it dies, hangs, or we are told to stop.
+Between lives it is `down` and waits longer each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from engines import launch
+from engines.base import Engine, connect
+from engines.reconcile import Retained, reconcile
+from ratchet import process
+from ratchet.buffer import Store
+from ratchet.clock import monotonic
+from ratchet.config import Config, EngineConfig
+from ratchet.errors import EngineError, EngineUnavailable, StoreError
+from ratchet.models import resolve
+from ratchet.types import EngineRecord
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 900.0
+"""A big model on a slow disk; past it the start has failed."""
+LISTEN_POLL_SECONDS = 0.25
+WATCH_SECONDS = 2.0
+PROBE_SECONDS = 30.0
+"""Between two real generations of a running engine."""
+MISSES = 3
+"""Failed looks in a row after which a running engine counts as hung."""
+GRACE_SECONDS = 8.0
+"""What SIGTERM gives the process tree before SIGKILL; all is to be gone within 15 s."""
+BACK_OFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+STEADY_SECONDS = 120.0
+"""A life as long as this starts the back-off anew."""
+State = Literal["starting", "ready", "down", "stopped"]
+
+
+class Supervisor:
+    """One engine of the configuration."""
+
+    def __init__(self, config: Config, engine: EngineConfig, data: Path, store: Store) -> None:
+        self._engine = engine
+        self._model = config.models[engine.model].path
+        self._data = data
+        self._store = store
+        self._retained = Retained(config, data, engine.model, store)
+        slots = engine.launch.max_num_seqs if engine.launch is not None else 0
+        self.record = EngineRecord(engine.name, engine.kind, engine.model, "", engine.model, launched=True, state="starting", slots=slots)
+        self._unsaid = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Returns once `stop` is set and the process tree is gone. ConfigError if it cannot be launched at all."""
+        attempt = 0
+        while not stop.is_set():
+            began = monotonic()
+            try:
+                await self._live(stop)
+            except EngineError as error:
+                log.error("engine %s: %s", self._engine.name, error)
+            if stop.is_set():
+                break
+            attempt = 0 if monotonic() - began > STEADY_SECONDS else attempt
+            self.record.restarts += 1
+            await self._say("down")
+            await _wait(stop, BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)])
+            attempt += 1
+        await self._say("stopped")
+
+    async def _live(self, stop: asyncio.Event) -> None:
+        """One life; EngineError says why it ended, unless `stop` was set."""
+        model = await asyncio.to_thread(resolve, self._model)
+        planned = launch.build(self._engine, model, process.free_port(), machine=launch.this_machine(), environ=os.environ)
+        self.record.url = planned.url
+        await self._say("starting")
+        logfile = self._data / "logs" / f"engine-{self._engine.name}.log"
+        child = await process.spawn(planned.argv, env=planned.env, log=logfile, name=self._engine.name)
+        engine = connect(self.record)
+        exited, stopped = asyncio.create_task(child.wait()), asyncio.create_task(stop.wait())
+        served = asyncio.create_task(self._serve(engine))
+        tasks = (exited, stopped, served)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if exited.done() and not stop.is_set():
+                raise EngineUnavailable(f"exited with status {child.returncode}; see {logfile}")
+            if served.done():
+                served.result()
+        finally:
+            await _cancel(tasks)
+            await process.kill_tree(child.pid, GRACE_SECONDS)
+            await child.wait()
+            await engine.close()
+
+    async def _serve(self, engine: Engine) -> None:
+        """From its first breath on; ends only by an EngineError."""
+        self._retained.forget()
+        await self._listening(engine)
+        await engine.healthy()
+        await self._restored(engine)
+        await self._say("ready")
+        misses, probed = 0, monotonic()
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                if monotonic() - probed > PROBE_SECONDS:
+                    await engine.healthy()
+                    probed = monotonic()
+                await self._restore(engine)
+                misses = 0
+            except EngineError as error:
+                misses += 1
+                log.warning("engine %s: look %d of %d failed: %s", self._engine.name, misses, MISSES, error)
+                if misses == MISSES:
+                    raise
+            if self._unsaid:
+                await self._say("ready")
+
+    async def _listening(self, engine: Engine) -> None:
+        deadline = monotonic() + START_SECONDS
+        while True:
+            try:
+                await engine.models()
+                return
+            except EngineError:
+                if monotonic() > deadline:
+                    raise
+            await asyncio.sleep(LISTEN_POLL_SECONDS)
+
+    async def _restored(self, engine: Engine) -> None:
+        while True:
+            if await self._restore(engine):
+                return
+            await asyncio.sleep(WATCH_SECONDS)
+
+    async def _restore(self, engine: Engine) -> bool:
+        """Whether the engine holds what the registry retains; False if the store does not say."""
+        try:
+            wanted = await self._retained.wanted()
+        except StoreError as error:
+            log.warning("engine %s: adapters unknown: %s", self._engine.name, error)
+            return False
+        await reconcile(engine, wanted, unload=False)  # unloading is the learner's, who knows what is in flight
+        return True
+
+    async def _say(self, state: State) -> None:
+        self.record.state = state
+        try:
+            await self._store.fleet.put(self.record)
+            self._unsaid = False
+        except StoreError as error:
+            self._unsaid = True
+            log.warning("engine %s is %s, which the store did not take: %s", self._engine.name, state, error)
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _wait(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
