@@ -37,9 +37,9 @@ HEAD = (
     *("gap ms, steady p99.9", "gap ms, in swaps max", "proof max diff", "from base, least", "KL", "seconds"),
 )
 EXPLAINED = (
-    "`make demo` per seed. Held-out: 32 unseen prompts, two answers each, through the gateway. Swap: from the start of the load to the flip, "
-    "activation proof and the gate's evaluation included. Gap: between two chunks of one answer. Proof: largest |log-prob difference| engine "
-    "against learner over all versions, and the least difference from the base, nats."
+    "`make demo` per seed. Held-out: 32 unseen prompts, two answers each, through the gateway. Swap: from the start of the load to the "
+    "flip, activation proof and the gate's evaluation included. Gap: between two chunks of one answer. Proof: largest |log-prob "
+    "difference| engine against learner over all versions, and the least difference from the base, nats."
 )
 
 

@@ -1,0 +1,29 @@
+"""kill -9 of the gateway, the store and the learner under load: what a client saw acknowledged is in the store.
+
+A few kills by default; RATCHET_FAULTS=full for the counts of the promise.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from bench.durability import fake_configuration, measure, text
+from bench.processes import ROLES
+
+KILLS = 20 if os.environ.get("RATCHET_FAULTS") == "full" else 5
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("role", ROLES)
+async def test_what_was_acknowledged_outlives_a_kill_under_load(role: str, tmp_path: Path) -> None:
+    report = await measure(fake_configuration(tmp_path), tmp_path, {role: KILLS}, seed=ROLES.index(role))
+    print(text(report))  # noqa: T201 (the figures, shown if it fails)
+    assert report.answers > 0 and report.rewards > 0
+    assert report.missing_answers == []
+    assert report.missing_rewards == []
+    assert report.unbalanced == []
+    assert len(report.recovery[role]) == KILLS
