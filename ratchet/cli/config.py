@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import typer
 import yaml
@@ -35,6 +36,7 @@ def check(file: ConfigFile = None) -> None:
 def show(file: ConfigFile = None) -> None:
     """Print the configuration in force: the file under the environment, every default filled in, keys hidden."""
     tree = load(file).model_dump(mode="json")
+    tree["store"]["url"] = re.sub(r"//[^@/]*@", "//***@", tree["store"]["url"])
     for engine in tree["engines"]:
         if engine["api_key"] is not None:
             engine["api_key"] = "***"

@@ -1,0 +1,67 @@
+"""What every test is held to: unit tests first, no process left behind, no error swallowed by the event loop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ORDER = ("unit", "contracts", "api", "security", "chaos", "e2e")
+LEAVE_SECONDS = 5.0
+HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+"""Processes that the standard library keeps for the interpreter's whole life."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Cheap tests first; those on the real engine last in their folder, so that it is started late and only once."""
+    root = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> tuple[int, bool]:
+        parts = item.path.relative_to(root).parts
+        return (ORDER.index(parts[0]) if parts[0] in ORDER else 0, item.get_closest_marker("real") is not None)
+
+    items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True)
+def no_process_is_left_behind() -> Iterator[None]:
+    """Fails a test that leaves a child process. What wider fixtures started before it is theirs."""
+    before = set(_children())
+    yield
+    left = [child for child in _children() if child not in before and not _helper(child)]
+    _, alive = psutil.wait_procs(left, timeout=LEAVE_SECONDS) if left else ([], [])
+    said = [_said(child) for child in alive]
+    for child in alive:
+        child.kill()
+    assert not said, f"processes left behind: {said}"
+
+
+@pytest.fixture(autouse=True)
+def no_error_is_swallowed_by_the_loop() -> Iterator[None]:
+    """Fails a test whose event loop logged an error: an exception nobody fetched, a task destroyed while it ran."""
+    errors: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    yield
+    logger.removeHandler(handler)
+    assert not errors, f"the event loop complained: {errors}"
+
+
+def _children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+def _helper(child: psutil.Process) -> bool:
+    return any(name in _said(child) for name in HELPERS)
+
+
+def _said(child: psutil.Process) -> str:
+    try:
+        return " ".join(child.cmdline()) or child.name()
+    except psutil.NoSuchProcess:
+        return ""

@@ -1,0 +1,55 @@
+"""The repository as its rules see it: committed files and parsed modules."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+PACKAGES = ("ratchet", "gateway", "engines", "learner")
+
+
+@cache
+def files(*suffixes: str) -> list[Path]:
+    """Committed and to-be-committed files, relative to the root; with `suffixes`, only those."""
+    listed = subprocess.run(["git", "ls-files", "-z", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = sorted({Path(name) for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()})
+    return [path for path in found if not suffixes or path.suffix in suffixes]
+
+
+def modules(*packages: str) -> list[Path]:
+    """Python files of `packages` (top-level folders)."""
+    return [path for path in files(".py") if path.parts[0] in packages]
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names a file imports, wherever in it."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module or ""
+
+
+def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
+    """Each call in a file, with the dotted name of what is called as written."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Call):
+            yield ast.unparse(node.func), node
+
+
+def functions(path: Path) -> Iterator[tuple[str, int]]:
+    """Each function's name and its length in lines, decorators left out."""
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, (node.end_lineno or node.lineno) - node.lineno + 1
