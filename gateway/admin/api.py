@@ -1,0 +1,114 @@
+"""The control plane's JSON: what the CLI and the page read, and the operator's moves."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from gateway import chat, strict
+from gateway.admin import moves
+from gateway.errors import not_found
+from gateway.http import read_body
+from gateway.schema import MoveRequest, RollbackRequest
+from gateway.services import Services
+from ratchet.errors import AdapterError
+from ratchet.types import PolicyRecord
+
+PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+BODY_BYTES = 2**16
+BODY_DEPTH = 8
+
+
+def router(services: Services) -> APIRouter:
+    routes = APIRouter()
+    for build in (_counts, _policies, _moves):
+        build(routes, services)
+    return routes
+
+
+def _json(value: Any) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")
+
+
+def _list(rows: list[Any]) -> Response:
+    return _json({"object": "list", "data": rows})
+
+
+def _counts(routes: APIRouter, services: Services) -> None:
+    @routes.get("/metrics")
+    async def metrics() -> Response:
+        return Response(services.metrics.text(), headers={"content-type": PROMETHEUS})
+
+    @routes.get("/admin/ledger")
+    async def ledger() -> Response:
+        return _json(await services.store.feedback.ledger())
+
+    @routes.get("/admin/interactions")
+    async def interactions() -> Response:
+        store = services.store.interactions
+        return _json({"count": await store.count(), "untrainable": await store.untrainable()})
+
+    @routes.get("/admin/engines")
+    async def engines() -> Response:
+        rows = []
+        for replica in sorted(services.fleet.all(), key=lambda r: r.name):
+            told = {key: getattr(replica.record, key) for key in ("name", "kind", "model", "url", "state", "restarts")}
+            rows.append({**told, "healthy": replica.healthy, "adapters": replica.adapters, "inflight": replica.total})
+        return _list(rows)
+
+
+def _policies(routes: APIRouter, services: Services) -> None:
+    registry = services.store.registry
+
+    async def described(record: PolicyRecord) -> dict[str, Any]:
+        fields = {key: getattr(record, key) for key in ("name", "base", "live", "epoch", "step")}
+        return {**fields, "versions": await registry.versions(record.name), "status": await registry.status(record.name)}
+
+    @routes.get("/admin/policies")
+    async def policies() -> Response:
+        return _list([await described(record) for record in await registry.policies()])
+
+    @routes.get("/admin/policies/{name}")
+    async def policy(name: str) -> Response:
+        return _json(await described(await moves.known(services, name)))
+
+    @routes.get("/admin/policies/{name}/versions/{number}")
+    async def version(name: str, number: str) -> Response:
+        await moves.known(services, name)
+        found = await registry.version(name, int(number)) if number.isascii() and number.isdigit() and len(number) < 10 else None
+        if found is None:
+            raise not_found("The policy has no such version.", "version")
+        manifest: Any = None
+        if found.path and name in services.config.policies:
+            try:
+                manifest = await services.shelf.manifest(found)
+            except AdapterError as error:
+                manifest = {"error": str(error)}
+        return _json({**msgspec.to_builtins(found), "manifest": manifest})
+
+
+def _moves(routes: APIRouter, services: Services) -> None:
+    async def tree(request: Request) -> dict[str, Any]:
+        body = await read_body(request.scope, request.receive, BODY_BYTES)
+        return strict.parse(body or b"{}", BODY_DEPTH)
+
+    async def moved(name: str, to: int, reason: Literal["promote", "rollback"]) -> Response:
+        record = await moves.move(services, name, to, reason)
+        return _json({key: getattr(record, key) for key in ("name", "base", "live", "epoch", "step")})
+
+    @routes.post("/admin/policies/{name}/promote")
+    async def promote(request: Request, name: str) -> Response:
+        return await moved(name, chat.convert(await tree(request), MoveRequest).version, "promote")
+
+    @routes.post("/admin/policies/{name}/rollback")
+    async def rollback(request: Request, name: str) -> Response:
+        to = chat.convert(await tree(request), RollbackRequest).to
+        return await moved(name, to if to is not None else await moves.previous(services, name), "rollback")
+
+    @routes.post("/admin/policies/{name}/train")
+    async def train(name: str) -> Response:
+        await moves.known(services, name)
+        return _json({"job": await services.store.registry.request_training(name)})

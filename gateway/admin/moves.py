@@ -1,0 +1,69 @@
+"""The operator's moves of a live pointer: the target is on every replica, verified, before the pointer moves."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+from gateway.errors import ApiError, invalid, not_found, unavailable
+from gateway.services import Services
+from ratchet import names
+from ratchet.errors import AdapterError, Conflict, EngineError
+from ratchet.types import PolicyRecord, PolicyVersionRecord
+
+BACK = ("live", "retired", "rolled_back")
+"""States of a version that was live once."""
+log = logging.getLogger(__name__)
+
+
+async def known(services: Services, name: str) -> PolicyRecord:
+    """The policy. ApiError 404."""
+    found = await services.store.registry.policy(name) if names.is_name(name) else None
+    if found is None:
+        raise not_found(f"There is no policy {name[:63]!r}.", "policy", "policy_not_found")
+    return found
+
+
+async def previous(services: Services, name: str) -> int:
+    """The version that was live before the live one and was not rolled back itself; 0 if none is left. ApiError 409."""
+    policy = await known(services, name)
+    if policy.live == 0:
+        raise _conflict("The base itself is live; there is nothing to roll back to.")
+    lived = await services.store.registry.retained(name, policy.next_version)
+    return next((record.version for record in lived if record.version != policy.live and record.state == "retired"), 0)
+
+
+async def move(services: Services, name: str, to: int, reason: Literal["promote", "rollback"]) -> PolicyRecord:
+    """Moves the pointer to `to`. ApiError: 404 unknown, 409 not fit to serve or somebody else moved, 503 an engine does not take it."""
+    policy = await known(services, name)
+    record = await services.store.registry.version(name, to)
+    if record is None:
+        raise not_found(f"{name} has no version {to}.", "version", "version_not_found")
+    if to == policy.live:
+        raise _conflict(f"{name}@{to} is live already.")
+    if record.state not in BACK:
+        raise _conflict(f"{name}@{to} is {record.state}: only a version that was live before can be.")
+    if to:
+        await _place(services, policy, record)
+    try:
+        moved = await services.store.registry.move(name, to, expect_live=policy.live, reason=reason)
+    except Conflict as error:
+        raise _conflict(str(error)) from None
+    log.info("%s: %s@%d -> %s@%d", reason, name, policy.live, name, to)
+    return moved
+
+
+async def _place(services: Services, policy: PolicyRecord, record: PolicyVersionRecord) -> None:
+    if policy.name not in services.config.policies:
+        raise invalid(f"{policy.name} is not in the configuration.", "policy")
+    try:
+        wanted = {services.shelf.name(record): await services.shelf.verified(record)}
+        await services.fleet.place(policy.base, wanted)
+    except AdapterError as error:
+        raise _conflict(f"The adapter is not what was published: {error}") from None
+    except EngineError as error:
+        raise unavailable(f"Not every engine took the adapter: {error}", "engine_unavailable") from None
+
+
+def _conflict(message: str) -> ApiError:
+    return ApiError(409, message, code="conflict")

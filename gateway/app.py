@@ -1,0 +1,60 @@
+"""The two applications: the data plane and the control plane."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.admin import api, page
+from gateway.errors import ApiError, invalid, store_away
+from gateway.plane import Plane
+from gateway.routes import feedback, health, models, stored
+from gateway.services import Services
+from gateway.table import ADMIN, CHAT, DATA, Table
+from ratchet.errors import StoreUnavailable
+
+
+def data_plane(services: Services) -> Plane:
+    """What clients reach."""
+    app = _app(module.router(services) for module in (health, models, stored, feedback))
+    return Plane(Table(DATA), services.keys, services.metrics, app, {("POST", CHAT): services.relay})
+
+
+def admin_plane(services: Services) -> Plane:
+    """What operators reach."""
+    app = _app(module.router(services) for module in (api, page))
+    return Plane(Table(ADMIN), services.keys, services.metrics, app)
+
+
+def _app(routers: Any) -> FastAPI:
+    """Without pages of its own and without redirects: the table says what exists. Errors in OpenAI's shape."""
+    app = FastAPI(openapi_url=None, redirect_slashes=False)
+    for router in routers:
+        app.include_router(cast(APIRouter, router))
+    app.add_exception_handler(ApiError, _refused)
+    app.add_exception_handler(StoreUnavailable, _store_away)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    return app
+
+
+def answer(error: ApiError) -> Response:
+    headers = {key.decode(): value.decode() for key, value in error.headers}
+    return Response(error.body, error.status, headers, media_type="application/json")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    return answer(cast(ApiError, error))
+
+
+async def _store_away(_: Request, __: Exception) -> Response:
+    return answer(store_away())
+
+
+async def _invalid(_: Request, error: Exception) -> Response:
+    first = cast(RequestValidationError, error).errors()[0]
+    param = str(first["loc"][-1])
+    return answer(invalid(f"Invalid value for {param!r}: {first['msg']}.", param))

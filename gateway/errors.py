@@ -1,0 +1,60 @@
+"""Errors as a client sees them: OpenAI's statuses and body `{"error": {message, type, param, code}}`."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from ratchet.errors import RatchetError
+
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+
+
+class ApiError(RatchetError):
+    """An answer of `status`; `retry_after` in seconds becomes the header."""
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+        self.retry_after = retry_after
+
+    @property
+    def body(self) -> bytes:
+        """OpenAI's error object, JSON."""
+        kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return msgspec.json.encode({"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}})
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        if self.retry_after is None:
+            return []
+        return [(b"retry-after", b"%d" % max(1, math.ceil(self.retry_after)))]
+
+
+def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
+    """400: the request itself is wrong."""
+    return ApiError(400, message, param=param, code=code)
+
+
+def not_found(message: str, param: str | None = None, code: str = "not_found") -> ApiError:
+    return ApiError(404, message, param=param, code=code)
+
+
+def no_model(name: str) -> ApiError:
+    """404 in OpenAI's words; a name of unreasonable length is not repeated."""
+    shown = name if len(name) <= 100 else name[:100] + "..."
+    return not_found(f"The model {shown!r} does not exist or you do not have access to it.", "model", "model_not_found")
+
+
+def unavailable(message: str, code: str, retry_after: float = 1.0) -> ApiError:
+    """503: nothing wrong with the request; the same one may succeed later."""
+    return ApiError(503, message, code=code, retry_after=retry_after)
+
+
+def store_away() -> ApiError:
+    return unavailable("The store does not answer; try again.", "store_unavailable")

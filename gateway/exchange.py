@@ -1,0 +1,104 @@
+"""One request and what became of it, up to the interaction that is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from engines.capture import Captured, Wants
+from gateway import chat
+from gateway.catalog import Target
+from gateway.schema import ChatRequest
+from gateway.table import CHAT
+from ratchet.clock import monotonic, wall
+from ratchet.types import Interaction, KeyRecord, Status, Timings
+
+NOTHING = Captured([], [], {}, exact=False)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """A chat request on its way. Times are monotonic seconds."""
+
+    id: str
+    caller: KeyRecord
+    target: Target
+    request: ChatRequest
+    tree: dict[str, Any]
+    trace: dict[str, str]
+    """The client's trace headers, for the engine."""
+    episode: str | None
+    started: float
+    parsed: float
+    created: float = field(default_factory=wall)
+    dispatched: float | None = None
+    first_token: float | None = None
+    engine: str = ""
+    captured: Captured = NOTHING
+    stop: Status | None = None
+    """Why it was ended from outside: `cancelled` by the client, `truncated` by the gateway's own end."""
+    task: asyncio.Task[Any] | None = None
+    over: bool = False
+    recorded: bool = False
+    stalled: bool = False
+    """Whether it waits for the client to read."""
+
+    @property
+    def wants(self) -> Wants:
+        return chat.wants(self.request)
+
+    @property
+    def kept(self) -> bool:
+        """Whether it is recorded at all."""
+        return self.request.store is not False
+
+    def end(self, status: Status) -> None:
+        """Ends it from outside; whatever it waits for is cancelled."""
+        if not self.over and self.stop is None and self.task is not None:
+            self.stop = status
+            self.task.cancel()
+
+    def interaction(self, status: Status, metric: str) -> Interaction:
+        """What is recorded of it."""
+        found = self.captured
+        unfit = status if status != "complete" else chat.unfit(self.request) or ("" if found.exact else "no_ids")
+        first = None if self.first_token is None else self.first_token - self.started
+        return Interaction(
+            id=self.id,
+            tenant=self.caller.tenant,
+            policy=self.target.owner,
+            version=self.target.version,
+            base=self.target.base,
+            engine=self.engine,
+            route=CHAT,
+            created=self.created,
+            status=status,
+            request=self.tree,
+            prompt_ids=found.prompt_ids,
+            choices=found.choices,
+            sampling=chat.sampling(self.request),
+            untrainable=unfit,
+            metric=metric,
+            model=self.target.model,
+            usage=found.usage,
+            metadata=dict(self.request.metadata or {}),
+            episode_id=self.episode,
+            key_id=self.caller.id,
+            timings=Timings(first, monotonic() - self.started),
+        )
+
+
+def message_of(body: bytes) -> tuple[str, str | None]:
+    """The message and param in an engine's error body, whatever its form; the rest is the engine's own affair."""
+    try:
+        tree = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        tree = None
+    error = tree.get("error", tree) if isinstance(tree, dict) else None
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        return "The engine refused the request.", None
+    param = error.get("param")
+    return error["message"], param if isinstance(param, str) else None

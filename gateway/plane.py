@@ -1,0 +1,99 @@
+"""The door of each plane, plain ASGI: find the route, the caller, its scope; then hand over. What is not in the table is 404."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.errors import ApiError, not_found
+from gateway.http import ClientGone, header, refuse
+from gateway.keys import KeyRing, require
+from gateway.metrics import Metrics
+from gateway.table import Route, Table
+from ratchet import names
+
+LONGEST_ID = 128
+
+log = logging.getLogger(__name__)
+
+
+class Reply:
+    """`send`, with the request's id on the answer, and a memory of what was sent."""
+
+    def __init__(self, send: Send, request_id: bytes) -> None:
+        self.status = 0
+        self._send = send
+        self._header = (b"x-request-id", request_id)
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), self._header]
+        await self._send(message)
+
+
+class Plane:
+    """One listening port's application.
+
+    `hot` are plain ASGI endpoints by (method, path); every other built route is `app`'s. Both find the caller's key in
+    `scope["state"]["caller"]`.
+    """
+
+    def __init__(
+        self, table: Table, keys: KeyRing, metrics: Metrics, app: ASGIApp, hot: Mapping[tuple[str, str], ASGIApp] | None = None
+    ) -> None:
+        self._table = table
+        self._keys = keys
+        self._metrics = metrics
+        self._app = app
+        self._hot = hot or {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        request_id = _request_id(scope)
+        reply = Reply(send, request_id)
+        route = self._table.find(scope["path"])
+        try:
+            await self._enter(route, scope, receive, reply)
+        except ClientGone:
+            reply.status = 499
+        except ApiError as error:
+            await refuse(reply, error, _allow(route) if error.status == 405 else ())
+        except Exception:
+            # Never the request's content: it may hold secrets.
+            log.exception("request %s failed", request_id.decode())
+            if not reply.status:
+                await refuse(reply, ApiError(500, "The gateway failed; see its log.", code="internal_error"))
+        self._metrics.requests.labels(route.path if route is not None else "other", str(reply.status)).inc()
+
+    async def _enter(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:
+        if route is None:
+            raise not_found("Unknown path.", code="unknown_url")
+        state = scope.setdefault("state", {})
+        if route.scopes:
+            caller = await self._keys.caller(scope, x_api_key=route.path == "/v1/messages")
+            require(caller, route.scopes)
+            state["caller"] = caller
+        method = scope["method"]
+        if method in route.planned:
+            raise ApiError(501, f"{method} {route.path} is not built yet.", code="not_implemented")
+        if method not in route.built:
+            raise ApiError(405, f"{method} is not allowed here.", code="method_not_allowed")
+        await self._hot.get((method, route.path), self._app)(scope, receive, send)
+
+
+def _allow(route: Route | None) -> list[tuple[bytes, bytes]]:
+    if route is None:
+        return []
+    return [(b"allow", ", ".join(sorted(route.built | route.planned)).encode())]
+
+
+def _request_id(scope: Scope) -> bytes:
+    """The client's own, where it is a plain one; it is echoed and never used as an id."""
+    given = header(scope, b"x-request-id")
+    if given is not None and 0 < len(given) <= LONGEST_ID and given.isascii() and given.isprintable():
+        return given.encode()
+    return names.mint("req_").encode()

@@ -1,0 +1,220 @@
+"""The hot path: `POST /v1/chat/completions` from the client to a replica and back, recorded on the way.
+
+Plain ASGI. An answer's bytes go out first; `[DONE]`, or a whole answer, waits until the interaction is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import aiohttp
+from starlette.types import Receive, Scope, Send
+
+from engines.capture import StreamCapture, capture_whole
+from engines.sse import DONE, frame, split
+from gateway import chat, strict
+from gateway.catalog import Catalog
+from gateway.errors import ApiError, unavailable
+from gateway.exchange import Exchange
+from gateway.http import JSON, ClientGone, Header, header, part, read_body, respond
+from gateway.metrics import Metrics
+from gateway.recorder import Recorder
+from gateway.upstream import Answer, Upstream
+from ratchet import names
+from ratchet.clock import monotonic
+from ratchet.config import GatewayConfig
+from ratchet.errors import EngineBroken, StoreUnavailable
+from ratchet.types import Status
+
+STREAM: list[Header] = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+LONGEST_EVENT = 2**24
+TRACE = (b"traceparent", b"tracestate")
+
+log = logging.getLogger(__name__)
+
+
+class Relay:
+    """One instance serves all chat requests; `running` holds those under way, by the id they were given."""
+
+    def __init__(self, config: GatewayConfig, catalog: Catalog, upstream: Upstream, recorder: Recorder, metrics: Metrics) -> None:
+        self.running: dict[str, Exchange] = {}
+        self.draining = False
+        self._config = config
+        self._catalog = catalog
+        self._upstream = upstream
+        self._recorder = recorder
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = monotonic()
+        if self.draining:
+            raise unavailable("The gateway is shutting down.", "draining")
+        if len(self.running) >= self._config.max_inflight:
+            raise ApiError(429, "Too many requests are in flight.", code="too_many_requests", retry_after=1)
+        body = await read_body(scope, receive, self._config.max_body_bytes)
+        exchange = self._exchange(scope, body, started)
+        exchange.task = asyncio.current_task()
+        self.running[exchange.id] = exchange
+        self._metrics.inflight.inc()
+        watcher = asyncio.create_task(_watch(receive, exchange))
+        try:
+            await self._guarded(exchange, send)
+        finally:
+            exchange.over = True
+            watcher.cancel()
+            self._metrics.inflight.dec()
+            del self.running[exchange.id]
+
+    def _exchange(self, scope: Scope, body: bytes, started: float) -> Exchange:
+        tree = strict.parse(body, self._config.max_depth)
+        request = chat.check(tree, self._config.max_n)
+        parsed = monotonic()
+        trace = {key.decode(): value for key in TRACE if (value := header(scope, key)) is not None and value.isascii()}
+        return Exchange(
+            id=names.mint(names.CHAT_PREFIX),
+            caller=scope["state"]["caller"],
+            target=self._catalog.resolve(request.model),
+            request=request,
+            tree=tree,
+            trace=trace,
+            episode=chat.episode(request, header(scope, b"x-ratchet-episode-id")),
+            started=started,
+            parsed=parsed,
+        )
+
+    async def _guarded(self, exchange: Exchange, send: Send) -> None:
+        """Answers; an end from outside (the client went, the gateway goes) is recorded as far as it came."""
+        try:
+            await self._answer(exchange, send)
+        except asyncio.CancelledError:
+            if exchange.stop is None or exchange.task is None:
+                raise
+            exchange.task.uncancel()
+            self._partial(exchange, exchange.stop)
+            if exchange.stop == "cancelled":
+                raise ClientGone from None
+            fault = unavailable("The gateway is shutting down.", "draining")
+            if exchange.first_token is None or not exchange.request.stream:
+                raise fault from None
+            await send(part(frame(fault.body), more=False))
+
+    async def _answer(self, exchange: Exchange, send: Send) -> None:
+        answer = await self._upstream.ask(exchange)
+        try:
+            self._begun(exchange)
+            headers = [
+                (b"x-ratchet-policy", exchange.target.label.encode()),
+                (b"x-ratchet-engine", exchange.engine.encode()),
+            ]
+            if exchange.request.stream:
+                await self._stream(exchange, answer, headers, send)
+            else:
+                await self._whole(exchange, answer, headers, send)
+            answer.replica.answered()
+        finally:
+            answer.close()
+
+    def _begun(self, exchange: Exchange) -> None:
+        exchange.first_token = monotonic()
+        self._metrics.first_token.observe(exchange.first_token - exchange.started)
+        if exchange.dispatched is not None:
+            swapping = exchange.target.policy in self._catalog.swapping
+            self._metrics.dispatched(exchange.dispatched - exchange.parsed, during_swap=swapping)
+
+    async def _whole(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
+        try:
+            body, exchange.captured = capture_whole(answer.first, exchange.wants, exchange.id, exchange.target.model)
+        except EngineBroken as error:
+            log.warning("%s: %s", answer.replica.name, error)
+            raise ApiError(502, "The engine's answer could not be read.", code="engine_broken") from None
+        await self._record(exchange)
+        exchange.over = True
+        await respond(send, 200, body, [JSON, *headers])
+
+    async def _stream(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [*STREAM, *headers]})
+        try:
+            await self._pump(exchange, answer, send)
+            await self._record(exchange)
+            last = frame(DONE)
+        except (EngineBroken, aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            if exchange.stalled:
+                self._partial(exchange, "cancelled")
+                raise ClientGone from None
+            log.warning("%s broke a stream: %s", answer.replica.name, error or type(error).__name__)
+            self._partial(exchange, "truncated")
+            last = frame(ApiError(502, "The engine broke off its answer.", code="engine_broken").body)
+        except ApiError as error:  # not recorded
+            last = frame(error.body)
+        exchange.over = True
+        await send(part(last, more=False))
+
+    async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> None:
+        """Relays until `[DONE]`, which it keeps back. EngineBroken, or aiohttp's errors, if it does not come."""
+        capture = StreamCapture(exchange.wants, exchange.id, exchange.target.model)
+        chunk, rest, loop = answer.first, b"", asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as limit:
+                while True:
+                    events, rest = split(rest + chunk)
+                    limit.reschedule(loop.time() + self._config.idle_seconds)
+                    await _forward(exchange, capture, events, send)
+                    if capture.done:
+                        break
+                    if len(rest) > LONGEST_EVENT:
+                        raise EngineBroken("an event without end")
+                    limit.reschedule(loop.time() + self._config.idle_seconds)
+                    chunk = await answer.more()
+                    if not chunk:
+                        raise EngineBroken("the stream ended before [DONE]")
+        finally:
+            exchange.captured = capture.captured()
+        if not capture.finished or len(exchange.captured.choices) != (exchange.request.n or 1):
+            raise EngineBroken("a choice has no end")
+
+    async def _record(self, exchange: Exchange) -> None:
+        """Waits until the answer is durable. ApiError 503 if it cannot be."""
+        if not exchange.kept:
+            return
+        exchange.recorded = True
+        try:
+            await self._recorder.write(exchange.interaction("complete", self._catalog.metric(exchange.target.owner)))
+        except StoreUnavailable as error:
+            raise unavailable(f"The answer could not be recorded: {error}", "not_recorded") from None
+
+    def _partial(self, exchange: Exchange, status: Status) -> None:
+        """Records an answer the client did not see whole; nobody waits for it."""
+        if exchange.kept and not exchange.recorded and exchange.first_token is not None:
+            exchange.recorded = True
+            self._recorder.offer(exchange.interaction(status, self._catalog.metric(exchange.target.owner)))
+
+
+async def _forward(exchange: Exchange, capture: StreamCapture, events: list[bytes], send: Send) -> None:
+    """Sends what the client may see of these events, also when one of them turns out broken."""
+    seen: list[bytes] = []
+    fault: EngineBroken | None = None
+    try:
+        for event in events:
+            visible = capture.event(event)
+            if visible is not None and not capture.done:
+                seen.append(frame(visible))
+    except EngineBroken as error:
+        fault = error
+    if seen:
+        exchange.stalled = True
+        await send(part(b"".join(seen)))
+        exchange.stalled = False
+    if fault is not None:
+        raise fault
+
+
+async def _watch(receive: Receive, exchange: Exchange) -> None:
+    """Ends the exchange when its client goes away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    exchange.end("cancelled")

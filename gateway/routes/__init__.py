@@ -1,0 +1,1 @@
+"""The data plane's endpoints other than the relay."""

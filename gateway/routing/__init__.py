@@ -1,0 +1,1 @@
+"""Which replica answers: health, pointers, choice."""

@@ -1,0 +1,39 @@
+"""Tell the learner each second which versions are in use and which pointers are followed, so that it unloads none too early."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from gateway.catalog import Catalog
+from gateway.routing.fleet import Fleet
+from ratchet import names
+from ratchet.buffer import Store
+from ratchet.errors import StoreError
+from ratchet.types import Heartbeat
+
+BEAT_EVERY = 1.0
+
+
+class Beat:
+    """This gateway's heartbeat."""
+
+    def __init__(self, store: Store, catalog: Catalog, fleet: Fleet) -> None:
+        self.gateway = names.mint("gw_")
+        self._store = store
+        self._catalog = catalog
+        self._fleet = fleet
+        self._now = asyncio.Event()
+
+    def now(self) -> None:
+        """Beats at once rather than at the next second."""
+        self._now.set()
+
+    async def run(self) -> None:
+        """Beats for ever; misses beats while the store is away."""
+        while True:
+            self._now.clear()
+            with contextlib.suppress(StoreError):
+                await self._store.fleet.beat(Heartbeat(self.gateway, dict(self._fleet.inflight), self._catalog.epochs))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._now.wait(), BEAT_EVERY)

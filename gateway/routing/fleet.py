@@ -1,0 +1,174 @@
+"""Know the replicas: who there is, who answers, who holds which adapter."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+
+from engines.reconcile import reconcile
+from gateway.catalog import Catalog
+from gateway.routing.replica import Replica
+from gateway.routing.shelf import Shelf
+from ratchet.buffer import Store
+from ratchet.clock import monotonic
+from ratchet.config import EngineConfig
+from ratchet.errors import AdapterError, EngineError, EngineUnavailable, StoreError
+from ratchet.types import EngineRecord
+
+LIST_EVERY = 1.0
+"""Seconds between two looks at the fleet."""
+LIST_SECONDS = 15.0
+IDLE_SECONDS = 30.0
+"""Seconds without an answered request after which a replica has to prove again that it generates."""
+FAILURES = 3
+"""Looks in a row that may fail before a replica is out; a busy machine answers late without being dead."""
+
+log = logging.getLogger(__name__)
+
+
+class Fleet:
+    """The replicas by name. `watch` keeps it true; everything else reads it."""
+
+    def __init__(self, store: Store, catalog: Catalog, shelf: Shelf) -> None:
+        self.replicas: dict[str, Replica] = {}
+        self.inflight: Counter[str] = Counter()
+        self._store = store
+        self._catalog = catalog
+        self._shelf = shelf
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._probes: dict[str, asyncio.Task[None]] = {}
+
+    def all(self) -> Iterable[Replica]:
+        return self.replicas.values()
+
+    @property
+    def ready(self) -> bool:
+        """Whether one replica can answer."""
+        return any(replica.healthy for replica in self.all())
+
+    async def announce(self, engines: Iterable[EngineConfig]) -> None:
+        """Puts the engines that already run (`url`) where the learner and other gateways find them."""
+        known = {record.name: record for record in await self._store.fleet.engines()}
+        for engine in engines:
+            if engine.url is not None:
+                before = known.get(engine.name)
+                served = engine.served_name or (before.served_name if before is not None and before.url == engine.url else "")
+                record = EngineRecord(
+                    engine.name, engine.kind, engine.model, engine.url, served, adapters_at=engine.adapters_at, api_key=engine.api_key
+                )
+                await self._store.fleet.put(record)
+
+    async def watch(self) -> None:
+        """Looks at every replica each second, for ever; with the store away, at those it knows."""
+        while True:
+            with contextlib.suppress(StoreError):
+                await self._refresh(await self._store.fleet.engines())
+            for replica in self.all():
+                running = self._probes.get(replica.name)
+                if running is None or running.done():
+                    self._probes[replica.name] = asyncio.create_task(self._look(replica))
+            await asyncio.sleep(LIST_EVERY)
+
+    async def relist(self, base: str) -> None:
+        """Asks the replicas of `base` what they hold, all at once."""
+        able = [r for r in self.all() if r.healthy and r.record.model == base]
+        await asyncio.gather(*(self._list(replica) for replica in able), return_exceptions=True)
+
+    async def place(self, base: str, wanted: dict[str, Path]) -> None:
+        """Loads adapters on every replica of `base` that answers. EngineError if one does not take them or none is there."""
+        able = [r for r in self.all() if r.healthy and r.record.model == base]
+        if not able:
+            raise EngineUnavailable(f"no engine of {base} answers")
+        for held in await asyncio.gather(*(reconcile(r.engine, wanted, unload=False) for r in able)):
+            if not wanted.keys() <= held:
+                raise EngineUnavailable("a replica does not list what it was given")
+        await self.relist(base)
+
+    async def close(self) -> None:
+        probes = list(self._probes.values())
+        for probe in probes:
+            probe.cancel()
+        await asyncio.gather(*probes, return_exceptions=True)
+        for replica in self.all():
+            await replica.engine.close()
+
+    async def _refresh(self, records: Iterable[EngineRecord]) -> None:
+        told = {record.name: record for record in records}
+        for name in [name for name in self.replicas if name not in told]:
+            await self._drop(name)
+        for name, record in told.items():
+            known = self.replicas.get(name)
+            if known is None or not known.update(record):
+                await self._drop(name)
+                self.replicas[name] = Replica(record, self.inflight)
+
+    async def _drop(self, name: str) -> None:
+        probe, replica = self._probes.pop(name, None), self.replicas.pop(name, None)
+        if probe is not None:
+            probe.cancel()
+            await asyncio.gather(probe, return_exceptions=True)
+        if replica is not None:
+            replica.healthy = False
+            await replica.engine.close()
+
+    async def _look(self, replica: Replica) -> None:
+        if replica.record.state != "ready":
+            replica.lost()
+            return
+        try:
+            await self._list(replica)
+            await self._restore(replica)
+            if not replica.healthy or (monotonic() - replica.generated > IDLE_SECONDS and not replica.total):
+                await replica.engine.healthy()
+                replica.answered()
+            replica.failures = 0
+            if not replica.healthy:
+                log.info("engine %s answers and holds %s", replica.name, replica.adapters or "no adapter")
+            replica.healthy = True
+        except (EngineError, TimeoutError) as error:
+            self._failed(replica, error)
+
+    async def _list(self, replica: Replica) -> None:
+        # One at a time: an answer begun before a load must not overwrite one begun after it.
+        async with self._locks.setdefault(replica.name, asyncio.Lock()), asyncio.timeout(LIST_SECONDS):
+            listed = await replica.engine.models()
+            if not replica.served and listed:
+                replica.record = msgspec.structs.replace(replica.record, served_name=listed[0])
+                replica.engine.record = replica.record
+                await self._store.fleet.put(replica.record)
+            replica.names = frozenset(listed)
+
+    async def _restore(self, replica: Replica) -> None:
+        """Gives an engine that nobody supervises the adapters it should hold; Ratchet's own are restored before they are ready."""
+        if replica.record.launched:
+            return
+        wanted: dict[str, Path] = {}
+        for policy in self._catalog.epochs:
+            pointer = self._catalog.pointer(policy)
+            if pointer is not None and pointer.base == replica.record.model:
+                wanted |= await self._verified(policy, replica)
+        if wanted:
+            replica.names |= await reconcile(replica.engine, wanted, unload=False)
+
+    async def _verified(self, policy: str, replica: Replica) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for record in self._catalog.retained(policy).values():
+            name = self._shelf.name(record)
+            if name not in replica.names:
+                try:
+                    found[name] = await self._shelf.verified(record)
+                except AdapterError as error:
+                    log.error("%s is not loaded on %s: %s", name, replica.name, error)
+        return found
+
+    def _failed(self, replica: Replica, error: BaseException) -> None:
+        replica.failures += 1
+        if replica.healthy and replica.failures >= FAILURES:
+            log.warning("engine %s is out: %s", replica.name, error or type(error).__name__)
+            replica.lost()

@@ -1,0 +1,128 @@
+"""One process, one loop, two uvicorn servers; SIGTERM drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.types import ASGIApp
+
+from gateway.app import admin_plane, data_plane
+from gateway.services import Services
+from ratchet.buffer import Store, open_store
+from ratchet.config import Config
+from ratchet.errors import ConfigError
+
+BACKLOG = 2048
+CLOSE_SECONDS = 2
+"""Seconds uvicorn waits for what is left after the drain."""
+KEEPALIVE_SECONDS = 75
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: the gateway drains first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(config: Config, data: Path, *, first_keys: bool = False) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. RatchetError, OSError: it cannot start."""
+    store = await open_store(config.store.url, config.store, data=data)
+    try:
+        await _check_keys(store, first_keys)
+        services = Services(config, data, store)
+        try:
+            await services.start()
+            await _serve(services, data)
+        finally:
+            await services.stop()
+    finally:
+        await store.close()
+
+
+async def _check_keys(store: Store, first_keys: bool) -> None:
+    if not first_keys and not await store.keys.all():
+        raise ConfigError("no key is in the store, so nobody could call; create one with `ratchet keys create`, or use `ratchet up`")
+
+
+async def _serve(services: Services, data: Path) -> None:
+    stop = _stop_signal()
+    gateway = services.config.gateway
+    planes = [
+        (data_plane(services), _listen(gateway.host, gateway.port)),
+        (admin_plane(services), _listen(gateway.admin_host, gateway.admin_port)),
+    ]
+    servers = [_server(app) for app, _ in planes]
+    running = [asyncio.create_task(server.serve([sock])) for server, (_, sock) in zip(servers, planes, strict=True)]
+    _announce(data, *(_url(sock) for _, sock in planes))
+    try:
+        ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait()), services.failed, *running]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        ends[0].cancel()
+        await services.drain()
+    finally:
+        for server in servers:
+            server.should_exit = True
+        await asyncio.gather(*running)
+    if services.failed.done():
+        services.failed.result()
+
+
+def _stop_signal() -> asyncio.Event:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
+def _server(app: ASGIApp) -> Server:
+    return Server(
+        uvicorn.Config(
+            app,
+            loop="none",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEPALIVE_SECONDS,
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+        )
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Bound and listening, so that whoever reads the announcement may connect at once."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OSError(f"cannot listen on {host}:{port}: {error.strerror}") from None
+
+
+def _url(sock: socket.socket) -> str:
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _announce(data: Path, gateway: str, admin: str) -> None:
+    line = msgspec.json.encode({"gateway": gateway, "admin": admin})
+    place = data / "run" / "gateway.json"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = place.with_suffix(".tmp")
+    unfinished.write_bytes(line)
+    unfinished.rename(place)
+    sys.stdout.write(line.decode() + "\n")
+    sys.stdout.flush()

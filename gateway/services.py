@@ -1,0 +1,97 @@
+"""Everything a running gateway is made of, started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+from gateway.catalog import Catalog
+from gateway.keys import KeyRing
+from gateway.metrics import Metrics
+from gateway.recorder import Recorder
+from gateway.relay import Relay
+from gateway.routing.beat import Beat
+from gateway.routing.fleet import Fleet
+from gateway.routing.pointers import Pointers
+from gateway.routing.shelf import Shelf
+from gateway.upstream import Upstream
+from ratchet.buffer import Store
+from ratchet.config import Config
+from ratchet.errors import StoreError
+
+SWEEP_EVERY = 10.0
+SWEEP = 1000
+FLUSH_SECONDS = 5.0
+LAST_WORDS_SECONDS = 2.0
+
+log = logging.getLogger(__name__)
+
+
+class Services:
+    """The parts, wired. Make it inside the event loop; `start`, then `drain` and `stop`."""
+
+    def __init__(self, config: Config, data: Path, store: Store) -> None:
+        self.config = config
+        self.store = store
+        self.metrics = Metrics()
+        self.keys = KeyRing(store.keys)
+        self.catalog = Catalog(config)
+        self.shelf = Shelf(config, data)
+        self.fleet = Fleet(store, self.catalog, self.shelf)
+        self.recorder = Recorder(store.interactions, self.metrics, config.gateway.record_seconds)
+        self.upstream = Upstream(self.fleet, self.catalog, config.gateway)
+        self.relay = Relay(config.gateway, self.catalog, self.upstream, self.recorder, self.metrics)
+        self.beat = Beat(store, self.catalog, self.fleet)
+        self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.beat.now)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Has an exception once a part that must run for ever has ended."""
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Reads the pointers, then starts what runs in the background. StoreError."""
+        await self.pointers.begin(self.config)
+        await self.fleet.announce(self.config.engines)
+        for part in (self.recorder.run(), self.fleet.watch(), self.pointers.follow(), self.beat.run(), self._sweep()):
+            self._run(part)
+
+    async def drain(self) -> None:
+        """Takes no new chat request; gives those under way `drain_seconds`, then ends them; flushes the recorder."""
+        self.relay.draining = True
+        tasks = [exchange.task for exchange in self.relay.running.values() if exchange.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=self.config.gateway.drain_seconds)
+        late = [exchange for exchange in self.relay.running.values() if exchange.task is not None]
+        for exchange in late:
+            exchange.end("truncated")
+        if late:
+            await asyncio.wait([e.task for e in late if e.task is not None], timeout=LAST_WORDS_SECONDS)
+        if not await self.recorder.flush(FLUSH_SECONDS):
+            log.error("answers were left unrecorded: the store did not take them")
+
+    async def stop(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.fleet.close()
+        await self.upstream.close()
+
+    def _run(self, part: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(part)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and not self.failed.done():
+            self.failed.set_exception(task.exception() or RuntimeError("a background task ended"))
+
+    async def _sweep(self) -> None:
+        """Expires feedback whose time has come."""
+        while True:
+            due = 0
+            with contextlib.suppress(StoreError):
+                due = await self.store.feedback.expire(SWEEP)
+            await asyncio.sleep(SWEEP_EVERY if due < SWEEP else 0)
