@@ -140,15 +140,13 @@ async def test_a_full_store_refuses_writes_but_lets_rewards_expire(tmp_path: Pat
     config = StoreConfig(max_memory_mb=16, feedback_ttl_hours=1e-9)
     async with embedded_store(tmp_path, config) as store:
         await store.feedback.post(post(UNSEEN))
-        noise = os.urandom(300_000).hex()
-        stored = []
-        with pytest.raises(StoreUnavailable, match="memory is full"):
-            while True:
-                item = interaction(request={"noise": noise})
-                await store.interactions.put([item])
-                stored.append(item.id)
-        with pytest.raises(StoreUnavailable, match="memory is full"):
-            await store.feedback.post(post(UNSEEN))
+        stored: list[str] = []
+        for size in (300_000, 30):  # the small ones fill what the large ones left
+            with pytest.raises(StoreUnavailable, match="memory is full"):
+                while True:
+                    item = interaction(request={"noise": os.urandom(size).hex()})
+                    await store.interactions.put([item])
+                    stored.append(item.id)
         assert await store.feedback.expire() == 1
         assert (await store.feedback.ledger()).balances
         assert await store.interactions.count() == len(stored)
