@@ -74,22 +74,28 @@ class _Running:
         drawn = model.answer(ask.model, prompt, 0 if greedy else index, seed, tokens=ask.limit, endless=ask.ignore_eos)
         self._ids = list(drawn)
         self._ask, self._prompt, self._index = ask, prompt, index
-        self._decoder, self._text, self._at = model.Decoder(), "", 0
+        self._decoder, self._text, self._at, self._told = model.Decoder(), "", 0, 0
         self._stops = [ask.stop] if isinstance(ask.stop, str) else ask.stop or []
+        # As vLLM: the last characters wait, since they may turn out to begin a stop string.
+        self._hold = max((len(s) for s in self._stops), default=1) - 1
 
     def step(self) -> Token:
         drawn = self._ids[self._at]
-        token = Token(self._index, drawn, model.logprob(self._ask.model, self._prompt, self._at, drawn), self._decoder.feed(drawn))
+        token = Token(self._index, drawn, model.logprob(self._ask.model, self._prompt, self._at, drawn), "")
         self._at += 1
-        self._text += token.text
+        self._text += self._decoder.feed(drawn)
         stop = next((s for s in self._stops if s in self._text), None)
         if drawn == model.END or stop is not None:
             token.finish, token.stop = "stop", stop
         elif self._at == len(self._ids):
             token.finish = "length"
-        if stop is not None:
-            token.text = token.text[: max(0, len(token.text) - (len(self._text) - self._text.index(stop)))]
+        token.text = self._tell(stop, token.finish is not None)
         return token
+
+    def _tell(self, stop: str | None, finished: bool) -> str:
+        end = self._text.index(stop) if stop is not None else len(self._text) - (0 if finished else self._hold)
+        told, self._told = self._told, max(self._told, end)
+        return self._text[told:end]
 
 
 def chat_logprobs(drawn: Sequence[Token]) -> dict[str, Any]:

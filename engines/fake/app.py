@@ -179,9 +179,8 @@ async def _read(request: web.Request, form: type[_T]) -> _T:
     try:
         return msgspec.json.decode(await request.read(), type=form)
     except msgspec.DecodeError as error:
-        raise web.HTTPBadRequest(
-            body=msgspec.json.encode(_problem(400, "BadRequestError", str(error))), content_type="application/json"
-        ) from None
+        problem = msgspec.json.encode(_problem(400, "BadRequestError", str(error))).decode()
+        raise web.HTTPBadRequest(text=problem, content_type="application/json") from None
 
 
 def _problem(status: int, kind: str, message: str) -> dict[str, Any]:
