@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from learner.batch import Packed, Sequence, pack
+from learner.head import chosen_log_probs
 from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError, ConfigError
 
@@ -99,9 +100,7 @@ class Policy:
                 use_cache=False,
                 logits_to_keep=packed.predictors,
             ).logits[0]
-        logits = logits / packed.temperature[:, None]
-        chosen = logits[packed.source, packed.target] - logits.logsumexp(-1)[packed.source]
-        return packed.spread(chosen)
+        return packed.spread(chosen_log_probs(logits, packed.temperature, packed.source, packed.target))
 
     def _check_window(self, packed: Packed) -> None:
         config = self.model.config.get_text_config()

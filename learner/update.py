@@ -23,7 +23,7 @@ from ratchet.config.model import GrpoConfig
 from ratchet.errors import GateRefused
 from ratchet.types import Group
 
-TOKEN_BUDGET = 1024
+TOKEN_BUDGET = 512
 """Tokens of a micro-batch, prompts counted once. Bounds memory: about 0.6 MB a token of logits at 49k entries, with gradients."""
 
 Progress = Callable[[int, int], None]
