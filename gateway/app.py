@@ -8,9 +8,11 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from gateway.admin import api, page
 from gateway.errors import ApiError, invalid, store_away
+from gateway.http import refuse
 from gateway.plane import Plane
 from gateway.routes import feedback, health, models, stored
 from gateway.services import Services
@@ -41,20 +43,26 @@ def _app(routers: Any) -> FastAPI:
     return app
 
 
-def answer(error: ApiError) -> Response:
-    headers = {key.decode(): value.decode() for key, value in error.headers}
-    return Response(error.body, error.status, headers, media_type="application/json")
+class Refusal(Response):
+    """An ApiError as the application's answer."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(status_code=error.status)
+        self._error = error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await refuse(receive, send, self._error)
 
 
 async def _refused(_: Request, error: Exception) -> Response:
-    return answer(cast(ApiError, error))
+    return Refusal(cast(ApiError, error))
 
 
 async def _store_away(_: Request, __: Exception) -> Response:
-    return answer(store_away())
+    return Refusal(store_away())
 
 
 async def _invalid(_: Request, error: Exception) -> Response:
     first = cast(RequestValidationError, error).errors()[0]
     param = str(first["loc"][-1])
-    return answer(invalid(f"Invalid value for {param!r}: {first['msg']}.", param))
+    return Refusal(invalid(f"Invalid value for {param!r}: {first['msg']}.", param))

@@ -12,6 +12,9 @@ from gateway.errors import ApiError
 JSON = (b"content-type", b"application/json")
 BODY_SECONDS = 30.0
 """Seconds a request's body may take to arrive."""
+LINGER_SECONDS = 2.0
+UNREAD = frozenset({408, 413, 415})
+"""Statuses that answer before the body was read."""
 Header = tuple[bytes, bytes]
 
 
@@ -68,10 +71,30 @@ async def respond(send: Send, status: int, body: bytes, headers: Iterable[Header
     await send({"type": "http.response.body", "body": body})
 
 
-async def refuse(send: Send, error: ApiError, headers: Iterable[Header] = ()) -> None:
-    """The error as an answer. The connection closes with a body that was not read to its end."""
-    close = [(b"connection", b"close")] if error.status in (408, 413) else []
-    await respond(send, error.status, error.body, [JSON, *error.headers, *close, *headers])
+async def refuse(receive: Receive, send: Send, error: ApiError, headers: Iterable[Header] = ()) -> None:
+    """The error as an answer."""
+    if error.status in UNREAD:
+        await _refuse_unread(receive, send, error)
+    else:
+        await respond(send, error.status, error.body, [JSON, *error.headers, *headers])
+
+
+async def _refuse_unread(receive: Receive, send: Send, error: ApiError) -> None:
+    """The error as the answer to a body that was not read to its end; the connection closes.
+
+    What still comes is thrown away for a moment: a close under a client that is writing would reset its connection, and
+    it would never see the answer.
+    """
+    headers = [JSON, (b"connection", b"close"), (b"content-length", b"%d" % len(error.body)), *error.headers]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send(part(error.body))
+    try:
+        async with asyncio.timeout(LINGER_SECONDS):
+            while (message := await receive())["type"] != "http.disconnect" and message.get("more_body", False):
+                pass
+    except TimeoutError:
+        pass
+    await send(part(b"", more=False))
 
 
 def part(body: bytes, *, more: bool = True) -> Message:

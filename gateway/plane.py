@@ -61,12 +61,12 @@ class Plane:
         except ClientGone:
             reply.status = 499
         except ApiError as error:
-            await refuse(reply, error, _allow(route) if error.status == 405 else ())
+            await refuse(receive, reply, error, _allow(route) if error.status == 405 else ())
         except Exception:
             # Never the request's content: it may hold secrets.
             log.exception("request %s failed", request_id.decode())
             if not reply.status:
-                await refuse(reply, ApiError(500, "The gateway failed; see its log.", code="internal_error"))
+                await refuse(receive, reply, ApiError(500, "The gateway failed; see its log.", code="internal_error"))
         self._metrics.requests.labels(route.path if route is not None else "other", str(reply.status)).inc()
 
     async def _enter(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:

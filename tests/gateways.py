@@ -107,8 +107,8 @@ class Bench:
     admin: str = ""
     http: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(timeout=DEADLINE))
 
-    def sdk(self, key: str = "client", **options: Any) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=self.url + "/v1", api_key=f"rk-{key}", max_retries=0, timeout=DEADLINE, **options)
+    def sdk(self, key: str = "client") -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=self.url + "/v1", api_key=f"rk-{key}", max_retries=0, http_client=self.http)
 
     async def call(self, method: str, path: str, body: Any = None, *, key: str | None = "client", **options: Any) -> httpx.Response:
         """A request to the data plane; to the admin plane if `path` is one of it."""

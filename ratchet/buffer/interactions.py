@@ -54,7 +54,7 @@ class Interactions:
     ) -> tuple[list[Interaction], bool]:
         """At most `limit` of `tenant`'s interactions behind `after`, and whether more follow.
 
-        The order is that of arrival at the store, never a clock's. `metadata`: each pair must be there. An `after` that is
+        The order is that of arrival at the store, never a clock's. `model`: a policy's name is any version of it. `metadata`: each pair must be there. An `after` that is
         not (or no longer) listed gives an empty page.
         """
         cursor = None
@@ -99,7 +99,8 @@ class Interactions:
 
 
 def _matches(row: list[bytes | None], model: str | None, metadata: dict[str, str]) -> bool:
-    if model is not None and (row[0] or b"").decode() != model:
+    answered = (row[0] or b"").decode()
+    if model is not None and model not in (answered, answered.partition("@")[0]):
         return False
     own = msgspec.json.decode(row[1], type=dict[str, str]) if row[1] else {}
     return metadata.items() <= own.items()

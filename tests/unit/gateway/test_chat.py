@@ -1,0 +1,243 @@
+"""gateway.chat: what a chat request may hold, what goes on to the engine, what may be learned from."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from engines.capture import Wants
+from gateway import chat
+from gateway.errors import ApiError
+
+HELLO = [{"role": "user", "content": "hello"}]
+TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
+
+
+def body(**fields: Any) -> dict[str, Any]:
+    return {"model": "support", "messages": HELLO, **fields}
+
+
+def refused(**fields: Any) -> ApiError:
+    with pytest.raises(ApiError) as error:
+        chat.check(body(**fields), 64)
+    assert error.value.status == 400
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("temperature", 2.1),
+        ("temperature", -0.1),
+        ("temperature", "1"),
+        ("top_p", 1.01),
+        ("top_p", -0.1),
+        ("frequency_penalty", 2.5),
+        ("presence_penalty", -2.5),
+        ("n", 0),
+        ("n", 65),
+        ("n", 10**9),
+        ("n", 1.5),
+        ("n", True),
+        ("max_tokens", 0),
+        ("max_tokens", 10**12),
+        ("max_completion_tokens", -1),
+        ("logprobs", 1),
+        ("stop", ["a", "b", "c", "d", "e"]),
+        ("stop", 5),
+        ("metadata", {f"k{i}": "v" for i in range(17)}),
+        ("metadata", {"k" * 65: "v"}),
+        ("metadata", {"k": "v" * 513}),
+        ("metadata", {"k": 1}),
+        ("messages", []),
+        ("messages", "hello"),
+        ("model", ""),
+        ("model", 7),
+        ("model", "m" * 513),
+        ("logit_bias", {"5": 101}),
+        ("logit_bias", {"word": 1}),
+        ("tools", [TOOL] * 129),
+        ("top_k", -2),
+        ("min_p", 2),
+        ("service_tier", "fastest"),
+        ("reasoning_effort", "a lot"),
+        ("user", 5),
+        ("stream", "yes"),
+        ("seed", 1.5),
+    ],
+)
+def test_a_field_out_of_its_range_is_400_and_named(field: str, value: Any) -> None:
+    error = refused(**{field: value})
+    assert error.param == field
+    assert json.loads(error.body)["error"]["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["chat_template", "chat_template_kwargs", "prompt_embeds", "priority", "mm_processor_kwargs", "echo", "vllm_xargs", "api_base", "foo"],
+)
+def test_a_field_outside_the_allowlist_is_an_unknown_parameter(field: str) -> None:
+    error = refused(**{field: 1})
+    assert (error.code, error.param) == ("unknown_parameter", field)
+
+
+@pytest.mark.parametrize("field", ["audio", "moderation"])
+def test_what_no_engine_does_is_refused_but_its_null_is_nothing(field: str) -> None:
+    assert refused(**{field: {}}).code == "unsupported_parameter"
+    assert chat.check(body(**{field: None}), 64).model == "support"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}},
+        {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}},
+        {"type": "file", "file": {"file_id": "x"}},
+        {"type": "video_url", "video_url": {"url": "http://127.0.0.1/"}},
+        {"type": "audio_url", "audio_url": {"url": "http://127.0.0.1/"}},
+        {"type": "text", "text": "a", "image_url": "http://127.0.0.1/"},
+    ],
+)
+def test_a_part_that_is_no_text_is_refused(part: dict[str, Any]) -> None:
+    error = refused(messages=[{"role": "user", "content": [part]}])
+    assert error.param is not None
+    assert error.param.startswith("messages[0].content[0]")
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"top_logprobs": 3}, "top_logprobs"),
+        ({"stream_options": {"include_usage": True}}, "stream_options"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool_choice"),
+    ],
+)
+def test_a_field_that_needs_another_says_so(fields: dict[str, Any], param: str) -> None:
+    assert refused(**fields).param == param
+
+
+@pytest.mark.parametrize(
+    "message", [{"content": "x"}, {"role": "wizard", "content": "x"}, {"role": "user"}, {"role": "user", "content": 5}]
+)
+def test_a_message_of_no_known_form_is_refused(message: dict[str, Any]) -> None:
+    error = refused(messages=[message])
+    assert error.param is not None
+    assert error.param.startswith("messages[0]")
+
+
+def test_a_missing_field_is_told_from_a_wrong_one() -> None:
+    with pytest.raises(ApiError) as error:
+        chat.check({"model": "support"}, 64)
+    assert (error.value.code, error.value.param) == ("missing_required_parameter", "messages")
+
+
+def test_every_form_of_openais_reference_is_taken() -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    messages = [
+        {"role": "developer", "content": "a"},
+        {"role": "system", "content": [{"type": "text", "text": "b"}]},
+        {"role": "user", "content": "c", "name": "ann"},
+        {"role": "assistant", "content": None, "tool_calls": [call], "refusal": None, "annotations": None, "audio": None},
+        {"role": "tool", "content": "d", "tool_call_id": "c1"},
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "e"}]},
+    ]
+    everything = body(
+        frequency_penalty=1,
+        function_call="auto",
+        functions=[{"name": "f"}],
+        logit_bias={"5": -100},
+        logprobs=True,
+        max_completion_tokens=5,
+        max_tokens=5,
+        metadata={"episode_id": "e1"},
+        modalities=["text"],
+        n=2,
+        parallel_tool_calls=False,
+        prediction={"type": "content", "content": "x"},
+        presence_penalty=-1,
+        prompt_cache_key="k",
+        prompt_cache_retention="24h",
+        reasoning_effort="low",
+        response_format={"type": "json_schema", "json_schema": {"name": "s", "schema": {}, "strict": True}},
+        safety_identifier="s",
+        seed=-1,
+        service_tier="auto",
+        stop=["x"],
+        store=True,
+        stream=True,
+        stream_options={"include_usage": True},
+        temperature=0,
+        tool_choice={"type": "function", "function": {"name": "look_up"}},
+        tools=[TOOL],
+        top_logprobs=20,
+        top_p=0,
+        user="u",
+        verbosity="low",
+        web_search_options={},
+    )
+    assert chat.check({**everything, "messages": messages}, 64).n == 2
+    assert chat.check(body(**dict.fromkeys(everything.keys() - {"model", "messages"})), 64).n is None
+
+
+def test_the_engine_gets_the_clients_fields_and_the_neutral_rest_but_not_the_gateways_own() -> None:
+    tree = body(temperature=0.5, top_k=None, metadata={"a": "b"}, store=True, user="u")
+    sent = json.loads(chat.upstream(tree, "support@7", {"logprobs": True}))
+    assert sent["model"] == "support@7"
+    assert sent["messages"] == HELLO
+    assert (sent["temperature"], sent["top_p"], sent["top_k"], sent["min_p"], sent["repetition_penalty"]) == (0.5, 1.0, 0, 0.0, 1.0)
+    assert sent["logprobs"] is True
+    assert sent["user"] == "u"
+    assert not {"metadata", "store"} & sent.keys()
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, ""),
+        ({"temperature": 0.7, "max_tokens": 5, "stop": ["x"], "seed": 1, "n": 4}, ""),
+        ({"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1.0, "response_format": {"type": "text"}}, ""),
+        ({"tools": [TOOL], "tool_choice": "auto"}, ""),
+        ({"temperature": 0}, "greedy"),
+        ({"top_p": 0.9}, "top_p"),
+        ({"top_k": 5}, "top_k"),
+        ({"min_p": 0.1}, "min_p"),
+        ({"frequency_penalty": 0.1}, "penalty"),
+        ({"presence_penalty": -0.1}, "penalty"),
+        ({"repetition_penalty": 1.1}, "penalty"),
+        ({"logit_bias": {"5": 1}}, "logit_bias"),
+        ({"allowed_token_ids": [1]}, "logit_bias"),
+        ({"response_format": {"type": "json_object"}}, "grammar"),
+        ({"structured_outputs": {"regex": "a+"}}, "grammar"),
+        ({"tools": [TOOL], "tool_choice": "required"}, "grammar"),
+        ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "look_up"}}}, "grammar"),
+        ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "grammar"),
+        ({"min_tokens": 3}, "min_tokens"),
+        ({"bad_words": ["x"]}, "bad_words"),
+    ],
+)
+def test_only_an_unfiltered_sample_is_fit_for_a_policy_gradient(fields: dict[str, Any], reason: str) -> None:
+    assert chat.unfit(chat.check(body(**fields), 64)) == reason
+
+
+def test_the_client_sees_what_it_asked_for() -> None:
+    assert chat.wants(chat.check(body(), 64)) == Wants(usage=True)
+    assert chat.wants(chat.check(body(stream=True), 64)) == Wants()
+    asked = body(stream=True, stream_options={"include_usage": True}, logprobs=True, return_token_ids=True)
+    assert chat.wants(chat.check(asked, 64)) == Wants(logprobs=True, token_ids=True, usage=True)
+
+
+def test_the_bodys_episode_counts_before_the_headers() -> None:
+    inside = chat.check(body(metadata={"episode_id": "one"}), 64)
+    assert chat.episode(inside, "two") == "one"
+    assert chat.episode(chat.check(body(), 64), "two") == "two"
+    assert chat.episode(chat.check(body(), 64), None) is None
+
+
+@pytest.mark.parametrize("name", ["", "a b", "../x", "e" * 129, "chatcmpl-" + "0" * 32])
+def test_a_malformed_episode_is_400(name: str) -> None:
+    with pytest.raises(ApiError) as error:
+        chat.episode(chat.check(body(metadata={"episode_id": name}), 64), None)
+    assert error.value.param == "metadata.episode_id"

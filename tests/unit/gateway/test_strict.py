@@ -1,0 +1,84 @@
+"""gateway.strict: JSON that leaves nothing to interpretation."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ApiError
+from gateway.strict import HIGHEST, LOWEST, parse
+
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers(LOWEST, HIGHEST) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), TREES, max_size=5), st.booleans())
+def test_any_object_comes_back_as_it_was(tree: dict[str, object], escaped: bool) -> None:
+    body = json.dumps(tree, ensure_ascii=escaped).encode()
+    assert parse(body, 64) == tree
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"hello",
+        b"[]",
+        b'"text"',
+        b"null",
+        b'{"a": 1',
+        b'{"a": 1} {"b": 2}',
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": -Infinity}',
+        b'{"a": 1e999}',
+        b'{"a": "\\ud800"}',
+        b'{"a": "\\udc00"}',
+        b'{"\\ud800": 1}',
+        b'{"a": "\xff"}',
+        b'{"a": "\xed\xa0\x80"}',
+        b"\xef\xbb\xbf{}",
+        b'{"a": 9223372036854775808}',
+        b'{"a": -9223372036854775809}',
+        b'{"a": [' + b"9" * 100_000 + b"]}",
+        b'{"a": ' + b"[" * 100_000,
+        b'{"a": 01}',
+        b"{'a': 1}",
+        b'{"a": 1,}',
+    ],
+)
+def test_what_is_no_plain_json_object_is_400(body: bytes) -> None:
+    with pytest.raises(ApiError) as refused:
+        parse(body, 64)
+    assert (refused.value.status, refused.value.code) == (400, "invalid_json")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": 1, "a": 1}',
+        b'{"a": {"b": 1, "b": 2}}',
+        b'{"a": [{"b": 1}, {"c": 1, "c": 2}]}',
+        b'{"a": 1, "\\u0061": 2}',
+    ],
+)
+def test_a_key_given_twice_is_400_at_any_depth_and_in_any_spelling(body: bytes) -> None:
+    with pytest.raises(ApiError, match="duplicate key"):
+        parse(body, 64)
+
+
+def test_colons_and_quotes_inside_strings_are_no_keys() -> None:
+    tree = {"a:b": 'c":"d', "e": "\\", "f": {"g": ":::"}}
+    assert parse(json.dumps(tree).encode(), 64) == tree
+
+
+def test_depth_is_counted_in_objects_and_arrays() -> None:
+    assert parse(b'{"a": [[1]]}', 3)
+    with pytest.raises(ApiError, match="deeper than 3"):
+        parse(b'{"a": [[[]]]}', 3)
