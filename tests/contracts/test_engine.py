@@ -48,7 +48,7 @@ class Site(NamedTuple):
 
     def decoded(self, ids: list[int]) -> str:
         if not self.real:
-            return bytes(i for i in ids if i < 256).decode()
+            return bytes(i for i in ids if i < 256).decode(errors="ignore")
         from transformers import AutoTokenizer
 
         from ratchet.models import resolve

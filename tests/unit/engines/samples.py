@@ -34,7 +34,7 @@ def stream(events: list[bytes], wants: Wants | None = None, public_id: str = ID,
 
 def chunk(content: str, ids: list[int], logprobs: list[float | None], **fields: Any) -> bytes:
     """A chunk in vLLM's form."""
-    entries = [{"token": content, "logprob": value, "bytes": [], "top_logprobs": []} for value in logprobs]
+    entries: list[dict[str, Any]] = [{"token": content, "logprob": value, "bytes": [], "top_logprobs": []} for value in logprobs]
     choice = {"index": 0, "delta": {"content": content}, "logprobs": {"content": entries}, "finish_reason": None, "token_ids": ids}
     return msgspec.json.encode({"id": ID, "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": [choice], **fields})
 

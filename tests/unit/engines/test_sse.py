@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +22,7 @@ def feed(pieces: list[bytes]) -> tuple[list[bytes], bytes]:
 def test_payloads_come_out_the_same_wherever_the_bytes_are_cut(payloads: list[bytes], cuts: list[int], end: bytes) -> None:
     wire = b"".join(b"data: " + p + end + end for p in payloads)
     at = [0, *sorted(min(c, len(wire)) for c in cuts), len(wire)]
-    pieces = [wire[a:b] for a, b in zip(at, at[1:], strict=False)]
+    pieces = [wire[a:b] for a, b in pairwise(at)]
     assert feed(pieces) == (payloads, b"")
 
 

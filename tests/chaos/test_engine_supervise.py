@@ -1,0 +1,272 @@
+"""A supervised engine under kills: the fake at each step, the real vLLM once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from engines import connect
+from engines.supervise import Supervisor
+from ratchet import process
+from ratchet.buffer import Store
+from ratchet.clock import monotonic
+from ratchet.config import Config
+from ratchet.errors import EngineError
+from ratchet.types import EngineRecord
+from tests.engines_adapters import corrupt, publish
+from tests.engines_fake import BASE, until
+from tests.stores import embedded_store
+
+STARTED = 30.0
+REAL_STARTED = 280.0
+
+
+def configuration(kind: str = "fake", **launch: Any) -> dict[str, Any]:
+    return {
+        "models": {BASE: {"path": "smollm2"}},
+        "engines": [{"name": "local", "kind": kind, "model": BASE, "launch": {"max_loras": 6, **launch}}],
+        "policies": {"support": {"base": BASE}},
+    }
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with embedded_store(tmp_path) as found:
+        yield found
+
+
+@asynccontextmanager
+async def supervised(store: Store, data: Path, **launch: Any) -> AsyncIterator[Supervisor]:
+    """A supervisor in this process."""
+    config = Config.model_validate(configuration(**launch))
+    supervisor, stop = Supervisor(config, config.engines[0], data, store), asyncio.Event()
+    task = asyncio.create_task(supervisor.run(stop))
+    try:
+        yield supervisor
+    finally:
+        stop.set()
+        await task
+
+
+@asynccontextmanager
+async def program(data: Path, config: dict[str, Any]) -> AsyncIterator[asyncio.subprocess.Process]:
+    """`python -m engines`, killed at the end if it still runs."""
+    path = data / "ratchet.yaml"
+    path.write_text(yaml.safe_dump(config))
+    argv = [sys.executable, "-m", "engines", "--config", str(path), "--data", str(data), "--name", "local"]
+    child = await process.spawn(argv, log=data / "logs" / "supervisor.log", name="engines")
+    try:
+        yield child
+    finally:
+        await process.kill_tree(child.pid, 15)
+        await child.wait()
+
+
+async def state(store: Store) -> EngineRecord | None:
+    found = await store.fleet.engines()
+    return found[0] if found else None
+
+
+async def reached(store: Store, wanted: str, *, restarts: int = 0, seconds: float = STARTED) -> EngineRecord:
+    async def there() -> bool:
+        record = await state(store)
+        return record is not None and record.state == wanted and record.restarts >= restarts
+
+    await until(there, seconds=seconds)
+    record = await state(store)
+    assert record is not None
+    return record
+
+
+def below(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
+async def gone(processes: list[psutil.Process], *, seconds: float) -> None:
+    async def none_left() -> bool:
+        return not [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+    await until(none_left, seconds=seconds)
+
+
+def engine_process() -> psutil.Process:
+    """The engine itself: the fake, as this process's child."""
+    return next(p for p in psutil.Process().children() if "engines.fake" in p.cmdline())
+
+
+async def listed(record: EngineRecord) -> list[str]:
+    engine = connect(record)
+    try:
+        return await engine.models()
+    finally:
+        await engine.close()
+
+
+async def test_an_engine_is_ready_once_it_generates_and_holds_its_adapters(store: Store, tmp_path: Path) -> None:
+    for version in (1, 2):
+        await publish(store, tmp_path, "support", version)
+    async with supervised(store, tmp_path, max_num_seqs=3):
+        record = await reached(store, "ready")
+        assert sorted(await listed(record)) == [BASE, "support@1", "support@2"]
+        assert (record.launched, record.slots, record.served_name, record.restarts) == (True, 3, BASE, 0)
+    assert (await reached(store, "stopped")).url == record.url
+    assert (tmp_path / "logs" / "engine-local.log").read_text().startswith("http://127.0.0.1")
+
+
+async def test_a_killed_engine_comes_back_with_its_adapters_before_it_is_ready(store: Store, tmp_path: Path) -> None:
+    await publish(store, tmp_path, "support", 1)
+    async with supervised(store, tmp_path):
+        await reached(store, "ready")
+        for kills in (1, 2):
+            engine_process().kill()
+            record = await reached(store, "ready", restarts=kills)
+            assert record.restarts == kills
+            assert await listed(record) == [BASE, "support@1"]
+
+
+async def test_a_killed_engine_is_down_meanwhile(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.supervise.BACK_OFF_SECONDS", (60.0,))
+    async with supervised(store, tmp_path):
+        await reached(store, "ready")
+        engine_process().kill()
+        await reached(store, "down", restarts=1)
+    await reached(store, "stopped")
+
+
+async def test_a_version_published_while_it_was_away_or_running_is_loaded(store: Store, tmp_path: Path) -> None:
+    async with supervised(store, tmp_path):
+        record = await reached(store, "ready")
+        await publish(store, tmp_path, "support", 1)
+
+        async def loaded() -> bool:
+            return "support@1" in await listed(record)
+
+        await until(loaded)
+
+
+async def test_a_corrupted_adapter_never_reaches_the_engine(store: Store, tmp_path: Path) -> None:
+    await publish(store, tmp_path, "support", 1)
+    corrupt(tmp_path, await publish(store, tmp_path, "support", 2))
+    async with supervised(store, tmp_path):
+        assert await listed(await reached(store, "ready")) == [BASE, "support@1"]
+
+
+async def test_an_engine_that_cannot_generate_is_never_ready_and_waits_longer_each_time(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.supervise.BACK_OFF_SECONDS", (0.01, 0.02, 60.0))
+    states: list[str] = []
+    put = store.fleet.put
+
+    async def heard(record: EngineRecord) -> None:
+        states.append(record.state)
+        await put(record)
+
+    monkeypatch.setattr(store.fleet, "put", heard)
+    async with supervised(store, tmp_path, extra=["--refuse", "500"]):
+        await reached(store, "down", restarts=3)
+    assert states == ["starting", "down"] * 3 + ["stopped"]
+
+
+async def test_a_hung_engine_is_restarted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.supervise.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("engines.supervise.WATCH_SECONDS", 0.05)
+    monkeypatch.setattr("engines.vllm.HEALTH_SECONDS", 0.5)
+    async with supervised(store, tmp_path):
+        await reached(store, "ready")
+        engine_process().suspend()
+        monkeypatch.setattr("engines.vllm.ASK_SECONDS", 0.5)
+        assert (await reached(store, "ready", restarts=1)).restarts == 1
+
+
+async def test_an_adapter_forgotten_by_the_engine_is_loaded_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engines.supervise.WATCH_SECONDS", 0.05)
+    await publish(store, tmp_path, "support", 1)
+    async with supervised(store, tmp_path):
+        record = await reached(store, "ready")
+        engine = connect(record)
+        await engine.unload_adapter("support@1")
+
+        async def loaded() -> bool:
+            return "support@1" in await engine.models()
+
+        await until(loaded)
+        await engine.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_told_to_stop_the_program_leaves_no_process(store: Store, tmp_path: Path, number: int) -> None:
+    async with program(tmp_path, configuration()) as child:
+        await reached(store, "ready")
+        tree = below(child.pid)
+        assert tree
+        os.kill(child.pid, number)
+        assert await asyncio.wait_for(child.wait(), 15) == 0
+        await gone(tree, seconds=1)
+    await reached(store, "stopped")
+
+
+async def test_told_to_stop_while_it_starts_the_program_leaves_no_process(store: Store, tmp_path: Path) -> None:
+    async with program(tmp_path, configuration(extra=["--hang-after", "0"])) as child:
+        await reached(store, "starting")
+
+        async def launched() -> bool:
+            return bool(below(child.pid))
+
+        await until(launched)
+        tree = below(child.pid)
+        child.terminate()
+        assert await asyncio.wait_for(child.wait(), 15) == 0
+        await gone(tree, seconds=1)
+
+
+async def test_killed_by_force_the_program_takes_its_engine_along(store: Store, tmp_path: Path) -> None:
+    async with program(tmp_path, configuration()) as child:
+        await reached(store, "ready")
+        tree = below(child.pid)
+        child.kill()
+        await gone(tree, seconds=5)
+
+
+async def test_an_engine_that_is_not_in_the_configuration_is_a_usage_error(store: Store, tmp_path: Path) -> None:
+    config = configuration()
+    config["engines"][0]["name"] = "other"
+    async with program(tmp_path, config) as child:
+        assert await asyncio.wait_for(child.wait(), 20) == 2
+    assert "no engine named 'local'" in (tmp_path / "logs" / "supervisor.log").read_text()
+
+
+@pytest.mark.real
+@pytest.mark.slow
+async def test_the_real_engine_restarts_with_its_adapters_and_leaves_no_process_whatever_kills_it(store: Store, tmp_path: Path) -> None:
+    await publish(store, tmp_path, "support", 1)
+    config = configuration("vllm", max_model_len=256, max_num_seqs=2, kv_cache_gib=1, extra=["--max-num-batched-tokens", "256"])
+    async with program(tmp_path, config) as child:
+        record = await reached(store, "ready", seconds=REAL_STARTED)
+        engine = connect(record)
+        assert await engine.models() == [BASE, "support@1"]
+        tree = below(child.pid)
+        assert len(tree) >= 2  # the server and its EngineCore
+        began = monotonic()
+        child.kill()
+        await gone(tree, seconds=15)
+        assert monotonic() - began < 15
+        with pytest.raises(EngineError):
+            await engine.models()
+        await engine.close()
+    async with program(tmp_path, config) as child:
+        record = await reached(store, "ready", seconds=REAL_STARTED)
+        tree = below(child.pid)
+        child.terminate()
+        assert await asyncio.wait_for(child.wait(), 15) == 0
+        await gone(tree, seconds=1)
