@@ -1,0 +1,121 @@
+"""Row 3 of reliability.md: kill -9 the store under load; whatever it acknowledged is there after the restart."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ratchet.buffer import EmbeddedServer, Store, open_store
+from ratchet.config import StoreConfig
+from ratchet.errors import StoreUnavailable
+from tests.stores import BASE, POLICY, TENANT, candidate, interaction, post
+
+KILLS = 50 if os.environ.get("RATCHET_FAULTS") == "full" else 5
+CONFIG = StoreConfig()
+WRITERS = 8
+LONGEST_SECONDS = 0.4
+
+
+class Load:
+    """Writers that note what was acknowledged, and go on after a failure."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.recorded: set[str] = set()
+        self.rated: set[str] = set()
+        self.versions: set[int] = set()
+        self.failed = 0
+        self.acknowledged = asyncio.Event()
+
+    async def client(self) -> None:
+        """Records groups of answers and rates every choice."""
+        while True:
+            items = [interaction(2) for _ in range(3)]
+            try:
+                await self.store.interactions.put(items)
+                self.recorded.update(item.id for item in items)
+                for choice in range(2):
+                    fb = await self.store.feedback.post(
+                        post(items[0].id, float(choice), choice=choice, idempotency_key=f"{items[0].id}{choice}")
+                    )
+                    self.rated.add(fb)
+                self.acknowledged.set()
+            except StoreUnavailable:
+                self.failed += 1
+                return
+
+    async def learner(self) -> None:
+        """Leases, commits and publishes, taking up a step where a kill left it."""
+        registry = self.store.registry
+        while True:
+            try:
+                record = await registry.policy(POLICY)
+                assert record is not None
+                newest = (await registry.versions(POLICY))[-1]
+                if newest.state == "candidate":
+                    await registry.publish(POLICY, newest.version, expect_live=record.live, verdict={})
+                    self.versions.add(newest.version)
+                    continue
+                lease = await self.store.experience.lease(POLICY, record.step + 1, max_groups=4, oldest_version=0)
+                if lease is not None:
+                    consumed = [group.id for group in lease.groups]
+                    await registry.commit_step(POLICY, lease.step, candidate(record.next_version, lease.step, consumed))
+            except StoreUnavailable:
+                return
+
+    async def until_killed(self, server: EmbeddedServer, seconds: float) -> None:
+        """Loads the store until it is killed, at least `seconds` after its first answer."""
+        self.acknowledged.clear()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(WRITERS):
+                group.create_task(self.client())
+            group.create_task(self.learner())
+            await self.acknowledged.wait()
+            asyncio.get_running_loop().call_later(seconds, server.process.send_signal, signal.SIGKILL)
+            assert await server.wait() == -signal.SIGKILL
+
+
+async def check(load: Load) -> None:
+    """Nothing acknowledged is missing, the ledger balances, and no reward is in two versions."""
+    store = load.store
+    found = {item.id for item in await store.interactions.many(sorted(load.recorded))}
+    assert load.recorded - found == set()
+    records = await asyncio.gather(*(store.feedback.record(fb) for fb in sorted(load.rated)))
+    assert all(record is not None for record in records)
+    ledger = await store.feedback.ledger()
+    assert ledger.balances
+    assert ledger.received >= len(load.rated)
+    versions = await store.registry.versions(POLICY)
+    assert load.versions <= {version.version for version in versions}
+    consumed = [group for version in versions for group in version.consumed]
+    assert len(consumed) == len(set(consumed))
+
+
+@pytest.mark.slow
+async def test_a_store_killed_under_load_has_everything_it_acknowledged(
+    tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
+    rng = random.Random(3)
+    server = await EmbeddedServer.start(tmp_path, CONFIG)
+    store = await open_store("embedded", CONFIG, data=tmp_path)
+    await store.registry.ensure(POLICY, BASE)
+    load = Load(store)
+    try:
+        for _ in range(KILLS):
+            await load.until_killed(server, rng.uniform(0, LONGEST_SECONDS))
+            await server.stop()
+            server = await EmbeddedServer.start(tmp_path, CONFIG)
+            await check(load)
+        record_property("acknowledged", len(load.recorded) + len(load.rated))
+        record_property("versions", len(load.versions))
+        assert load.failed
+        assert (await store.interactions.page(TENANT, limit=1))[1]
+    finally:
+        await store.close()
+        await server.stop()
