@@ -22,6 +22,7 @@ from ratchet import names
 from ratchet.buffer import EmbeddedServer, Store, open_store
 from ratchet.config import StoreConfig
 from ratchet.types import KeyRecord
+from tests.unit.adapters.adapters import ALPHA, RANK, written
 
 DEADLINE = 30.0
 BASE, POLICY = "smollm2", "support"
@@ -159,6 +160,29 @@ class Bench:
 
         await until(same, f"exactly {names_} are healthy")
 
+    async def candidate(self, version: int) -> str:
+        """Commits a version with a real adapter and loads it on every fake; its engine-side name."""
+        folder, record = written(self.data.resolve(), policy=POLICY, version=version, parent=version - 1, step=version)
+        record.step, record.parent, record.checkpoint = version, version - 1, f"{version:064x}"
+        await self.store.registry.commit_step(POLICY, version, record)
+        await self.store.registry.announce_loading(POLICY)
+        for fake in self.fakes.values():
+            await fake.load(f"{POLICY}@{version}", folder)
+        return f"{POLICY}@{version}"
+
+    async def publish(self, version: int) -> str:
+        """A new version live on every fake, as the learner does it; returns once the gateway serves it."""
+        name = await self.candidate(version)
+        await self.store.registry.publish(POLICY, version, expect_live=version - 1, verdict={"passed": True})
+        await self.serves(name)
+        return name
+
+    async def serves(self, label: str) -> None:
+        async def same() -> bool:
+            return (await self.chat(store=False)).headers.get("x-ratchet-policy") == label
+
+        await until(same, f"{label} serves")
+
     def log(self) -> str:
         return (self.data / "gateway.log").read_text()
 
@@ -171,6 +195,7 @@ def configuration(fakes: dict[str, Fake], **gateway: Any) -> dict[str, Any]:
         "policies": {
             POLICY: {
                 "base": BASE,
+                "lora": {"rank": RANK, "alpha": ALPHA},
                 "metrics": {
                     "reward": {"type": "float", "min": 0, "max": 1},
                     "liked": {"type": "boolean"},

@@ -165,9 +165,18 @@ async def test_the_engines_own_refusal_comes_in_openais_shape(shared: Bench) -> 
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"[]", b"nope", b'{"model": "support", "model": "support", "messages": []}', b'{"a": NaN}', b'{"a": ' + b"[" * 1000 + b"]" * 1000 + b"}",
-     b'{"model": "\\ud800"}', b"\xff\xfe", b'{"seed": ' + b"9" * 1000 + b"}"],
-)  # fmt: skip
+    [
+        b"",
+        b"[]",
+        b"nope",
+        b'{"model": "support", "model": "support", "messages": []}',
+        b'{"a": NaN}',
+        b'{"a": ' + b"[" * 1000 + b"]" * 1000 + b"}",
+        b'{"model": "\\ud800"}',
+        b"\xff\xfe",
+        b'{"seed": ' + b"9" * 1000 + b"}",
+    ],
+)
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/feedback"])
 async def test_hostile_json_is_400_and_never_500(shared: Bench, path: str, body: bytes) -> None:
     answer = await shared.call("POST", path, body)
