@@ -28,7 +28,7 @@ from ratchet.types import PolicyRecord
 from tests.stores import BASE, POLICY, TENANT, candidate, interaction, post
 
 T = TypeVar("T")
-EXAMPLES = 400 if os.environ.get("RATCHET_FAULTS") == "full" else 40
+EXAMPLES = 250 if os.environ.get("RATCHET_FAULTS") == "full" else 25
 STEPS = 50
 PHASES = (Phase.reuse, Phase.generate)  # no shrinking: each try asks a real server thousands of times
 CHOICES = 2
