@@ -6,6 +6,7 @@ branches from a trunk: each sees the prompt and itself, never its siblings (docs
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -65,13 +66,16 @@ def build(groups: Iterable[Group], estimator: str, **params: Any) -> Batch:
 
 
 def is_whole(group: Group) -> bool:
-    """Whether every answer has exact ids, a log-prob for each and a reward: nothing is padded in."""
+    """Whether every answer was sampled (T > 0) and has exact ids, a log-prob for each and a reward, all finite: nothing is padded in."""
     found = group.interaction
+    numbers = [*group.rewards, *(value for c in found.choices for value in c.logprobs)]
     return (
         not found.untrainable
+        and found.sampling.temperature > 0
         and bool(found.prompt_ids)
         and len(group.rewards) == len(found.choices) > 0
         and all(0 < len(c.token_ids) == len(c.logprobs) for c in found.choices)
+        and all(map(math.isfinite, numbers))
     )
 
 

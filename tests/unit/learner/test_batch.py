@@ -7,7 +7,7 @@ import torch
 from learner import batch
 from learner.batch import Sequence
 from learner.model import Policy
-from ratchet.types import Group
+from ratchet.types import Group, Sampling
 from tests.unit.learner import tiny
 
 
@@ -56,6 +56,15 @@ def test_a_group_that_misses_ids_log_probs_or_rewards_is_skipped_and_counted(pol
     lost = [short, empty, unscored, broken(group, untrainable="top_p"), broken(group, prompt_ids=[]), broken(group, choices=[])]
     found = batch.build(lost, "grpo")
     assert (found.sequences, found.used, found.skipped) == ([], [], ["g1"] * 6)
+
+
+def test_a_number_that_is_not_finite_and_a_greedy_answer_are_skipped_too(policy: Policy) -> None:
+    group = tiny.group(policy, 1, [0.0, 1.0])
+    odd = broken(group)
+    odd.interaction.choices[1].logprobs[0] = float("-inf")
+    scored = broken(group)
+    scored.rewards[0] = float("nan")
+    assert batch.build([odd, scored, broken(group, sampling=Sampling(temperature=0.0))], "grpo").skipped == ["g1"] * 3
 
 
 def test_micro_batches_keep_to_the_budget_and_count_a_shared_prompt_once() -> None:
