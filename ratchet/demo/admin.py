@@ -84,8 +84,8 @@ class Admin:
         engines = msgspec.json.decode(await self._get("/admin/engines"))["data"]
         return "+".join(sorted({str(e["kind"]) for e in engines}))
 
-    async def held(self) -> int:
-        """Requests the gateway held back, swap or no swap."""
+    async def held(self) -> dict[str, int]:
+        """Requests the gateway held back, `during_swap` and `outside`."""
         return held((await self._get("/metrics")).decode())
 
     async def _get(self, path: str) -> bytes:
@@ -94,7 +94,10 @@ class Admin:
         return response.content
 
 
-def held(metrics: str) -> int:
-    """The sum of `ratchet_held_total` over its labels in a Prometheus exposition."""
-    samples = [s for family in text_string_to_metric_families(metrics) for s in family.samples]
-    return int(sum(s.value for s in samples if s.name == "ratchet_held_total"))
+def held(metrics: str) -> dict[str, int]:
+    """`ratchet_held_total` in a Prometheus exposition, by whether a swap was under way."""
+    counts = {"during_swap": 0, "outside": 0}
+    for sample in (s for family in text_string_to_metric_families(metrics) for s in family.samples):
+        if sample.name == "ratchet_held_total":
+            counts["during_swap" if sample.labels.get("during_swap") == "true" else "outside"] += int(sample.value)
+    return counts

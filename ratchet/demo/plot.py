@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ratchet.demo.admin import heldout
 from ratchet.demo.report import Outcome
@@ -28,6 +29,8 @@ def draw(outcome: Outcome) -> Figure:
     _rewards(rewards, learned)
     _drift(drift, learned)
     _table(table, outcome)
+    for axes in (rewards, drift):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 

@@ -24,14 +24,14 @@ class Outcome:
     after: Scored
     log: Log
     ledger: Ledger
-    held: int
+    held: dict[str, int]
     seconds: float
     stopped: str = ""
     notes: dict[str, Any] = field(default_factory=dict)
 
 
 def figures(outcome: Outcome) -> dict[str, Any]:
-    """The contract's JSON; `held` counts requests the gateway held back, `heldout.n` answers a side.
+    """The contract's JSON; `held` counts requests the gateway delayed by over 50 ms, during swaps and outside, `heldout.n` answers a side.
 
     `kl` is the live version's, in nats a token to the base; `swap_seconds` run from the start of a load to its flip.
     """

@@ -33,7 +33,7 @@ def show(outcome: Outcome, faults: list[str], files: list[Path], console: Consol
     counts, gaps = outcome.log.counts, figures(outcome)["max_gap_ms"]
     console.print(
         f"{len(outcome.policy.learned)} updates, {len(outcome.policy.windows)} swaps under live streams; {counts['total']} requests, "
-        f"{counts['streamed']} streamed, {counts['failed']} failed, {outcome.held} held; "
+        f"{counts['streamed']} streamed, {counts['failed']} failed, {outcome.held['during_swap']} held during swaps; "
         f"longest chunk gap in a swap {gaps['during_swap']} ms, 99.9th percentile outside {gaps['steady']} ms",
         highlight=False,
     )

@@ -24,7 +24,7 @@ def test_a_run_that_reached_every_figure_has_no_fault() -> None:
         ({"heldout": {"n": 64, "before": 0.2, "after": 0.5}}, "rose by 0.300"),
         ({"requests": {"total": 9, "failed": 1, "streamed": 9}}, "1 requests failed"),
         ({"swaps": 2}, "2 swaps"),
-        ({"held": 1}, "1 requests held"),
+        ({"held": {"during_swap": 1, "outside": 0}}, "1 requests held"),
         ({"seconds": 700}, "took 700 s"),
         ({"ledger": {"received": 3, "used": 1, "pending": 1, "rejected": {}, "expired": 0}}, "does not balance"),
     ],

@@ -69,7 +69,7 @@ def outcome(**changes: Any) -> Outcome:
         "after": Scored("assistant@3", {"a flat tyre": ["Wow!", "Great!"], "recycling": ["Yes!", "Sure."]}),
         "log": log(),
         "ledger": Ledger(received=2, used=1, pending=1),
-        "held": 0,
+        "held": {"during_swap": 0, "outside": 0},
         "seconds": 300.04,
     }
     return Outcome(**{**made, **changes})

@@ -42,6 +42,6 @@ def test_the_gates_figure_is_the_live_versions_own() -> None:
     assert heldout(None) == {"candidate": None, "live": None}
 
 
-@pytest.mark.parametrize(("metrics", "count"), [(METRICS, 3), ("", 0)])
-def test_held_requests_are_summed_over_labels_and_nothing_else(metrics: str, count: int) -> None:
+@pytest.mark.parametrize(("metrics", "count"), [(METRICS, {"during_swap": 2, "outside": 1}), ("", {"during_swap": 0, "outside": 0})])
+def test_held_requests_are_told_apart_by_whether_a_swap_was_under_way(metrics: str, count: dict[str, int]) -> None:
     assert held(metrics) == count
