@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ratchet import failpoints
+
 ASIDE = ".tmp-"
 """Prefix of a folder still being written; a sweep may delete it."""
 
@@ -25,6 +27,7 @@ def folder(target: Path) -> Iterator[Path]:
         yield aside
         for path in [*aside.rglob("*"), aside]:
             _fsync(path)
+        failpoints.hit("learner.before_rename")
         _become(aside, target)
         _fsync(target.parent)
     finally:

@@ -18,6 +18,7 @@ from learner.publish import Retirement
 from learner.replicas import Replicas
 from learner.shadow import AHEAD, BUSY_SECONDS, Shadow
 from learner.status import Status
+from learner.tasks import end
 from learner.trainer import Abandoned, Trainer
 from learner.update import StepReport
 from ratchet import adapters, clock, failpoints
@@ -66,7 +67,7 @@ class PolicyLoop:
         """Cycles until cancelled. Errors of ours (store or engine away, no model, a lost compare-and-set) are told in the status
         and tried again: one policy's trouble is not another's."""
         failures = 0
-        self._parts.retirement.begin()
+        await self._parts.retirement.begin()
         while True:
             try:
                 worked = await self.cycle()
@@ -84,6 +85,7 @@ class PolicyLoop:
     async def stop(self) -> None:
         """Ends what runs besides the cycles."""
         await self._parts.retirement.stop()
+        await end(self._notes)
 
     async def run_shadow(self) -> None:
         """Makes shadow groups until cancelled, if the policy has any to make."""
@@ -264,7 +266,7 @@ class PolicyLoop:
             raise GateRefused("pointer", str(error)) from error
         failpoints.hit("learner.after_publish")
         log.info("%s@%d is live", self.name, candidate.version)
-        self._parts.retirement.begin()
+        await self._parts.retirement.begin()
         await self._settled(record, "")
 
     async def _refuse(self, candidate: PolicyVersionRecord, verdict: Verdict, error: GateRefused) -> None:

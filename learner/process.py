@@ -23,6 +23,7 @@ from learner.replicas import Replicas
 from learner.rewards import Scorer
 from learner.shadow import Shadow
 from learner.status import Status
+from learner.tasks import end
 from learner.trainer import Trainer, Worker
 from ratchet import clock
 from ratchet.buffer import Store, open_store
@@ -117,9 +118,8 @@ async def _until(stop: asyncio.Event, worker: Worker, loops: list[PolicyLoop], s
                 task.result()
     finally:
         worker.stopping = True
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, *(loop.stop() for loop in loops), return_exceptions=True)
+        await end(tasks)
+        await asyncio.gather(*(loop.stop() for loop in loops))
 
 
 async def _expire(store: Store) -> None:

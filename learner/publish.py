@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from engines import Engine
 from learner.replicas import Replicas, live_name
+from learner.tasks import end
 from ratchet import clock, failpoints, names
 from ratchet.buffer import Store
 from ratchet.errors import EngineError, EngineRefused, EngineUnavailable, GateRefused, RatchetError
@@ -52,17 +53,15 @@ class Retirement:
         self._replicas = replicas
         self._task: asyncio.Task[None] | None = None
 
-    def begin(self) -> None:
+    async def begin(self) -> None:
         """Starts over; what the run before left is found again."""
-        if self._task is not None:
-            self._task.cancel()
+        await self.stop()
         self._task = asyncio.create_task(self._run(), name=f"retire {self._policy}")
 
     async def stop(self) -> None:
         """Ends it where it is."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await end([self._task])
 
     async def wait(self) -> None:
         """Returns when the last one begun is done."""

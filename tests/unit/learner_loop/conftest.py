@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from ratchet.buffer import Store
+from tests import tiny_model
+from tests.learner_world import tiny_engine
+from tests.stores import embedded_store
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.save(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
+    async with tiny_engine(model, tmp_path_factory.mktemp("logs") / "tiny.log") as found:
+        yield found
+
+
+@pytest_asyncio.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    async with embedded_store(tmp_path) as opened:
+        yield opened
