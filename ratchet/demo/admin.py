@@ -61,6 +61,14 @@ def heldout(record: PolicyVersionRecord | None) -> dict[str, float | None]:
     return {"candidate": found.get("candidate"), "live": found.get("live")}
 
 
+def kl(record: PolicyVersionRecord | None) -> float | None:
+    """A version's own KL to the base, nats a token: the k3 estimate on what it answered in its activation proof.
+
+    Not the record's `kl`, which is the mean over the groups of its update, sampled by the versions before it.
+    """
+    return record.verdict.get("kl") if record else None
+
+
 class Admin:
     """An operator's client. A method raises httpx.HTTPError if the admin API does not answer with 200."""
 

@@ -12,7 +12,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from ratchet.demo.admin import Policy, heldout
+from ratchet.demo.admin import Policy, heldout, kl
 from ratchet.demo.exchange import Log
 
 BARS = "▁▂▃▄▅▆▇█"
@@ -50,7 +50,7 @@ def view(seconds: float, stage: str, log: Log, policy: Policy | None) -> View:
         return shown
     status = policy.status
     shown.phase, shown.why = str(status.get("phase") or ""), str(status.get("why") or "")
-    shown.reward, shown.kl = status.get("reward"), status.get("kl")
+    shown.reward, shown.kl = status.get("reward"), kl(policy.current)
     shown.learner_tokens_per_s = status.get("tokens_per_s")
     shown.live, shown.gate = policy.live, heldout(policy.current)["candidate"]
     shown.swaps = len(policy.windows)

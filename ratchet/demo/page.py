@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from ratchet.demo.admin import heldout
+from ratchet.demo.admin import heldout, kl
 from ratchet.demo.report import Outcome, figures, samples
 from ratchet.demo.task import STYLE
 from ratchet.types import PolicyVersionRecord
@@ -49,7 +49,7 @@ def _version(record: PolicyVersionRecord) -> tuple[str, ...]:
         _text(record.parent),
         _text(record.reward),
         _text(heldout(record)["candidate"]),
-        _text(record.kl),
+        _text(kl(record)),
         _text(took),
         str(record.verdict.get("why") or ""),
     )

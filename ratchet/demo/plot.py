@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ratchet.demo.admin import heldout
+from ratchet.demo.admin import heldout, kl
 from ratchet.demo.report import Outcome
 from ratchet.types import PolicyVersionRecord
 
@@ -59,7 +59,7 @@ def _rewards(axes: Axes, learned: list[PolicyVersionRecord]) -> None:
 
 
 def _drift(axes: Axes, learned: list[PolicyVersionRecord]) -> None:
-    known = [(v.version, v.kl) for v in learned if v.kl is not None]
+    known = [(v.version, own) for v in learned if (own := kl(v)) is not None]
     axes.plot([x for x, _ in known], [y for _, y in known], "o-", color=AFTER)
     axes.set(title="KL to the base, nats a token", xlabel="version")
     axes.set_ylim(bottom=0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet.demo import gaps
-from ratchet.demo.admin import Policy
+from ratchet.demo.admin import Policy, kl
 from ratchet.demo.exchange import Log
 from ratchet.demo.heldout import Scored
 from ratchet.types import Ledger
@@ -35,7 +35,6 @@ def figures(outcome: Outcome) -> dict[str, Any]:
 
     `kl` is the live version's, in nats a token to the base; `swap_seconds` run from the start of a load to its flip.
     """
-    current = outcome.policy.current
     windows = outcome.policy.windows
     return {
         "model": outcome.model,
@@ -43,7 +42,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "updates": len(outcome.policy.learned),
         "swaps": len(windows),
         "heldout": {"n": outcome.after.n, "before": round(outcome.before.mean, 4), "after": round(outcome.after.mean, 4)},
-        "kl": current.kl if current else None,
+        "kl": kl(outcome.policy.current),
         "requests": outcome.log.counts,
         "swap_seconds": [round(w.end - w.start, 3) for w in windows],
         "max_gap_ms": gaps.summary(outcome.log.gaps, windows),

@@ -61,7 +61,7 @@ def configuration(heldout: Path, seed: int) -> dict[str, Any]:
                 "rewards": [{"type": "python", "path": "ratchet.demo.task:enthusiastic"}],
                 "shadow": {"group_size": 8, "max_tokens": task.MAX_TOKENS, "busy_share": 0.75},
                 "schedule": {"min_groups": 4, "max_staleness": 2},
-                "gate": {"heldout": str(heldout), "samples": 1, "max_tokens": task.MAX_TOKENS, "margin": 0.15, "probes": 2},
+                "gate": {"heldout": str(heldout), "samples": 1, "max_tokens": task.MAX_TOKENS, "margin": 0.15, "probes": 4},
                 "seed": seed,
             }
         },

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ratchet.demo import page, plot
+from ratchet.demo.admin import kl
 from ratchet.demo.report import Outcome, figures, samples
 
 
@@ -62,6 +63,6 @@ def _lineage(outcome: Outcome) -> Table:
     for head in ("version", "parent", "step", "groups", "reward", "KL", "manifest sha256"):
         table.add_column(head)
     for record in outcome.policy.lineage:
-        cells = (record.version, record.parent, record.step, len(record.consumed), record.reward, record.kl)
+        cells = (record.version, record.parent, record.step, len(record.consumed), record.reward, kl(record))
         table.add_row(*["" if c is None else f"{c:.3g}" if isinstance(c, float) else str(c) for c in cells], record.digest[:16])
     return table

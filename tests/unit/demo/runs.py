@@ -16,7 +16,13 @@ def version(number: int, *, state: Any = "retired", parent: int | None = None, g
     """A version whose load began at `at` (wall seconds) and took two seconds to go live."""
     swap = {"load_started": at, "flipped": at + 2.0, "load_seconds": {"local": 0.1}} if state != "refused" else {"load_started": at}
     proof = {"replica": "local", "max_abs_logprob_diff": 0.01 * number, "max_abs_diff_from_base": 1.5, "tolerance": 0.05}
-    verdict = {"passed": state != "refused", "heldout": {"n": 16, "candidate": gate, "live": 0.1}, "proof": [proof], "swap": swap}
+    verdict = {
+        "passed": state != "refused",
+        "heldout": {"n": 16, "candidate": gate, "live": 0.1},
+        "proof": [proof],
+        "kl": 0.2 * number,
+        "swap": swap,
+    }
     if state == "refused":
         verdict |= {"gate": "heldout", "why": "held-out fell <b>"}
     return PolicyVersionRecord(

@@ -36,6 +36,11 @@ def test_the_json_has_the_contracts_keys_and_held() -> None:
     assert found["ledger"] == {"received": 2, "used": 1, "pending": 1, "rejected": {}, "expired": 0}
 
 
+def test_kl_is_the_live_versions_own_and_not_that_of_the_groups_it_learned_from() -> None:
+    assert figures(runs.outcome())["kl"] == pytest.approx(0.6)
+    assert figures(runs.outcome(policy=runs.policy(live=0)))["kl"] is None
+
+
 def test_activation_lists_each_version_on_each_replica_refused_ones_too() -> None:
     activation = figures(runs.outcome())["activation"]
     assert [entry["version"] for entry in activation] == [1, 2, 3]
