@@ -10,11 +10,13 @@ import asyncio
 import contextlib
 import logging
 import os
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from engines import launch
+from engines import guard, launch
 from engines.base import Engine, connect
 from engines.reconcile import Retained, reconcile
 from ratchet import process
@@ -83,6 +85,7 @@ class Supervisor:
         logfile = self._data / "logs" / f"engine-{self._engine.name}.log"
         child = await process.spawn(planned.argv, env=planned.env, log=logfile, name=self._engine.name)
         engine = connect(self.record)
+        leash = await _guard(child.pid)
         exited, stopped = asyncio.create_task(child.wait()), asyncio.create_task(stop.wait())
         served = asyncio.create_task(self._serve(engine))
         tasks = (exited, stopped, served)
@@ -96,6 +99,7 @@ class Supervisor:
             await _cancel(tasks)
             await process.kill_tree(child.pid, GRACE_SECONDS)
             await child.wait()
+            await _let_go(leash)  # what an engine that died by itself left behind goes too
             await engine.close()
 
     async def _serve(self, engine: Engine) -> None:
@@ -157,6 +161,18 @@ class Supervisor:
         except StoreError as error:
             self._unsaid = True
             log.warning("engine %s is %s, which the store did not take: %s", self._engine.name, state, error)
+
+
+async def _guard(group: int) -> asyncio.subprocess.Process:
+    """Watches over the process group `group`, in a session of its own that our end does not reach."""
+    argv = [sys.executable, "-I", "-S", guard.__file__, str(group)]
+    return await asyncio.create_subprocess_exec(*argv, stdin=PIPE, start_new_session=True)
+
+
+async def _let_go(leash: asyncio.subprocess.Process) -> None:
+    if leash.stdin is not None:
+        leash.stdin.close()
+    await leash.wait()
 
 
 async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -16,10 +16,9 @@ import pytest
 import yaml
 
 from engines import connect
-from engines.supervise import Supervisor
+from engines.supervise import Supervisor, _guard, _let_go
 from ratchet import process
 from ratchet.buffer import Store
-from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import EngineError
 from ratchet.types import EngineRecord
@@ -246,26 +245,51 @@ async def test_an_engine_that_is_not_in_the_configuration_is_a_usage_error(store
     assert "no engine named 'local'" in (tmp_path / "logs" / "supervisor.log").read_text()
 
 
+async def test_an_engine_that_dies_by_itself_takes_its_own_children_along(tmp_path: Path) -> None:
+    family = (
+        "import subprocess, sys; subprocess.Popen(['sleep', '600'], stdout=subprocess.DEVNULL); print('up', flush=True); sys.stdin.read()"
+    )
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", family, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True
+    )
+    assert parent.stdout is not None
+    assert await parent.stdout.readline() == b"up\n"
+    left = below(parent.pid)
+    leash = await _guard(parent.pid)
+    parent.kill()
+    await parent.wait()
+    assert [p for p in left if p.is_running()]
+    await _let_go(leash)
+    await gone(left, seconds=5)
+
+
 @pytest.mark.real
 @pytest.mark.slow
-async def test_the_real_engine_restarts_with_its_adapters_and_leaves_no_process_whatever_kills_it(store: Store, tmp_path: Path) -> None:
+async def test_the_real_engine_leaves_no_process_whatever_kills_it(store: Store, tmp_path: Path) -> None:
     await publish(store, tmp_path, "support", 1)
-    config = configuration("vllm", max_model_len=256, max_num_seqs=2, kv_cache_gib=1, extra=["--max-num-batched-tokens", "256"])
+    config = configuration("vllm", max_model_len=256, max_num_seqs=2, kv_cache_gib=1)
     async with program(tmp_path, config) as child:
         record = await reached(store, "ready", seconds=REAL_STARTED)
-        engine = connect(record)
-        assert await engine.models() == [BASE, "support@1"]
-        tree = below(child.pid)
-        assert len(tree) >= 2  # the server and its EngineCore
-        began = monotonic()
+        assert await listed(record) == [BASE, "support@1"]
+        first = below(child.pid)
+        server = next(p for p in first if "vllm.entrypoints.openai.api_server" in p.cmdline())
+        assert server.children()  # its EngineCore
+        server.kill()
+        await gone(first, seconds=15)
+        record = await reached(store, "ready", restarts=1, seconds=REAL_STARTED)
+        assert await listed(record) == [BASE, "support@1"]
+        second = below(child.pid)
         child.kill()
-        await gone(tree, seconds=15)
-        assert monotonic() - began < 15
+        await gone(second, seconds=15)
         with pytest.raises(EngineError):
-            await engine.models()
-        await engine.close()
-    async with program(tmp_path, config) as child:
-        record = await reached(store, "ready", seconds=REAL_STARTED)
+            await listed(record)
+
+
+@pytest.mark.real
+@pytest.mark.slow
+async def test_the_real_engine_told_to_stop_is_gone_in_time(store: Store, tmp_path: Path) -> None:
+    async with program(tmp_path, configuration("vllm", max_model_len=256, max_num_seqs=2, kv_cache_gib=1)) as child:
+        await reached(store, "ready", seconds=REAL_STARTED)
         tree = below(child.pid)
         child.terminate()
         assert await asyncio.wait_for(child.wait(), 15) == 0
