@@ -1,0 +1,201 @@
+"""Recorder, key ring, table, router: the gateway's parts by themselves, on a real store where they need one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from starlette.types import Scope
+
+from gateway.catalog import Target
+from gateway.errors import ApiError
+from gateway.exchange import message_of
+from gateway.keys import KeyRing, require
+from gateway.metrics import Metrics
+from gateway.recorder import Recorder
+from gateway.routing.replica import Replica
+from gateway.routing.router import pick
+from gateway.table import ADMIN, DATA, Table
+from ratchet.buffer import EmbeddedServer, Store, open_store
+from ratchet.config import StoreConfig
+from ratchet.errors import StoreUnavailable
+from ratchet.types import EngineRecord, Interaction, KeyRecord
+from tests.stores import interaction
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+    made = await EmbeddedServer.start(tmp_path, StoreConfig())
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def store(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Store]:
+    made = await open_store("embedded", StoreConfig(), data=tmp_path)
+    yield made
+    await made.close()
+
+
+def ask(key: str | None, name: bytes = b"authorization", scheme: str = "Bearer ") -> Scope:
+    return {"type": "http", "headers": [(name, (scheme + key).encode())] if key is not None else []}
+
+
+async def test_many_answers_at_a_time_are_all_durable_when_they_say_so(store: Store) -> None:
+    recorder = Recorder(store.interactions, Metrics(), 10)
+    writer = asyncio.create_task(recorder.run())
+    items = [interaction() for _ in range(200)]
+
+    async def one(item: Interaction) -> None:
+        await recorder.write(item)
+        assert await store.interactions.get(item.id, None) is not None
+
+    await asyncio.gather(*(one(item) for item in items))
+    assert await store.interactions.count() == 200
+    assert await recorder.flush(1)
+    writer.cancel()
+
+
+async def test_an_answer_the_store_refuses_fails_alone(store: Store) -> None:
+    metrics = Metrics()
+    recorder = Recorder(store.interactions, metrics, 10)
+    good, bad = interaction(), interaction(tenant="_ratchet")
+    futures = [recorder.offer(item) for item in (good, bad, interaction())]
+    writer = asyncio.create_task(recorder.run())
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(result) for result in results] == [type(None), StoreUnavailable, type(None)]
+    assert metrics.registry.get_sample_value("ratchet_recorded_total", {"status": "lost"}) == 1
+    writer.cancel()
+
+
+async def test_with_the_store_away_an_answer_fails_in_time_and_the_next_one_works_once_it_is_back(
+    server: EmbeddedServer, store: Store, tmp_path: Path
+) -> None:
+    recorder = Recorder(store.interactions, Metrics(), 0.3)
+    writer = asyncio.create_task(recorder.run())
+    await server.stop()
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(StoreUnavailable):
+        await recorder.write(interaction())
+    assert asyncio.get_running_loop().time() - begun < 2
+    back = await EmbeddedServer.start(tmp_path, StoreConfig())
+    patient = Recorder(store.interactions, Metrics(), 20)
+    again = asyncio.create_task(patient.run())
+    await patient.write(interaction())
+    for task in (writer, again):
+        task.cancel()
+    await back.stop()
+
+
+async def test_a_full_queue_fails_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.recorder.QUEUE", 1)
+    recorder = Recorder(store.interactions, Metrics(), 10)
+    recorder.offer(interaction())
+    with pytest.raises(StoreUnavailable, match="too many"):
+        await recorder.offer(interaction())
+
+
+async def test_a_key_is_found_by_its_hash_and_remembered_while_the_store_is_away(server: EmbeddedServer, store: Store) -> None:
+    await store.keys.put(hashlib.sha256(b"rk-one").hexdigest(), KeyRecord("one", "acme", ["infer"], 1.0))
+    ring = KeyRing(store.keys)
+    assert (await ring.caller(ask("rk-one"))).tenant == "acme"
+    assert (await ring.caller(ask("rk-one", scheme="bearer "))).tenant == "acme"
+    assert (await ring.caller(ask("rk-one", b"x-api-key", ""), x_api_key=True)).tenant == "acme"
+    for scope in (ask(None), ask(""), ask("rk-two"), ask("k" * 600), ask("rk-one", b"x-api-key", ""), ask("rk-one", scheme="Basic ")):
+        with pytest.raises(ApiError) as refused:
+            await ring.caller(scope)
+        assert (refused.value.status, refused.value.code) == (401, "invalid_api_key")
+    await server.stop()
+    assert (await ring.caller(ask("rk-one"))).id == "one"
+    with pytest.raises(ApiError) as away:
+        await ring.caller(ask("rk-three"))
+    assert (away.value.status, away.value.retry_after) == (503, 1.0)
+
+
+async def test_the_memory_of_keys_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.keys.REMEMBERED", 3)
+    ring = KeyRing(store.keys)
+    for i in range(10):
+        with pytest.raises(ApiError):
+            await ring.caller(ask(f"guess-{i}"))
+    assert len(ring._seen) == 3
+
+
+def test_one_of_the_scopes_is_enough_and_none_is_not() -> None:
+    caller = KeyRecord("one", "acme", ["infer"], 1.0)
+    require(caller, frozenset({"infer", "operator"}))
+    for scopes in (frozenset({"operator"}), frozenset[str]()):
+        with pytest.raises(ApiError) as refused:
+            require(caller, scopes)
+        assert (refused.value.status, refused.value.code) == (403, "insufficient_permissions")
+
+
+def test_the_table_finds_exactly_its_paths() -> None:
+    for routes in (DATA, ADMIN):
+        table = Table(routes)
+        assert len({route.path for route in routes}) == len(routes)
+        for route in routes:
+            found = table.find(route.path.replace("{", "").replace("}", ""))
+            assert found is route
+            assert not route.built & route.planned
+            assert table.find(route.path.rstrip("/") + "//") is None
+    assert Table(DATA).find("/v1/models/a\n") is not Table(DATA).find("/v1/models")
+
+
+async def replica(name: str, *, healthy: bool = True, holds: tuple[str, ...] = (), total: int = 0) -> Replica:
+    made = Replica(EngineRecord(name, "fake", "small", "http://127.0.0.1:9", "small"))
+    made.healthy, made.names, made.total = healthy, frozenset({"small", *holds}), total
+    return made
+
+
+async def test_a_request_goes_to_the_less_busy_replica_that_holds_the_version() -> None:
+    replicas = [
+        await replica("busy", holds=("support@1",), total=5),
+        await replica("free", holds=("support@1",)),
+        await replica("empty"),
+        await replica("down", healthy=False, holds=("support@1",)),
+    ]
+    target = Target("small", "support", 1)
+    assert {found.name for _ in range(50) if (found := pick(replicas, target)) is not None} == {"free"}
+    assert [found.name for found in [pick(replicas, target, {"free"})] if found is not None] == ["busy"]
+    assert pick(replicas, target, {"free", "busy"}) is None
+    assert pick(replicas, Target("large")) is None
+    assert {found.name for _ in range(100) if (found := pick(replicas, Target("small"))) is not None} == {"free", "empty"}
+
+
+def test_a_replica_counts_what_it_has_in_hand_by_model() -> None:
+    made = Replica(EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "small"))
+    made.enter("support@1")
+    made.enter("support@1")
+    made.enter("small")
+    assert (made.total, dict(made.inflight)) == (3, {"support@1": 2, "small": 1})
+    made.leave("support@1")
+    made.leave("support@1")
+    assert (made.total, dict(made.inflight)) == (1, {"small": 1})
+
+
+def test_a_restarted_engine_is_another_replica() -> None:
+    record = EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "")
+    made = Replica(record)
+    made.record.served_name = "small"
+    assert made.update(EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "", state="down"))
+    assert (made.served, made.record.state) == ("small", "down")
+    assert not made.update(EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "", restarts=1))
+
+
+@pytest.mark.parametrize(
+    ("body", "message", "param"),
+    [
+        (b'{"error": {"message": "too long", "param": "messages", "code": 400}}', "too long", "messages"),
+        (b'{"object": "error", "message": "flat", "code": 400}', "flat", None),
+        (b'{"detail": "other"}', "The engine refused the request.", None),
+        (b"<html>", "The engine refused the request.", None),
+        (b"[" * 5000, "The engine refused the request.", None),
+        (b"", "The engine refused the request.", None),
+    ],
+)
+def test_an_engines_error_is_read_whatever_its_form(body: bytes, message: str, param: str | None) -> None:
+    assert message_of(body) == (message, param)
