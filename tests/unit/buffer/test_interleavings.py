@@ -109,12 +109,6 @@ class Interleavings(RuleBasedStateMachine):
         for choice, value in enumerate(values):
             self.somebody_rates_it(at, choice, value, TENANT)
 
-    @rule(at=st.integers(0, 2), choice=st.integers(0, CHOICES - 1), value=VALUE)
-    def a_reward_in_use_is_revised(self, at: int, choice: int, value: object) -> None:
-        for target in self.leased[at : at + 1]:
-            if target in {item.id for item in self.items}:
-                self.fbs.add(self.do(self.store.feedback.post(post(target, value, choice=choice))))
-
     @rule(rewards=st.sampled_from([[0.0, 1.0], [1.0, 1.0]]))
     def a_shadow_group_is_scored(self, rewards: list[float]) -> None:
         self.do(self.store.experience.add_shadow(interaction(CHOICES, tenant=SHADOW_TENANT), rewards))
@@ -124,8 +118,11 @@ class Interleavings(RuleBasedStateMachine):
         way=st.sampled_from(["on", "on", "on", "back", "again"]),
         max_groups=st.integers(1, 3),
         oldest=st.sampled_from([0, 0, 0, 1]),
+        revised=st.booleans(),
     )
-    def the_learner_goes(self, at: int, way: str, max_groups: int, oldest: int) -> None:
+    def the_learner_goes(self, at: int, way: str, max_groups: int, oldest: int, revised: bool) -> None:
+        if revised:
+            self._revise()
         if self.candidate is not None:
             self._decide(way)
         elif not self.leased or way == "again":
@@ -135,6 +132,12 @@ class Interleavings(RuleBasedStateMachine):
             self.leased = []
         else:
             self._commit(self.leased[at % 2 :])
+
+    def _revise(self) -> None:
+        """A client thinks again while its reward is learned from."""
+        for item in self.items:
+            if item.id in self.leased:
+                self.fbs.add(self.do(self.store.feedback.post(post(item.id, 0.75))))
 
     def _lease(self, max_groups: int, oldest: int) -> None:
         step = self.policy().step + 1
