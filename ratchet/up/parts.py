@@ -12,7 +12,7 @@ from pathlib import Path
 from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.config.load import PREFIX
-from ratchet.errors import RatchetError
+from ratchet.errors import ConfigError, RatchetError
 from ratchet.process import kill_tree, spawn
 
 FIRST_PAUSE = 0.5
@@ -21,6 +21,8 @@ STEADY_SECONDS = 60.0
 """A part that lived this long starts again with the first pause."""
 EARLY_DEATHS = 3
 """Deaths in a row, before it was ever ready, after which `up` gives up."""
+WRONG_CONFIGURATION = 2
+"""Exit status of every part for that."""
 ADD_PATH = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('learner', run_name='__main__', alter_sys=True)"
 
 
@@ -80,7 +82,11 @@ class Part:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def keep(self) -> None:
-        """Runs the child, again and again. RatchetError: it dies each time before it was ever ready."""
+        """Runs the child, again and again.
+
+        ConfigError: it says that the configuration is wrong, which no restart changes. RatchetError: it dies each time
+        before it was ever ready.
+        """
         backoff = Backoff()
         while True:
             started = monotonic()
@@ -88,6 +94,8 @@ class Part:
                 self._process = await spawn(self._argv, env=self._env, log=self.log, name=self.name)
             status = await self._process.wait()
             self.restarts += 1
+            if status == WRONG_CONFIGURATION:
+                raise ConfigError(f"{self.name}: {last_line(self.log)}")
             if not self.was_ready and self.restarts >= EARLY_DEATHS:
                 raise RatchetError(f"{self.name} ends with status {status} each time it starts; {self.log} ends: {last_line(self.log)}")
             await self._died()
