@@ -54,8 +54,8 @@ class Interactions:
     ) -> tuple[list[Interaction], bool]:
         """At most `limit` of `tenant`'s interactions behind `after`, and whether more follow.
 
-        The order is that of arrival at the store, never a clock's. `model`: a policy's name is any version of it. `metadata`: each pair must be there. An `after` that is
-        not (or no longer) listed gives an empty page.
+        The order is that of arrival at the store, never a clock's. `model`: a policy's name is any version of it. `metadata`: each
+        pair must be there. An `after` that is not (or no longer) listed gives an empty page.
         """
         cursor = None
         if after is not None:

@@ -77,6 +77,15 @@ async def test_pages_filter_by_model_and_metadata_across_chunks(store: Store) ->
     assert [item.id for item in page] == [item.id for item in items[::-1] if item.metadata["n"] == "0"][:100]
 
 
+async def test_a_policys_name_lists_every_version_and_a_versions_only_its_own(store: Store) -> None:
+    items = [interaction(model=model) for model in ("support@1", "support@2", "supporter@1")]
+    await store.interactions.put(items)
+    page, _ = await store.interactions.page(TENANT, limit=5, model="support")
+    assert page == items[:2]
+    page, _ = await store.interactions.page(TENANT, limit=5, model="support@2")
+    assert page == items[1:2]
+
+
 async def test_a_cursor_that_is_not_the_tenants_gives_an_empty_page(store: Store) -> None:
     mine, other = interaction(), interaction(tenant="other")
     await store.interactions.put([mine, other])
