@@ -112,7 +112,9 @@ def oldest_learnable(record: PolicyRecord, retained: Sequence[PolicyVersionRecor
     `retained` are the live version and at most `max_staleness` before it, version 0 left out.
     """
     before = sum(version.version != record.live for version in retained)
-    return min(version.version for version in retained) if before >= max_staleness and retained else 0
+    if record.live == 0 or before < max_staleness or not retained:
+        return 0
+    return min(version.version for version in retained)
 
 
 async def _load(engine: Engine, replicas: Replicas, candidate: PolicyVersionRecord) -> float:

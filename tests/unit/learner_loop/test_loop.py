@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
-from ratchet import adapters
+import pytest
+import torch
+
+from learner.trainer import Trainer
+from ratchet import adapters, process
 from ratchet.buffer import Store
-from tests.learner_world import configuration, world
-from tests.stores import POLICY
+from ratchet.errors import EngineUnavailable
+from tests.learner_world import World, answered, configuration, record, until, world
+from tests.stores import POLICY, rate
 
 
 async def test_a_rated_group_becomes_a_proven_live_version(store: Store, model: Path, url: str, tmp_path: Path) -> None:
-    config = configuration(model, url)
-    async with world(store, tmp_path, config) as w:
+    async with world(store, tmp_path, configuration(model, url)) as w:
         item = await w.learnable("Where is my parcel?")
         assert await w.loop.cycle()
         version = await store.registry.version(POLICY, 1)
@@ -26,3 +31,237 @@ async def test_a_rated_group_becomes_a_proven_live_version(store: Store, model: 
         assert manifest.parent == 0 and manifest.interactions == [item.id]
         ledger = await store.feedback.ledger()
         assert ledger.balances and ledger.used == ledger.received == 4
+
+
+async def test_the_status_tells_of_the_step(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    async with world(store, tmp_path, configuration(model, url)) as w:
+        await w.learnable("Where is my parcel?")
+        await w.loop.cycle()
+        status = await store.registry.status(POLICY)
+        assert (status["phase"], status["step"], status["version"], status["live"], status["refused"]) == ("waiting", 1, 1, 1, 0)
+        assert status["tokens_per_s"] > 0 and status["reward"] == 1.5 and status["kl"] == pytest.approx(0, abs=1e-6)
+        (line,) = status["history"]
+        assert (line["version"], line["state"], line["reward"]) == (1, "live", 1.5) and line["kl"] > 0 and line["seconds"] > 0
+
+
+async def test_a_step_waits_for_enough_groups(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    async with world(store, tmp_path, configuration(model, url, schedule={"min_groups": 2})) as w:
+        await w.learnable("one")
+        assert not await w.loop.cycle()
+        await w.learnable("two")
+        assert await w.loop.cycle() and await w.live() == 1
+
+
+async def test_only_a_request_starts_a_step_where_steps_are_not_automatic(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    async with world(store, tmp_path, configuration(model, url, schedule={"min_groups": 2, "automatic": False})) as w:
+        for text in ("one", "two"):
+            await w.learnable(text)
+        assert not await w.loop.cycle()
+        await store.registry.request_training(POLICY)
+        assert await w.loop.cycle() and await w.live() == 1
+
+
+async def test_a_request_needs_no_minimum_and_waits_for_the_first_group(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    async with world(store, tmp_path, configuration(model, url, schedule={"min_groups": 9})) as w:
+        await store.registry.request_training(POLICY)
+        assert not await w.loop.cycle()
+        await w.learnable("one")
+        assert await w.loop.cycle() and await w.live() == 1
+        await w.learnable("two")
+        assert not await w.loop.cycle(), "one request, one step"
+
+
+async def test_a_refused_candidate_leaves_weights_optimiser_and_pointer_where_they_were(
+    store: Store, model: Path, url: str, tmp_path: Path
+) -> None:
+    config = configuration(model, url, gate={"probes": 2, "max_kl": 1e-12})
+    async with world(store, tmp_path, config) as w:
+        await w.learnable("Where is my parcel?")
+        assert await w.loop.cycle()
+        assert await w.state(1) == "refused" and await w.live() == 0
+        trainer = w.loop._trainer
+        fresh = Trainer(POLICY, trainer.config, model_path=str(model), data=tmp_path / "x", learner=config.learner, worker=trainer.worker)
+        await fresh.loaded()
+        assert same(trainer.policy.adapter_state(), fresh.policy.adapter_state())
+        assert trainer._optimiser.state() == {}
+        assert await (await w.engine()).models() == ["tiny"]
+        ledger = await store.feedback.ledger()
+        assert ledger.balances and ledger.rejected == {"gate": 4}
+        status = await store.registry.status(POLICY)
+        assert status["refused"] == 1 and status["why"].startswith("kl: ")
+        await w.loop.cycle()
+        assert not any((tmp_path / "checkpoints" / POLICY).iterdir()), "its checkpoint is of no use to anyone"
+
+
+async def test_the_same_experience_after_a_refusal_makes_what_it_would_have_made_at_first(
+    store: Store, model: Path, url: str, tmp_path: Path
+) -> None:
+    """A refused candidate leaves no trace in weights or moments: the next one is that of a learner that never saw it."""
+    strict, mild = configuration(model, url, gate={"max_kl": 1e-12}), configuration(model, url)
+    async with world(store, tmp_path, strict) as w:
+        await w.learnable("bad")
+        await w.loop.cycle()
+        assert await w.state(1) == "refused"
+        w.loop._parts.gate._config = mild.policies[POLICY]
+        item = await w.learnable("good")
+        await w.loop.cycle()
+        assert await w.state(2) == "live"
+        trained = w.loop._trainer.policy.adapter_files()
+        fresh = Trainer(POLICY, mild.policies[POLICY], model_path=str(model), data=tmp_path, learner=mild.learner, worker=w.worker)
+        base = await store.registry.version(POLICY, 0)
+        assert base is not None
+        await fresh.at(base)
+        from ratchet.types import Group
+
+        await fresh.update([Group(item.id, "natural", item, [0.0, 1.0, 2.0, 3.0])], lambda done, total: None)
+        assert fresh.policy.adapter_files() == trained
+
+
+async def test_after_a_rollback_learning_goes_on_from_the_version_that_is_live(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    async with world(store, tmp_path, configuration(model, url)) as w:
+        for text in ("one", "two"):
+            await w.learnable(text)
+            await w.loop.cycle()
+        await store.registry.move(POLICY, 1, expect_live=2, reason="rollback")
+        await w.learnable("three")
+        await w.loop.cycle()
+        third = await store.registry.version(POLICY, 3)
+        assert third is not None and third.parent == 1 and third.state == "live"
+        await store.registry.move(POLICY, 0, expect_live=3, reason="rollback")
+        await w.learnable("four")
+        await w.loop.cycle()
+        fourth = await store.registry.version(POLICY, 4)
+        assert fourth is not None and fourth.parent == 0 and fourth.state == "live"
+
+
+async def test_a_move_during_the_update_makes_the_same_lease_learn_again_from_the_new_live_version(
+    store: Store, model: Path, url: str, tmp_path: Path
+) -> None:
+    async with world(store, tmp_path, configuration(model, url)) as w:
+        await w.learnable("one")
+        await w.loop.cycle()
+        item = await w.learnable("two")
+        update = w.loop._trainer.update
+
+        async def moved(*args: object) -> object:
+            report = await update(*args)  # type: ignore[arg-type]
+            await store.registry.move(POLICY, 0, expect_live=1, reason="rollback")
+            return report
+
+        w.loop._trainer.update = moved  # type: ignore[assignment]
+        assert await w.loop.cycle() and await store.registry.version(POLICY, 2) is None
+        w.loop._trainer.update = update  # type: ignore[method-assign]
+        await w.loop.cycle()
+        second = await store.registry.version(POLICY, 2)
+        assert second is not None and second.parent == 0 and second.consumed == [item.id] and second.state == "live"
+
+
+async def test_a_move_during_the_gate_refuses_the_candidate_of_the_abandoned_version(
+    store: Store, model: Path, url: str, tmp_path: Path
+) -> None:
+    async with world(store, tmp_path, configuration(model, url)) as w:
+        await w.learnable("one")
+        await w.loop.cycle()
+        await w.learnable("two")
+        examine = w.loop._parts.gate.examine
+
+        async def moved(*args: object) -> None:
+            await examine(*args)  # type: ignore[arg-type]
+            await store.registry.move(POLICY, 0, expect_live=1, reason="rollback")
+
+        w.loop._parts.gate.examine = moved  # type: ignore[assignment, method-assign]
+        await w.loop.cycle()
+        second = await store.registry.version(POLICY, 2)
+        assert second is not None and second.state == "refused" and second.verdict["gate"] == "pointer" and await w.live() == 0
+
+
+async def test_a_gradient_that_is_too_large_is_refused_before_any_engine_sees_the_adapter(
+    store: Store, model: Path, url: str, tmp_path: Path
+) -> None:
+    async with world(store, tmp_path, configuration(model, url, gate={"max_grad_norm": 1e-9})) as w:
+        await w.learnable("one")
+        await w.loop.cycle()
+        version = await store.registry.version(POLICY, 1)
+        assert version is not None and version.verdict["gate"] == "sanity" and version.verdict["swap"]["load_started"] is None
+
+
+async def test_experience_that_cannot_be_learned_from_is_rejected_and_not_tried_for_ever(
+    store: Store, model: Path, url: str, tmp_path: Path
+) -> None:
+    async with world(store, tmp_path, configuration(model, url)) as w:
+        item = await answered(await w.engine(), "one", 4)
+        item.choices[0].logprobs[0] = float("nan")
+        await store.interactions.put([item])
+        await rate(store, item, [0.0, 1.0, 2.0, 3.0])
+        assert await w.loop.cycle()
+        version = await store.registry.version(POLICY, 1)
+        assert version is not None and version.state == "refused" and version.verdict["gate"] == "sanity" and not version.path
+        assert (await store.feedback.ledger()).rejected == {"gate": 4} and await store.experience.ready(POLICY) == 0
+        await w.learnable("two")
+        await w.loop.cycle()
+        assert await w.live() == 2, "the next step is none the worse"
+
+
+async def test_an_adapter_damaged_on_disk_is_refused(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    async with world(store, tmp_path, configuration(model, url)) as w:
+        await w.learnable("one")
+        decide = w.loop._decide
+
+        async def damaged(candidate: object) -> None:
+            (weights,) = (tmp_path / "adapters" / POLICY).glob("1-*/adapter_model.safetensors")
+            content = bytearray(weights.read_bytes())
+            content[-1] ^= 1
+            weights.write_bytes(content)
+            await decide(candidate)  # type: ignore[arg-type]
+
+        w.loop._decide = damaged  # type: ignore[assignment, method-assign]
+        await w.loop.cycle()
+        version = await store.registry.version(POLICY, 1)
+        assert version is not None and version.verdict["gate"] == "sanity" and "sha256" in version.verdict["why"]
+
+
+async def test_while_no_engine_answers_the_candidate_waits_and_is_decided_afterwards(
+    store: Store, model: Path, url: str, tmp_path: Path
+) -> None:
+    async with world(store, tmp_path, configuration(model, url)) as w:
+        await w.learnable("one")
+        await store.fleet.put(record(f"http://127.0.0.1:{process.free_port()}"))
+        with pytest.raises(EngineUnavailable):
+            await w.loop.cycle()
+        assert await w.state(1) == "candidate" and (await store.feedback.ledger()).pending == 4
+        await store.fleet.put(record(url, state="down"))
+        with pytest.raises(EngineUnavailable, match="no engine of tiny is ready"):
+            await w.loop.cycle()
+        await store.fleet.put(record(url))
+        await w.loop.cycle()
+        assert await w.state(1) == "live"
+
+
+async def test_the_loop_outlives_what_passes_and_says_why(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    async with world(store, tmp_path, configuration(model, url)) as w:
+        await w.learnable("one")
+        await store.fleet.remove("tiny")
+        running = asyncio.create_task(w.loop.run())
+        await until(lambda: says(w, "no engine of tiny is ready"))
+        await store.fleet.put(record(url))
+        await until(lambda: is_live(w, 1))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_policy_with_no_work_holds_no_model(store: Store, url: str, tmp_path: Path) -> None:
+    async with world(store, tmp_path, configuration(tmp_path / "nowhere", url)) as w:
+        assert not await w.loop.cycle()
+        assert w.loop._trainer._policy is None
+
+
+async def says(w: World, text: str) -> bool:
+    return text in str((await w.store.registry.status(POLICY)).get("why", ""))
+
+
+async def is_live(w: World, version: int) -> bool:
+    return await w.live() == version
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
