@@ -33,6 +33,7 @@ class Exchange:
     episode: str | None
     started: float
     parsed: float
+    during_swap: bool = False
     created: float = field(default_factory=wall)
     dispatched: float | None = None
     first_token: float | None = None

@@ -74,17 +74,19 @@ class Relay:
         tree = strict.parse(body, self._config.max_depth)
         request = chat.check(tree, self._config.max_n)
         parsed = monotonic()
+        target = self._catalog.resolve(request.model)
         trace = {key.decode(): value for key in TRACE if (value := header(scope, key)) is not None and value.isascii()}
         return Exchange(
             id=names.mint(names.CHAT_PREFIX),
             caller=scope["state"]["caller"],
-            target=self._catalog.resolve(request.model),
+            target=target,
             request=request,
             tree=tree,
             trace=trace,
             episode=chat.episode(request, header(scope, b"x-ratchet-episode-id")),
             started=started,
             parsed=parsed,
+            during_swap=target.policy in self._catalog.swapping,
         )
 
     async def _guarded(self, exchange: Exchange, send: Send) -> None:
@@ -104,9 +106,14 @@ class Relay:
             await send(part(frame(fault.body), more=False))
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
-        answer = await self._upstream.ask(exchange)
         try:
-            self._begun(exchange)
+            answer = await self._upstream.ask(exchange)
+        finally:
+            if exchange.dispatched is not None:
+                self._metrics.dispatched(exchange.dispatched - exchange.parsed, during_swap=exchange.during_swap)
+        try:
+            exchange.first_token = monotonic()
+            self._metrics.first_token.observe(exchange.first_token - exchange.started)
             headers = [
                 (b"x-ratchet-policy", exchange.target.label.encode()),
                 (b"x-ratchet-engine", exchange.engine.encode()),
@@ -118,13 +125,6 @@ class Relay:
             answer.replica.answered()
         finally:
             answer.close()
-
-    def _begun(self, exchange: Exchange) -> None:
-        exchange.first_token = monotonic()
-        self._metrics.first_token.observe(exchange.first_token - exchange.started)
-        if exchange.dispatched is not None:
-            swapping = exchange.target.policy in self._catalog.swapping
-            self._metrics.dispatched(exchange.dispatched - exchange.parsed, during_swap=swapping)
 
     async def _whole(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
         try:

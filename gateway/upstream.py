@@ -167,4 +167,6 @@ async def _whole(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:
-    context.trace_request_ctx.dispatched = monotonic()
+    exchange = context.trace_request_ctx
+    if exchange.dispatched is None:  # what follows a first failure is the engine's doing
+        exchange.dispatched = monotonic()

@@ -26,6 +26,8 @@ LIST_EVERY = 1.0
 LIST_SECONDS = 15.0
 IDLE_SECONDS = 30.0
 """Seconds without an answered request after which a replica has to prove again that it generates."""
+RESTORE_SECONDS = 30.0
+"""Seconds until an adapter that an engine refused, or that was not sound, is tried again."""
 FAILURES = 3
 """Looks in a row that may fail before a replica is out; a busy machine answers late without being dead."""
 
@@ -146,18 +148,22 @@ class Fleet:
 
     async def _restore(self, replica: Replica) -> None:
         """Gives an engine that nobody supervises the adapters it should hold; Ratchet's own are restored before they are ready."""
-        if replica.record.launched:
+        if replica.record.launched or monotonic() < replica.restore_after:
             return
-        wanted: dict[str, Path] = {}
+        wanted: dict[str, Path | None] = {}
         for policy in self._catalog.epochs:
             pointer = self._catalog.pointer(policy)
             if pointer is not None and pointer.base == replica.record.model:
-                wanted |= await self._verified(policy, replica)
-        if wanted:
-            replica.names |= await reconcile(replica.engine, wanted, unload=False)
+                wanted |= await self._missing(policy, replica)
+        sound = {name: path for name, path in wanted.items() if path is not None}
+        if sound:
+            replica.names |= await reconcile(replica.engine, sound, unload=False)
+        if not wanted.keys() <= replica.names:
+            replica.restore_after = monotonic() + RESTORE_SECONDS
 
-    async def _verified(self, policy: str, replica: Replica) -> dict[str, Path]:
-        found: dict[str, Path] = {}
+    async def _missing(self, policy: str, replica: Replica) -> dict[str, Path | None]:
+        """The retained adapters it does not list; None in place of one that is not sound."""
+        found: dict[str, Path | None] = {}
         for record in self._catalog.retained(policy).values():
             name = self._shelf.name(record)
             if name not in replica.names:
@@ -165,6 +171,7 @@ class Fleet:
                     found[name] = await self._shelf.verified(record)
                 except AdapterError as error:
                     log.error("%s is not loaded on %s: %s", name, replica.name, error)
+                    found[name] = None
         return found
 
     def _failed(self, replica: Replica, error: BaseException) -> None:

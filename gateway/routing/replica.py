@@ -29,6 +29,8 @@ class Replica:
         """Requests it has in hand."""
         self.generated = 0.0
         """When it last really generated, on the monotonic clock."""
+        self.restore_after = 0.0
+        """Until then it is not offered again the adapters that it refused."""
 
     @property
     def name(self) -> str:
@@ -66,6 +68,7 @@ class Replica:
         """It does not connect: no more traffic until a probe has seen it generate."""
         self.healthy = False
         self.names = frozenset()
+        self.restore_after = 0.0
 
     def forget(self, adapter: str) -> None:
         """It answered that it does not hold the adapter (it restarted since it was last asked)."""

@@ -142,6 +142,21 @@ async def test_an_engine_that_forgot_its_adapters_gets_them_back_and_serves_no_o
         await until(restored, "both list it again")
 
 
+async def test_a_corrupt_adapter_is_not_given_back_and_nothing_else_answers_in_its_place(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        await made.publish(1)
+        record = await made.store.registry.version(POLICY, 1)
+        assert record is not None
+        weights = tmp_path / record.path / "adapter_model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"\0")
+        await made.fakes["fake-0"].call("POST", "/fake/forget")
+        answer = await made.chat()
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+        await until(lambda: asyncio.sleep(0, "is not loaded on fake-0" in made.log()), "the log says why")
+        assert (await made.chat()).status_code == 503
+        assert (await made.chat(model=f"{POLICY}@0")).status_code == 200
+
+
 async def test_a_gateway_that_starts_later_serves_the_live_version_at_once(tmp_path: Path) -> None:
     async with bench(tmp_path) as made:
         await made.publish(1)
