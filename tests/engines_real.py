@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from engines.launch import Machine, build
 from ratchet import _exec
+from ratchet.clock import monotonic
 from ratchet.config import EngineConfig, LaunchConfig
 from ratchet.models import resolve
 from ratchet.process import free_port
@@ -106,8 +107,15 @@ class _Server:
         request = urllib.request.Request(
             f"{self.record.url}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
         )
-        with urllib.request.urlopen(request, timeout=START_SECONDS):
-            return
+        # It says that it is up a moment before it listens.
+        deadline = monotonic() + START_SECONDS
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=START_SECONDS):
+                    return
+            except OSError:
+                if self._ended.wait(0.05) or monotonic() > deadline:
+                    raise
 
     def stop(self) -> None:
         if self._process.poll() is None:
