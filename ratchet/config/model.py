@@ -40,7 +40,7 @@ class StoreConfig(Section):
     url: str = "embedded"
     """`embedded` starts a Valkey under the data directory; else redis://, rediss://, valkey://, unix://."""
     durability: Literal["process", "power"] = "process"
-    """`process`: AOF everysec, kill -9 loses nothing; `power`: AOF always, a power cut neither. Embedded store only."""
+    """`process`: written before each answer, fsynced each second: kill -9 loses nothing; `power`: fsynced before each answer. Embedded store only."""
     retention_hours: float = Field(default=72, gt=0)
     """Hours an interaction stays in the store; what bounds its memory."""
     feedback_ttl_hours: float = Field(default=168, gt=0)
