@@ -37,6 +37,7 @@ class Server(uvicorn.Server):
 
 async def serve(config: Config, data: Path, *, first_keys: bool = False) -> None:
     """Serves until SIGTERM or SIGINT, then drains. RatchetError, OSError: it cannot start."""
+    _place(data).unlink(missing_ok=True)  # an earlier run's addresses must not be taken for this one's
     store = await open_store(config.store.url, config.store, data=data)
     try:
         await _check_keys(store, first_keys)
@@ -117,9 +118,13 @@ def _url(sock: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def _place(data: Path) -> Path:
+    return data / "run" / "gateway.json"
+
+
 def _announce(data: Path, gateway: str, admin: str) -> None:
     line = msgspec.json.encode({"gateway": gateway, "admin": admin})
-    place = data / "run" / "gateway.json"
+    place = _place(data)
     place.parent.mkdir(parents=True, exist_ok=True)
     unfinished = place.with_suffix(".tmp")
     unfinished.write_bytes(line)
