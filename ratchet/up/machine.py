@@ -18,8 +18,8 @@ from ratchet.errors import RatchetError, StoreError
 from ratchet.up import strays
 from ratchet.up.parts import EARLY_DEATHS, Backoff, Part, command, environment, last_line
 
-STOP_SECONDS = 43.0
-"""All is gone by then (the contract says 45)."""
+STOP_SECONDS = 38.0
+"""The store has been told to stop by then; all is gone some seconds later (the contract says 45)."""
 PROMPT_SECONDS = 8.0
 """What a part that has nothing to drain gets."""
 

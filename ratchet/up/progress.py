@@ -14,7 +14,7 @@ class Progress:
     """Steps, one at a time, to stdout."""
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.console = console or Console()
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
@@ -30,5 +30,5 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line, as it is: keys and paths are not markup."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()

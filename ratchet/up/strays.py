@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ctypes
 import os
 import sys
@@ -12,7 +14,7 @@ import psutil
 from ratchet.process import kill_tree
 
 PR_SET_CHILD_SUBREAPER = 36
-GRACE = 2.0
+GRACE = 1.0
 
 
 def adopt() -> None:
@@ -23,11 +25,8 @@ def adopt() -> None:
 
 async def end(known: Collection[int]) -> None:
     """Ends and reaps every child of this process whose pid is not `known`. No child may be being started meanwhile."""
-    for child in psutil.Process().children():
-        if child.pid in known:
-            continue
-        await kill_tree(child.pid, GRACE)
-        try:
-            os.waitpid(child.pid, os.WNOHANG)  # noqa: ASYNC222 (it does not wait)
-        except ChildProcessError:
-            continue
+    found = [child.pid for child in psutil.Process().children() if child.pid not in known]
+    await asyncio.gather(*(kill_tree(pid, GRACE) for pid in found))
+    for pid in found:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 (it does not wait)
