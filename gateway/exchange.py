@@ -34,6 +34,8 @@ class Exchange:
     started: float
     parsed: float
     during_swap: bool = False
+    cpu: float = 0.0
+    """Seconds of CPU the event loop had used when the request was parsed."""
     created: float = field(default_factory=wall)
     dispatched: float | None = None
     first_token: float | None = None

@@ -29,11 +29,13 @@ class Metrics:
         for during in ("true", "false"):
             self.held.labels(during)
 
-    def dispatched(self, seconds: float, *, during_swap: bool) -> None:
-        """A request left for an engine `seconds` after it was parsed."""
+    def dispatched(self, seconds: float, *, during_swap: bool) -> bool:
+        """A request left for an engine `seconds` after it was parsed; whether it counts as held."""
         self.dispatch.observe(seconds)
-        if seconds > HELD_SECONDS:
-            self.held.labels("true" if during_swap else "false").inc()
+        if seconds <= HELD_SECONDS:
+            return False
+        self.held.labels("true" if during_swap else "false").inc()
+        return True
 
     def text(self) -> bytes:
         """Prometheus' text format."""

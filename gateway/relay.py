@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 
 import aiohttp
 from starlette.types import Receive, Scope, Send
@@ -86,6 +87,7 @@ class Relay:
             episode=chat.episode(request, header(scope, b"x-ratchet-episode-id")),
             started=started,
             parsed=parsed,
+            cpu=time.thread_time(),
             during_swap=target.policy in self._catalog.swapping,
         )
 
@@ -109,8 +111,7 @@ class Relay:
         try:
             answer = await self._upstream.ask(exchange)
         finally:
-            if exchange.dispatched is not None:
-                self._metrics.dispatched(exchange.dispatched - exchange.parsed, during_swap=exchange.during_swap)
+            self._dispatched(exchange)
         try:
             exchange.first_token = monotonic()
             self._metrics.first_token.observe(exchange.first_token - exchange.started)
@@ -125,6 +126,14 @@ class Relay:
             answer.replica.answered()
         finally:
             answer.close()
+
+    def _dispatched(self, exchange: Exchange) -> None:
+        if exchange.dispatched is None:
+            return
+        seconds = exchange.dispatched - exchange.parsed
+        if self._metrics.dispatched(seconds, during_swap=exchange.during_swap):
+            used = time.thread_time() - exchange.cpu
+            log.warning("a request was held %.0f ms; the gateway itself worked %.0f ms since it was parsed", seconds * 1000, used * 1000)
 
     async def _whole(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
         try:

@@ -177,6 +177,14 @@ def test_a_replica_counts_what_it_has_in_hand_by_model() -> None:
     assert (made.total, dict(made.inflight)) == (1, {"small": 1})
 
 
+def test_only_more_than_fifty_milliseconds_before_dispatch_is_held() -> None:
+    metrics = Metrics()
+    assert not metrics.dispatched(0.05, during_swap=True)
+    assert metrics.dispatched(0.051, during_swap=True)
+    assert metrics.registry.get_sample_value("ratchet_held_total", {"during_swap": "true"}) == 1
+    assert metrics.registry.get_sample_value("ratchet_held_total", {"during_swap": "false"}) == 0
+
+
 def test_a_restarted_engine_is_another_replica() -> None:
     record = EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "")
     made = Replica(record)
