@@ -40,7 +40,8 @@ class StoreConfig(Section):
     url: str = "embedded"
     """`embedded` starts a Valkey under the data directory; else redis://, rediss://, valkey://, unix://."""
     durability: Literal["process", "power"] = "process"
-    """`process`: written before each answer, fsynced each second: kill -9 loses nothing; `power`: fsynced before each answer. Embedded store only."""
+    """`process`: written before each answer, fsynced each second: kill -9 loses nothing; `power`: fsynced before each answer.
+    Embedded store only."""
     retention_hours: float = Field(default=72, gt=0)
     """Hours an interaction stays in the store; what bounds its memory."""
     feedback_ttl_hours: float = Field(default=168, gt=0)
@@ -53,9 +54,11 @@ class StoreConfig(Section):
 
 class GatewayConfig(Section):
     host: str = "127.0.0.1"
+    """Address the data plane listens on; loopback unless others are to reach it."""
     port: int = Field(default=8080, ge=0, le=65535)
     """Data plane. 0 takes a free port."""
     admin_host: str = "127.0.0.1"
+    """Address the control plane listens on; operators' business, so loopback."""
     admin_port: int = Field(default=8081, ge=0, le=65535)
     """Control plane. 0 takes a free port."""
     drain_seconds: float = Field(default=20, ge=0, le=40)
@@ -82,12 +85,17 @@ class LaunchConfig(Section):
     """How Ratchet starts the engine itself."""
 
     quantization: str | None = None
+    """The engine's name for how the base is quantised; None: what the model's folder says."""
     max_loras: int = Field(default=8, ge=1)
     """Adapters held at a time; at least `max_staleness` + 2 of each policy on the engine."""
     max_lora_rank: int = Field(default=16, ge=1)
+    """Largest adapter rank; the engine reserves memory for it."""
     tensor_parallel: int = Field(default=1, ge=1)
+    """GPUs (on a CPU: processes) that share each layer."""
     pipeline_parallel: int = Field(default=1, ge=1)
+    """Groups of GPUs that share the layers out."""
     expert_parallel: bool = False
+    """Whether a mixture's experts are spread over the GPUs instead of cut up."""
     max_model_len: int = Field(default=2048, ge=64)
     """Tokens of prompt and answer together."""
     max_num_seqs: int = Field(default=32, ge=1)
@@ -99,6 +107,7 @@ class LaunchConfig(Section):
     tools: bool = True
     """Whether tool calls are parsed (`tool_parser`)."""
     tool_parser: str = "hermes"
+    """The engine's name for how the model writes tool calls."""
     threads: int | None = Field(default=None, ge=1)
     """CPU threads of the engine; None leaves one core to the rest."""
     extra: list[str] = []
@@ -107,15 +116,19 @@ class LaunchConfig(Section):
 
 class EngineConfig(Section):
     name: Name
+    """Its name in headers, logs and lists."""
     kind: Literal["vllm", "sglang", "lmdeploy", "fake"]
+    """Which server it is; `fake` generates nothing real and is for tests and benchmarks."""
     model: Name
     """A key of `models`."""
     launch: LaunchConfig | None = None
+    """How Ratchet starts it; then `url` must be absent."""
     url: str | None = None
     """An engine that already runs; then `launch` must be absent."""
     served_name: str | None = None
     """The name the engine gives its base; None asks it."""
     api_key: str | None = None
+    """The bearer key it wants; None: none."""
     adapters_at: str | None = None
     """Where the engine sees the data directory's `adapters/` folder; None: at the same path."""
 
@@ -135,7 +148,9 @@ class ModelConfig(Section):
 
 class LoraConfig(Section):
     rank: int = Field(default=8, ge=1, le=256)
+    """Rank r of the adapter's matrices; more learns more and costs more."""
     alpha: float = Field(default=16, gt=0)
+    """Scale: the adapter's product is multiplied by alpha / rank."""
     target_modules: str | list[str] = "all-linear"
     """Linear layers that get an adapter."""
 
@@ -144,25 +159,34 @@ class GrpoConfig(Section):
     """2402.03300 with token-level truncated importance sampling against the engine's log-probs."""
 
     type: Literal["grpo"] = "grpo"
+    """The algorithm."""
     beta: float = Field(default=0.1, ge=0)
     """Weight of the KL to the base; 0 computes no reference."""
     eps_low: float = Field(default=0.2, gt=0)
+    """The importance ratio is clipped below 1 - eps_low."""
     eps_high: float = Field(default=0.2, gt=0)
+    """The importance ratio is clipped above 1 + eps_high."""
     is_cap: float = Field(default=2.0, gt=0)
     """Cap C of the importance weight min(pi_learner / pi_engine, C)."""
     scale: Literal["std", "none"] = "std"
     """Whether a group's advantages are divided by its standard deviation."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """AdamW's step size; LoRA takes ten times what full weights do."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """AdamW's decay a step, times the learning rate."""
     max_grad_norm: float = Field(default=1.0, gt=0)
+    """The gradient's 2-norm is clipped to this."""
     metric: str = "reward"
     """The metric it learns from."""
 
 
 class MetricConfig(Section):
     type: Literal["float", "boolean", "comment", "demonstration", "preference"]
+    """What its values are; a value of another type is 400."""
     min: float | None = None
+    """Smallest value accepted; None: any finite one."""
     max: float | None = None
+    """Largest value accepted; None: any finite one."""
 
     @model_validator(mode="after")
     def _range(self) -> Self:
@@ -177,15 +201,18 @@ class PythonRewardConfig(Section):
     """A function `f(prompt: list[dict], answer: str) -> float` that scores one answer."""
 
     type: Literal["python"] = "python"
+    """The kind of reward."""
     path: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
     """`module:function`, importable by the learner."""
     weight: float = 1.0
+    """Factor of this function's score in the sum of all."""
 
 
 class ShadowConfig(Section):
     """Shadow groups: live prompts resampled when the engine has room, scored by `rewards`."""
 
     enabled: bool = True
+    """Whether prompts are resampled at all."""
     group_size: int = Field(default=8, ge=2, le=64)
     """Answers a prompt."""
     max_tokens: int = Field(default=64, ge=1)
@@ -209,6 +236,7 @@ class GateConfig(Section):
     samples: int = Field(default=1, ge=1)
     """Answers a prompt."""
     max_tokens: int = Field(default=64, ge=1)
+    """Tokens an answer."""
     margin: float = Field(default=0.05, ge=0)
     """How much lower than the live version's the mean reward may be."""
     max_kl: float | None = Field(default=None, gt=0)
@@ -223,30 +251,45 @@ class PolicyConfig(Section):
     base: Name
     """A key of `models`."""
     lora: LoraConfig = LoraConfig()
+    """The adapter's shape."""
     algorithm: Annotated[GrpoConfig, BeforeValidator(_built)] = GrpoConfig()
+    """How it learns."""
     metrics: dict[Name, MetricConfig] = {"reward": MetricConfig(type="float")}
+    """What feedback may report, by name."""
     rewards: list[PythonRewardConfig] = []
+    """Functions that score answers; their weighted sum is the reward."""
     shadow: ShadowConfig = ShadowConfig()
+    """Groups made from live prompts."""
     schedule: ScheduleConfig = ScheduleConfig()
+    """When a step starts, and from what."""
     gate: GateConfig = GateConfig()
+    """What a candidate must pass before it goes live."""
     canary: Annotated[None, BeforeValidator(_no_canary)] = None
     """Not built yet: every verified candidate that passes its gate goes live at once."""
     seed: int = 0
+    """Seed of everything random in its training: the same records and seed give the same adapter."""
 
 
 class LearnerConfig(Section):
     threads: int = Field(default=1, ge=1)
     """CPU threads of the update; few, so that serving stays smooth. The same count repeats the same bytes."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the update runs; `auto`: a GPU if there is one."""
 
 
 class Config(Section):
     store: StoreConfig = StoreConfig()
+    """Where everything is recorded."""
     gateway: GatewayConfig = GatewayConfig()
+    """What clients and operators connect to."""
     engines: list[EngineConfig] = []
+    """What generates."""
     models: dict[Name, ModelConfig] = {}
+    """The base models, by the name clients use."""
     policies: dict[Name, PolicyConfig] = {}
+    """What learns, by the name clients use."""
     learner: LearnerConfig = LearnerConfig()
+    """How training uses the machine."""
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:

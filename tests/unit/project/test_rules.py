@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.config import schema
 from tests.unit.project.tree import PACKAGES, ROOT, calls, files, functions, imports, modules
 
 MAY_IMPORT = {
@@ -110,3 +111,23 @@ def test_every_locked_package_has_a_hash_and_the_left_out_ones_are_absent() -> N
         named = {re.split(r"[=\[ ]", block)[0] for block in blocks}
         assert not named & {"torchvision", "torchaudio", "torchcodec", "llm", "llama-cpp-python"}, lock.name
     assert "torch==" not in (ROOT / "requirements" / "cpu.lock").read_text()
+
+
+def test_the_pages_made_from_the_code_are_current() -> None:
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py"), "--check"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_key_of_the_configuration_says_what_it_is() -> None:
+    described = schema()
+    sections = [described, *described["$defs"].values()]
+    silent = [(s["title"], key) for s in sections for key, field in s["properties"].items() if "description" not in field]
+    assert not silent
+
+
+def test_the_index_of_the_documentation_names_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = {path.name for path in files(".md") if path.parts[0] == "docs" and path.name != "README.md"}
+    assert not [page for page in pages if f"({page})" not in index]
+    linked = {(page, target) for page in files(".md") for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text())}
+    assert not [(str(page), target) for page, target in linked if not (ROOT / page.parent / target).exists()]
