@@ -1,4 +1,5 @@
-"""One real vLLM for a whole test session, and adapters for it. Import the fixture `real_engine` into a test module:
+"""One real vLLM for a whole test session, and adapters for it. Import the fixture `real_engine` into a test module
+and name it as an argument of the test (or of a session fixture), so that it is there before the test begins:
 
 from tests.engines_real import real_engine  # noqa: F401
 

@@ -57,10 +57,17 @@ class Site(NamedTuple):
         return str(text)
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=[pytest.mark.real, pytest.mark.slow])])
-async def site(request: pytest.FixtureRequest) -> AsyncIterator[Site]:
-    if request.param == "real":
-        engine = connect(request.getfixturevalue("real_engine"))
+@pytest.fixture(scope="session", params=["fake", pytest.param("real", marks=[pytest.mark.real, pytest.mark.slow])])
+def started(request: pytest.FixtureRequest) -> EngineRecord | None:
+    """The real engine, or None for a fake of the test's own. Of session scope, so that it is there before a test begins."""
+    found: EngineRecord | None = request.getfixturevalue("real_engine") if request.param == "real" else None
+    return found
+
+
+@pytest.fixture
+async def site(started: EngineRecord | None) -> AsyncIterator[Site]:
+    if started is not None:
+        engine = connect(started)
         yield Site(engine, True)
         await engine.close()
         return
