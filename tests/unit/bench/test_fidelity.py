@@ -37,12 +37,22 @@ def test_another_text_than_the_client_saw_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("decoded", "finish", "differ", "cut"),
-    [("hé", "stop", 0, 0), ("he", "stop", 1, 0), ("hé\ufffd", "length", 0, 1), ("hé\ufffd", "stop", 1, 0), ("hé ", "length", 1, 0)],
+    ("pieces", "finish", "differ", "cut"),
+    [
+        (["h", "é"], "stop", 0, 0),
+        (["h", "e"], "stop", 1, 0),
+        (["hé", "\ufffd"], "length", 0, 1),
+        (["hé", " \ufffd"], "length", 0, 1),
+        (["hé", "\ufffd"], "stop", 1, 0),
+        (["hé", " "], "length", 1, 0),
+        (["he", "\ufffd"], "length", 1, 0),
+    ],
 )
-def test_decoded_ids_must_equal_the_text_but_for_a_character_cut_at_the_limit(decoded: str, finish: str, differ: int, cut: int) -> None:
-    report, item = Report(), interaction(finish=finish)
-    check_text(item, item.choices[0], decoded, report)
+def test_decoded_ids_must_equal_the_text_but_for_a_character_cut_at_the_limit(
+    pieces: list[str], finish: str, differ: int, cut: int
+) -> None:
+    report, item = Report(), interaction(ids=[0, 1], finish=finish)
+    check_text(item, item.choices[0], lambda ids: "".join(pieces[i] for i in ids), report)
     assert (len(report.texts_differ), report.cut) == (differ, cut)
 
 
