@@ -51,8 +51,10 @@ format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+# Writes docs/benchmarks.md. One script: make bench BENCH=fidelity BENCH_ARGS="--count 200"
+BENCH ?= capture fidelity durability demo_seeds
 bench: setup
-	$(BIN)/python -m bench $(BENCH_ARGS)
+	set -e; for script in $(BENCH); do $(BIN)/python bench/$$script.py $(BENCH_ARGS); done
 
 docs: setup
 	$(BIN)/python docs/generate.py
