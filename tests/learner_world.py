@@ -100,7 +100,7 @@ class World:
     worker: Worker
 
     async def engine(self) -> Engine:
-        return (await self.replicas.some(tiny_model.NAME))[0]
+        return (await self.replicas.some(self.loop.config.base))[0]
 
     async def ask(self, prompt: str, n: int = 4, **fields: Any) -> Interaction:
         """A recorded interaction, really answered by the engine's base."""
@@ -126,13 +126,13 @@ class World:
 
 
 @asynccontextmanager
-async def world(store: Store, data: Path, config: Config) -> AsyncIterator[World]:
-    """The loop on `store`, its engines entered in the fleet; everything closed afterwards."""
-    for engine in config.engines:
-        await store.fleet.put(record(str(engine.url), engine.name))
+async def world(store: Store, data: Path, config: Config, fleet: list[EngineRecord] | None = None) -> AsyncIterator[World]:
+    """The loop on `store`, its engines (or `fleet`) entered in the fleet; everything closed afterwards."""
+    for found in fleet or [record(str(engine.url), engine.name) for engine in config.engines]:
+        await store.fleet.put(found)
     replicas, worker = Replicas(store, data), Worker()
     loop = build(POLICY, config, data, store=store, replicas=replicas, worker=worker)
-    await store.registry.ensure(POLICY, tiny_model.NAME)
+    await store.registry.ensure(POLICY, config.policies[POLICY].base)
     try:
         yield World(store, data, config, loop, replicas, worker)
     finally:
@@ -146,7 +146,7 @@ async def answered(engine: Engine, prompt: str, n: int, *, seed: int = 1, **fiel
     ids = [97, *prompt.encode()[:20]]
     samples = await engine.generate(engine.record.served_name, ids, n=n, max_tokens=ANSWER_TOKENS, temperature=1.0, seed=seed)
     base: dict[str, Any] = {
-        "id": names.mint(names.CHAT_PREFIX), "tenant": "acme", "policy": POLICY, "version": 0, "base": tiny_model.NAME,
+        "id": names.mint(names.CHAT_PREFIX), "tenant": "acme", "policy": POLICY, "version": 0, "base": engine.record.model,
         "engine": engine.record.name, "route": "/v1/chat/completions", "created": 1_700_000_000.25, "status": "complete",
         "request": {"model": POLICY, "messages": [{"role": "user", "content": prompt}], "n": n}, "prompt_ids": ids,
         "choices": [_choice(i, s) for i, s in enumerate(samples)], "sampling": Sampling(max_tokens=ANSWER_TOKENS), "model": POLICY,
