@@ -15,9 +15,9 @@ from ratchet.config.load import PREFIX
 from ratchet.errors import ConfigError, RatchetError
 from ratchet.process import kill_tree, spawn
 
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-STEADY_SECONDS = 60.0
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 5.0
+STEADY_SECONDS = 10.0
 """A part that lived this long starts again with the first pause."""
 EARLY_DEATHS = 3
 """Deaths in a row, before it was ever ready, after which `up` gives up."""
