@@ -2,8 +2,9 @@
 
     python -I -S guard.py GROUP        stdin is the leash: at its end, the group is killed
 
-The kernel kills the engine's first process with its parent (`ratchet.process.spawn`), but vLLM's EngineCore does not notice
-that its own parent died, and would keep the cores and the memory. Imports little: one runs beside each engine.
+The kernel kills the engine's first process with its parent (`ratchet.process.spawn`), but nothing was found in vLLM 0.32's
+source that makes its EngineCore notice the death of its own parent; left over, it would keep the cores and the memory.
+Imports little: one runs beside each engine.
 """
 
 import contextlib
