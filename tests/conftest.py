@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 ORDER = ("unit", "contracts", "api", "security", "chaos", "e2e")
+SLOW = ("chaos", "e2e")
+"""Folders that `make test-fast` leaves out: whole machines, started and killed."""
 LEAVE_SECONDS = 5.0
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Processes that the standard library keeps for the interpreter's whole life."""
@@ -18,6 +20,9 @@ HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cheap tests first; those on the real engine last in their folder, so that it is started late and only once."""
     root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).parts[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
 
     def rank(item: pytest.Item) -> tuple[int, bool]:
         parts = item.path.relative_to(root).parts
