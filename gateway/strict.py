@@ -1,7 +1,7 @@
 """JSON from strangers: what RFC 8259 leaves open is refused, so that nobody downstream can read it differently.
 
-msgspec's parser refuses what is no JSON (NaN, 1e999, lone surrogates, bad UTF-8, trailing bytes); here come duplicate keys,
-depth, and integers that neither the engines nor the store can hold.
+msgspec's parser refuses what is no JSON (NaN, 1e999, lone surrogates, bad UTF-8, trailing bytes); here come size in values, duplicate
+keys, depth, and integers that neither the engines nor the store can hold.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ import msgspec
 
 from gateway.errors import ApiError, invalid
 
-STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# Possessive: nothing is remembered to go back to, so that a long string takes no memory.
+STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+MAX_PARTS = 200_000
+"""Bytes `[`, `{` and `,` of a body, in texts too: each value costs time and memory far beyond its bytes, and the loop waits."""
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
 
 def parse(body: bytes, max_depth: int) -> dict[str, Any]:
     """The JSON object in `body`. ApiError 400 for anything else."""
+    if sum(map(body.count, (b"[", b"{", b","))) > MAX_PARTS:
+        raise _refused(f"The body has more than {MAX_PARTS} of '[', '{{' and ','.")
     try:
         tree = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

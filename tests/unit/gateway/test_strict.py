@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ApiError
-from gateway.strict import HIGHEST, LOWEST, parse
+from gateway.strict import HIGHEST, LOWEST, MAX_PARTS, parse
 
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers(LOWEST, HIGHEST) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -82,3 +83,25 @@ def test_depth_is_counted_in_objects_and_arrays() -> None:
     assert parse(b'{"a": [[1]]}', 3)
     with pytest.raises(ApiError, match="deeper than 3"):
         parse(b'{"a": [[[]]]}', 3)
+
+
+@pytest.mark.parametrize("part", [b"[],", b"{},", b"0,", b'"",', b'{"a":'])
+def test_a_body_of_too_many_values_is_400_before_any_is_made(part: bytes) -> None:
+    body = b'{"a": [' + part * (MAX_PARTS + 1)
+    tracemalloc.start()
+    with pytest.raises(ApiError, match="more than") as refused:
+        parse(body, 64)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert refused.value.code == "invalid_json"
+    assert peak < len(body)
+
+
+def test_a_long_text_of_escapes_takes_little_more_than_its_own_memory() -> None:
+    body = b'{"a": "' + b"\\n" * 2**20 + b'"}'
+    tracemalloc.start()
+    tree = parse(body, 64)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert tree == {"a": "\n" * 2**20}
+    assert peak < 4 * len(body)
