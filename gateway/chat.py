@@ -24,6 +24,8 @@ GATEWAY_ONLY = ("store", "metadata")
 """Fields the gateway keeps to itself."""
 NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Said aloud where the request is silent: an engine's own defaults may come from the model's folder and shape the distribution."""
+COLDEST = 0.01
+"""vLLM samples at this temperature where one below it, but above 0, is asked for (`_MAX_TEMP` in its sampling_params)."""
 
 
 def convert(tree: Any, kind: type[T]) -> T:
@@ -106,14 +108,16 @@ def sampling(request: ChatRequest) -> Sampling:
     )
 
 
-def unfit(request: ChatRequest) -> str:
+def unfit(request: ChatRequest, *, launched: bool = True) -> str:
     """Why a policy gradient may not learn from answers to this request; "" if it may.
 
     It may only where the engine samples from softmax(logits / T) itself: the log-probs then are those of the policy.
+    An engine that Ratchet did not launch may give them for T = 1, whatever T was (vLLM's default, `--logprobs-mode raw_logprobs`).
     """
     force = sampling(request)
     reasons = {
         "greedy": force.temperature <= 0,
+        "temperature": 0 < force.temperature < COLDEST,
         "top_p": force.top_p < 1,
         "top_k": force.top_k > 0,
         "min_p": force.min_p > 0,
@@ -122,6 +126,7 @@ def unfit(request: ChatRequest) -> str:
         "grammar": _has_grammar(request),
         "min_tokens": bool(request.min_tokens),
         "bad_words": bool(request.bad_words),
+        "logprobs_mode": not launched and force.temperature != 1,
     }
     return next((reason for reason, applies in reasons.items() if applies), "")
 
@@ -131,7 +136,9 @@ def _has_grammar(request: ChatRequest) -> bool:
     forced = request.tool_choice not in (None, "none", "auto") or isinstance(request.function_call, schema.Named)
     # Engines may constrain the arguments of a `strict` function.
     strict = any(tool.function.strict for tool in request.tools or ())
-    return formatted or forced or strict or request.structured_outputs is not None
+    # vLLM holds the answer to one call by a grammar.
+    single = request.parallel_tool_calls is False and bool(request.tools) and request.tool_choice != "none"
+    return formatted or forced or strict or single or request.structured_outputs is not None
 
 
 def _or(value: float | None, neutral: float) -> float:

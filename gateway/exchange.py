@@ -40,6 +40,8 @@ class Exchange:
     dispatched: float | None = None
     first_token: float | None = None
     engine: str = ""
+    launched: bool = False
+    """Whether Ratchet launched the engine, and so knows how it was."""
     captured: Captured = NOTHING
     stop: Status | None = None
     """Why it was ended from outside: `cancelled` by the client, `truncated` by the gateway's own end."""
@@ -67,7 +69,7 @@ class Exchange:
     def interaction(self, status: Status, metric: str) -> Interaction:
         """What is recorded of it."""
         found = self.captured
-        unfit = status if status != "complete" else chat.unfit(self.request) or ("" if found.exact else "no_ids")
+        unfit = status if status != "complete" else chat.unfit(self.request, launched=self.launched) or ("" if found.exact else "no_ids")
         first = None if self.first_token is None else self.first_token - self.started
         return Interaction(
             id=self.id,

@@ -123,7 +123,7 @@ class Upstream:
         except BaseException:
             self._drop(replica, model, response)
             raise
-        exchange.engine = replica.name
+        exchange.engine, exchange.launched = replica.name, replica.record.launched
         return Answer(replica, model, response, first)
 
     def _drop(self, replica: Replica, model: str, response: aiohttp.ClientResponse | None) -> None:

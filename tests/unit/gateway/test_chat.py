@@ -200,7 +200,11 @@ def test_the_engine_gets_the_clients_fields_and_the_neutral_rest_but_not_the_gat
         ({"temperature": 0.7, "max_tokens": 5, "stop": ["x"], "seed": 1, "n": 4}, ""),
         ({"top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1.0, "response_format": {"type": "text"}}, ""),
         ({"tools": [TOOL], "tool_choice": "auto"}, ""),
+        ({"tools": [TOOL], "tool_choice": "none", "parallel_tool_calls": False}, ""),
+        ({"parallel_tool_calls": False}, ""),
+        ({"temperature": 0.01}, ""),
         ({"temperature": 0}, "greedy"),
+        ({"temperature": 0.009}, "temperature"),
         ({"top_p": 0.9}, "top_p"),
         ({"top_k": 5}, "top_k"),
         ({"min_p": 0.1}, "min_p"),
@@ -214,12 +218,22 @@ def test_the_engine_gets_the_clients_fields_and_the_neutral_rest_but_not_the_gat
         ({"tools": [TOOL], "tool_choice": "required"}, "grammar"),
         ({"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "look_up"}}}, "grammar"),
         ({"tools": [{"type": "function", "function": {"name": "f", "strict": True}}]}, "grammar"),
+        ({"tools": [TOOL], "parallel_tool_calls": False}, "grammar"),
+        ({"tools": [TOOL], "tool_choice": "auto", "parallel_tool_calls": False}, "grammar"),
         ({"min_tokens": 3}, "min_tokens"),
         ({"bad_words": ["x"]}, "bad_words"),
     ],
 )
 def test_only_an_unfiltered_sample_is_fit_for_a_policy_gradient(fields: dict[str, Any], reason: str) -> None:
     assert chat.unfit(chat.check(body(**fields), 64)) == reason
+
+
+@pytest.mark.parametrize(("temperature", "reason"), [(None, ""), (1, ""), (0.7, "logprobs_mode"), (0, "greedy")])
+def test_log_probs_of_an_engine_that_was_not_launched_here_are_trusted_only_at_temperature_one(
+    temperature: float | None, reason: str
+) -> None:
+    request = chat.check(body(temperature=temperature), 64)
+    assert chat.unfit(request, launched=False) == reason
 
 
 def test_the_client_sees_what_it_asked_for() -> None:
