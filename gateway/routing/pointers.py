@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 from gateway.catalog import Catalog, Target
 from gateway.metrics import Metrics
@@ -18,9 +19,14 @@ from ratchet.types import PolicyEvent
 
 AGAIN_SECONDS = 0.1
 PATIENCE_SECONDS = 10.0
-"""How long the old version goes on serving while no replica lists the new one yet."""
+"""How long a flip that no replica can serve yet waits in any case; after that, for as long as a replica can serve the old version."""
 
 log = logging.getLogger(__name__)
+
+
+class _Flip(NamedTuple):
+    epoch: int
+    task: asyncio.Task[None]
 
 
 class Pointers:
@@ -32,6 +38,7 @@ class Pointers:
         self._fleet = fleet
         self._metrics = metrics
         self._moved = moved
+        self._flips: dict[str, _Flip] = {}
 
     async def begin(self, config: Config) -> None:
         """Makes the configured policies and takes their pointers as they are. StoreError."""
@@ -41,31 +48,49 @@ class Pointers:
             self._catalog.move(name, record.live, record.epoch)
 
     async def follow(self) -> None:
-        """Takes events for ever."""
-        async for event in self._registry.events():
-            if self._catalog.pointer(event.policy) is not None:
-                await self._take(event)
+        """Takes events for ever; each policy's flips wait by themselves."""
+        async with asyncio.TaskGroup() as flips:
+            async for event in self._registry.events():
+                if self._catalog.pointer(event.policy) is not None:
+                    self._take(event, flips)
 
-    async def _take(self, event: PolicyEvent) -> None:
+    def _take(self, event: PolicyEvent, flips: asyncio.TaskGroup) -> None:
         if event.kind == "loading":
             self._catalog.swapping.add(event.policy)
             return
-        pointer = self._catalog.pointer(event.policy)
-        if event.kind == "flip" and pointer is not None and event.epoch > pointer.epoch:
-            await self._flip(event, pointer.base)
-        self._catalog.swapping.discard(event.policy)
+        waiting = self._flips.get(event.policy)
+        if event.kind == "flip" and event.epoch > (waiting.epoch if waiting is not None else self._catalog.epochs[event.policy]):
+            if waiting is not None:
+                waiting.task.cancel()
+            self._flips[event.policy] = _Flip(event.epoch, flips.create_task(self._flip(event)))
+        elif waiting is None:
+            self._catalog.swapping.discard(event.policy)
 
-    async def _flip(self, event: PolicyEvent, base: str) -> None:
+    async def _flip(self, event: PolicyEvent) -> None:
         await self._retain(event.policy)
-        target, deadline = Target(base, event.policy, event.live), monotonic() + PATIENCE_SECONDS
-        await self._fleet.relist(base)
-        while self._fleet.ready and pick(self._fleet.all(), target) is None and monotonic() < deadline:
+        began = monotonic()
+        await self._fleet.relist(self._old(event.policy).base)
+        while self._must_wait(event, monotonic() - began):
             await asyncio.sleep(AGAIN_SECONDS)
-            await self._fleet.relist(base)
+            await self._fleet.relist(self._old(event.policy).base)
+        # From here on nothing is awaited, so that no newer flip comes in between.
+        del self._flips[event.policy]
+        self._catalog.swapping.discard(event.policy)
         if self._catalog.move(event.policy, event.live, event.epoch):
             self._metrics.flips.labels(event.policy).inc()
-            log.info("%s is live", target.label)
+            log.info("%s is live", self._old(event.policy).label)
             self._moved()
+
+    def _must_wait(self, event: PolicyEvent, waited: float) -> bool:
+        """Whether moving now would answer 503: nobody can serve the new version, and the old one may still be served."""
+        old = self._old(event.policy)
+        if not self._fleet.ready or pick(self._fleet.all(), old._replace(version=event.live)) is not None:
+            return False
+        return waited < PATIENCE_SECONDS or pick(self._fleet.all(), old) is not None
+
+    def _old(self, policy: str) -> Target:
+        """What the policy's name means until the pointer moves."""
+        return self._catalog.resolve(policy)
 
     async def _retain(self, policy: str) -> None:
         """The versions that may be pinned; asked again until the store answers, since no other event will come."""
