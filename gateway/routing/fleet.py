@@ -87,9 +87,10 @@ class Fleet:
         able = [r for r in self.all() if r.healthy and r.record.model == base]
         if not able:
             raise EngineUnavailable(f"no engine of {base} answers")
-        for held in await asyncio.gather(*(reconcile(r.engine, wanted, unload=False) for r in able)):
+        for replica, held in zip(able, await asyncio.gather(*(reconcile(r.engine, wanted, unload=False) for r in able)), strict=True):
             if not wanted.keys() <= held:
                 raise EngineUnavailable("a replica does not list what it was given")
+            replica.barred -= wanted.keys()
         await self.relist(base)
 
     async def close(self) -> None:
@@ -144,10 +145,13 @@ class Fleet:
                 replica.record = msgspec.structs.replace(replica.record, served_name=listed[0])
                 replica.engine.record = replica.record
                 await self._store.fleet.put(replica.record)
-            replica.names = frozenset(listed)
+            replica.lists(listed)
 
     async def _restore(self, replica: Replica) -> None:
-        """Gives an engine that nobody supervises the adapters it should hold; Ratchet's own are restored before they are ready."""
+        """Gives an engine that nobody supervises the adapters it should hold; Ratchet's own are restored before they are ready.
+
+        An engine just met may hold another's adapter under one of our names: then all of ours are gone through, and by path.
+        """
         if replica.record.launched or monotonic() < replica.restore_after:
             return
         wanted: dict[str, Path | None] = {}
@@ -156,8 +160,11 @@ class Fleet:
             if pointer is not None and pointer.base == replica.record.model:
                 wanted |= await self._missing(policy, replica)
         sound = {name: path for name, path in wanted.items() if path is not None}
-        if sound:
-            replica.names |= await reconcile(replica.engine, sound, unload=False)
+        replica.barred = (replica.barred | wanted.keys()) - sound.keys()
+        if sound or not replica.compared:
+            held = await reconcile(replica.engine, sound, unload=False)
+            replica.compared = True
+            replica.lists(held)
         if not wanted.keys() <= replica.names:
             replica.restore_after = monotonic() + RESTORE_SECONDS
 

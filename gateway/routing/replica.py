@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import msgspec
 
@@ -31,6 +32,10 @@ class Replica:
         """When it last really generated, on the monotonic clock."""
         self.restore_after = 0.0
         """Until then it is not offered again the adapters that it refused."""
+        self.compared = record.launched
+        """Whether its adapters are known to be ours by their paths, not only by name; of a launched engine its supervisor sees to that."""
+        self.barred: frozenset[str] = frozenset()
+        """Names it may list whose adapter is not sound on our side, so that none can say what it holds under them."""
 
     @property
     def name(self) -> str:
@@ -69,6 +74,12 @@ class Replica:
         self.healthy = False
         self.names = frozenset()
         self.restore_after = 0.0
+        self.compared = self.record.launched
+        self.barred = frozenset()
+
+    def lists(self, names: Iterable[str]) -> None:
+        """It answered that it holds these; until they were compared with ours, only its base counts."""
+        self.names = frozenset(names) - self.barred if self.compared else frozenset({self.served})
 
     def forget(self, adapter: str) -> None:
         """It answered that it does not hold the adapter (it restarted since it was last asked)."""

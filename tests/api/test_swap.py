@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.gateways import POLICY, Bench, bench, until
+from tests.gateways import BASE, POLICY, Bench, bench, until
 
 
 async def live(made: Bench) -> int:
@@ -153,6 +153,37 @@ async def test_a_corrupt_adapter_is_not_given_back_and_nothing_else_answers_in_i
         answer = await made.chat()
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
         await until(lambda: asyncio.sleep(0, "is not loaded on fake-0" in made.log()), "the log says why")
+        assert (await made.chat()).status_code == 503
+        assert (await made.chat(model=f"{POLICY}@0")).status_code == 200
+
+
+async def test_an_engine_that_holds_another_adapter_under_our_name_is_given_ours_before_it_serves(tmp_path: Path) -> None:
+    async with bench(tmp_path, start=False) as made:
+        await made.store.registry.ensure(POLICY, BASE)
+        await made.candidate(1)
+        await made.store.registry.publish(POLICY, 1, expect_live=0, verdict={})
+        record = await made.store.registry.version(POLICY, 1)
+        assert record is not None
+        ours, other = tmp_path.resolve() / record.path, tmp_path.resolve() / "other"
+        shutil.copytree(ours, other)
+        fake = made.fakes["fake-0"]
+        await fake.call("POST", "/fake/forget")
+        await fake.load(f"{POLICY}@1", other)
+        await made.start()
+        assert (await made.chat()).headers["x-ratchet-policy"] == f"{POLICY}@1"
+        cards = (await fake.call("GET", "/v1/models"))["data"]
+        assert [card["root"] for card in cards if card["id"] == f"{POLICY}@1"] == [str(ours)]
+
+
+async def test_an_engine_that_holds_our_name_while_ours_is_corrupt_does_not_serve_it(tmp_path: Path) -> None:
+    async with bench(tmp_path, start=False) as made:
+        await made.store.registry.ensure(POLICY, BASE)
+        await made.candidate(1)
+        await made.store.registry.publish(POLICY, 1, expect_live=0, verdict={})
+        record = await made.store.registry.version(POLICY, 1)
+        assert record is not None
+        (tmp_path / record.path / "adapter_model.safetensors").write_bytes(b"other")
+        await made.start()
         assert (await made.chat()).status_code == 503
         assert (await made.chat(model=f"{POLICY}@0")).status_code == 200
 
