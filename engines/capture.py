@@ -15,6 +15,9 @@ from ratchet.types import Choice
 
 __all__ = ["Captured", "StreamCapture", "Wants", "capture_whole"]
 
+ENDS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
+"""OpenAI's finish reasons. Any other tells that the engine gave up: vLLM writes "abort" when it is stopped."""
+
 
 class Captured(msgspec.Struct):
     """One answer as the recorder keeps it.
@@ -28,6 +31,11 @@ class Captured(msgspec.Struct):
     choices: list[Choice]
     usage: dict[str, Any]
     exact: bool
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice came to an end of its own."""
+        return bool(self.choices) and all(c.finish_reason in ENDS for c in self.choices)
 
 
 class StreamCapture:
@@ -47,12 +55,12 @@ class StreamCapture:
 
     @property
     def finished(self) -> bool:
-        return bool(self._heard) and all(h.finish_reason is not None for h in self._heard.values())
+        return bool(self._heard) and all(h.finish_reason in ENDS for h in self._heard.values())
 
     def event(self, data: bytes) -> bytes | None:
         """Takes one SSE payload in and returns the payload the client may see (None: none).
 
-        EngineBroken if the engine reports an error in the stream or sends what is no chunk.
+        EngineBroken if the engine reports an error in the stream, sends what is no chunk, or gave a choice up.
         """
         if data == DONE:
             self.done = True
@@ -67,6 +75,9 @@ class StreamCapture:
             if heard is None:
                 heard = self._heard[part.index] = _Heard()
             heard.take(part)
+        for part in body.choices:
+            if part.finish_reason is not None and part.finish_reason not in ENDS:
+                raise EngineBroken(f"the engine gave up: {part.finish_reason[:50]}")
         if cut.hidden(data, body, self._wants):
             return None
         return cut.visible(data, body, self._wants, self._id, self._model)
@@ -79,7 +90,7 @@ class StreamCapture:
 
 
 def capture_whole(body: bytes, wants: Wants, public_id: str, rename: str) -> tuple[bytes, Captured]:
-    """A whole answer: the body the client may see, and what it holds. EngineBroken if it is no answer."""
+    """A whole answer: the body the client may see, and what it holds (it may be not `finished`). EngineBroken if it is no answer."""
     parsed = wire.parse(body)
     if not parsed.choices:
         raise EngineBroken("the engine's answer has no choices")

@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable
 
 import aiohttp
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from engines.capture import StreamCapture, capture_whole
 from engines.sse import DONE, frame, split
@@ -45,6 +46,7 @@ class Relay:
     def __init__(self, config: GatewayConfig, catalog: Catalog, upstream: Upstream, recorder: Recorder, metrics: Metrics) -> None:
         self.running: dict[str, Exchange] = {}
         self.draining = False
+        self._entered = 0
         self._config = config
         self._catalog = catalog
         self._upstream = upstream
@@ -52,12 +54,23 @@ class Relay:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = monotonic()
+        self._open()
+        if self._entered >= self._config.max_inflight:
+            raise ApiError(429, "Too many requests are in flight.", code="too_many_requests", retry_after=1)
+        self._entered += 1  # a body that is being read takes memory too
+        try:
+            await self._enter(scope, receive, send)
+        finally:
+            self._entered -= 1
+
+    def _open(self) -> None:
         if self.draining:
             raise unavailable("The gateway is shutting down.", "draining")
-        if len(self.running) >= self._config.max_inflight:
-            raise ApiError(429, "Too many requests are in flight.", code="too_many_requests", retry_after=1)
+
+    async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = monotonic()
         body = await read_body(scope, receive, self._config.max_body_bytes)
+        self._open()
         exchange = self._exchange(scope, body, started)
         exchange.task = asyncio.current_task()
         self.running[exchange.id] = exchange
@@ -95,6 +108,9 @@ class Relay:
         """Answers; an end from outside (the client went, the gateway goes) is recorded as far as it came."""
         try:
             await self._answer(exchange, send)
+        except ClientGone:
+            self._partial(exchange, "cancelled")
+            raise
         except asyncio.CancelledError:
             if exchange.stop is None or exchange.task is None:
                 raise
@@ -105,7 +121,7 @@ class Relay:
             fault = unavailable("The gateway is shutting down.", "draining")
             if exchange.first_token is None or not exchange.request.stream:
                 raise fault from None
-            await send(part(frame(fault.body), more=False))
+            await taken(send(part(frame(fault.body), more=False)), self._config.idle_seconds)
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
         try:
@@ -123,7 +139,6 @@ class Relay:
                 await self._stream(exchange, answer, headers, send)
             else:
                 await self._whole(exchange, answer, headers, send)
-            answer.replica.answered()
         finally:
             answer.close()
 
@@ -137,31 +152,38 @@ class Relay:
 
     async def _whole(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
         try:
-            body, exchange.captured = capture_whole(answer.first, exchange.wants, exchange.id, exchange.target.model)
+            told = await answer.whole(self._config.idle_seconds)
+            body, exchange.captured = capture_whole(told, exchange.wants, exchange.id, exchange.target.model)
+            _ended(exchange)
+            answer.answered()
         except EngineBroken as error:
             log.warning("%s: %s", answer.replica.name, error)
+            answer.broke()
+            self._partial(exchange, "truncated")
             raise ApiError(502, "The engine's answer could not be read.", code="engine_broken") from None
         await self._record(exchange)
         exchange.over = True
-        await respond(send, 200, body, [JSON, *headers])
+        await taken(respond(send, 200, body, [JSON, *headers]), self._config.idle_seconds)
 
     async def _stream(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": [*STREAM, *headers]})
+        start: Message = {"type": "http.response.start", "status": 200, "headers": [*STREAM, *headers]}
+        await taken(send(start), self._config.idle_seconds)
         try:
             await self._pump(exchange, answer, send)
+            answer.answered()
             await self._record(exchange)
             last = frame(DONE)
         except (EngineBroken, aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             if exchange.stalled:
-                self._partial(exchange, "cancelled")
                 raise ClientGone from None
             log.warning("%s broke a stream: %s", answer.replica.name, error or type(error).__name__)
+            answer.broke()
             self._partial(exchange, "truncated")
             last = frame(ApiError(502, "The engine broke off its answer.", code="engine_broken").body)
         except ApiError as error:  # not recorded
             last = frame(error.body)
         exchange.over = True
-        await send(part(last, more=False))
+        await taken(send(part(last, more=False)), self._config.idle_seconds)
 
     async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> None:
         """Relays until `[DONE]`, which it keeps back. EngineBroken, or aiohttp's errors, if it does not come."""
@@ -183,8 +205,7 @@ class Relay:
                         raise EngineBroken("the stream ended before [DONE]")
         finally:
             exchange.captured = capture.captured()
-        if not capture.finished or len(exchange.captured.choices) != (exchange.request.n or 1):
-            raise EngineBroken("a choice has no end")
+        _ended(exchange)
 
     async def _record(self, exchange: Exchange) -> None:
         """Waits until the answer is durable. ApiError 503 if it cannot be."""
@@ -201,6 +222,20 @@ class Relay:
         if exchange.kept and not exchange.recorded and exchange.first_token is not None:
             exchange.recorded = True
             self._recorder.offer(exchange.interaction(status, self._catalog.metric(exchange.target.owner)))
+
+
+async def taken(sending: Awaitable[None], seconds: float) -> None:
+    """Waits until the client took what is being sent. ClientGone if it does not within `seconds`."""
+    try:
+        async with asyncio.timeout(seconds):
+            await sending
+    except TimeoutError:
+        raise ClientGone from None
+
+
+def _ended(exchange: Exchange) -> None:
+    if not exchange.captured.finished or len(exchange.captured.choices) != (exchange.request.n or 1):
+        raise EngineBroken("a choice has no end")
 
 
 async def _forward(exchange: Exchange, capture: StreamCapture, events: list[bytes], send: Send) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,7 +19,7 @@ from gateway.routing.router import pick
 from gateway.table import CHAT
 from ratchet.clock import monotonic
 from ratchet.config import GatewayConfig
-from ratchet.errors import EngineUnavailable
+from ratchet.errors import EngineBroken, EngineUnavailable
 
 KEEPALIVE_SECONDS = 3.0
 """Less than uvicorn's 5 s (under vLLM), so that a pooled connection is not closed just as it is used."""
@@ -30,7 +31,7 @@ NOT_OURS = frozenset({401, 403, 405, 407, 411, 415})
 
 
 class Answer:
-    """An engine's answer that has begun: `first` are its first bytes, all of them if it is not a stream."""
+    """An engine's answer that has begun: `first` are its first bytes. From here on no other replica is asked."""
 
     def __init__(self, replica: Replica, model: str, response: aiohttp.ClientResponse, first: bytes) -> None:
         self.replica = replica
@@ -41,6 +42,30 @@ class Answer:
     async def more(self) -> bytes:
         """The next bytes; b"" at the end."""
         return await self._response.content.readany()
+
+    async def whole(self, idle_seconds: float) -> bytes:
+        """All of an answer that is no stream. EngineBroken if it breaks off, falls silent for `idle_seconds` or has no end."""
+        parts, size = [self.first], len(self.first)
+        try:
+            while size <= MAX_ANSWER:
+                async with asyncio.timeout(idle_seconds):
+                    chunk = await self.more()
+                if not chunk:
+                    return b"".join(parts)
+                parts.append(chunk)
+                size += len(chunk)
+        except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
+            raise EngineBroken(f"the engine broke off its answer: {error or type(error).__name__}") from error
+        raise EngineBroken("the engine's answer has no end")
+
+    def answered(self) -> None:
+        """It came whole."""
+        self.replica.answered()
+
+    def broke(self) -> None:
+        """It did not: a failure of its replica, which has to prove again that it generates."""
+        self.replica.failures += 1
+        self.replica.generated = -math.inf
 
     def close(self) -> None:
         """Ends it; an engine still busy with it stops."""
@@ -110,7 +135,7 @@ class Upstream:
                 response = await self._post(replica, exchange, model)
                 if response.status != 200:
                     await self._refused(replica, exchange, response)
-                first = await (response.content.readany() if exchange.request.stream else _whole(response))
+                first = await response.content.readany()
             if not first:
                 raise EngineUnavailable(f"{replica.name} closed the connection before its answer")
         except aiohttp.ClientConnectorError as error:
@@ -153,17 +178,6 @@ class Upstream:
         if 400 <= status < 500 and status not in NOT_OURS:
             raise ApiError(status, message, param=param, code="engine_refused")
         raise EngineUnavailable(f"{replica.name} answered {status}")
-
-
-async def _whole(response: aiohttp.ClientResponse) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    async for part in response.content.iter_any():
-        parts.append(part)
-        size += len(part)
-        if size > MAX_ANSWER:
-            raise EngineUnavailable("the engine's answer has no end")
-    return b"".join(parts)
 
 
 async def _sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:

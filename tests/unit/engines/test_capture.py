@@ -85,6 +85,19 @@ def test_a_stream_is_finished_when_every_choice_told_its_end() -> None:
     assert capture.done
 
 
+def test_an_answer_that_the_engine_gave_up_is_broken_and_not_finished() -> None:
+    capture = StreamCapture(Wants(), ID, MODEL)
+    capture.event(chunk("a", [7], [-0.5]))
+    with pytest.raises(EngineBroken, match="abort"):
+        capture.event(b'{"choices":[{"index":0,"delta":{"content":"b"},"finish_reason":"abort"}]}')
+    assert not capture.finished
+    assert capture.captured().choices[0].message["content"] == "ab"
+    sound, given_up = whole("whole.json"), json.loads(whole("whole.json"))
+    given_up["choices"][0]["finish_reason"] = "abort"
+    assert capture_whole(sound, Wants(), ID, MODEL)[1].finished
+    assert not capture_whole(json.dumps(given_up).encode(), Wants(), ID, MODEL)[1].finished
+
+
 @pytest.mark.parametrize("missing", [None, -9999.0])
 def test_a_log_prob_that_the_engine_lacks_is_left_out_and_not_exact(missing: float | None) -> None:
     _, captured = stream([first([5]), chunk("a", [7], [-0.5]), chunk("b", [8], [missing]), last(1, 2)])
