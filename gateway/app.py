@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI
@@ -11,13 +12,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.admin import api, page
-from gateway.errors import ApiError, invalid, store_away
+from gateway.errors import ApiError, broken, invalid, store_away
 from gateway.http import refuse
 from gateway.plane import Plane
 from gateway.routes import feedback, health, models, stored
 from gateway.services import Services
 from gateway.table import ADMIN, CHAT, DATA, Table
-from ratchet.errors import StoreUnavailable
+from ratchet.errors import StoreError, StoreUnavailable
+
+log = logging.getLogger(__name__)
 
 
 def data_plane(services: Services) -> Plane:
@@ -38,8 +41,9 @@ def _app(routers: Any) -> FastAPI:
     for router in routers:
         app.include_router(cast(APIRouter, router))
     app.add_exception_handler(ApiError, _refused)
-    app.add_exception_handler(StoreUnavailable, _store_away)
+    app.add_exception_handler(StoreError, _store_failed)
     app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _broken)
     return app
 
 
@@ -58,8 +62,15 @@ async def _refused(_: Request, error: Exception) -> Response:
     return Refusal(cast(ApiError, error))
 
 
-async def _store_away(_: Request, __: Exception) -> Response:
+async def _store_failed(request: Request, error: Exception) -> Response:
+    if not isinstance(error, StoreUnavailable):
+        log.error("%s %s: %s", request.method, request.url.path, error)
     return Refusal(store_away())
+
+
+async def _broken(_: Request, __: Exception) -> Response:
+    """The error goes on to the plane, which logs it."""
+    return Refusal(broken())
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import msgspec
 
-from ratchet.errors import RatchetError
+from ratchet.errors import RatchetError, StoreError, StoreUnavailable
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
@@ -58,3 +61,19 @@ def unavailable(message: str, code: str, retry_after: float = 1.0) -> ApiError:
 
 def store_away() -> ApiError:
     return unavailable("The store does not answer; try again.", "store_unavailable")
+
+
+def broken() -> ApiError:
+    """500: a fault of ours; its log has it, and never the client."""
+    return ApiError(500, "The gateway failed; see its log.", code="internal_error")
+
+
+@contextmanager
+def store_may_fail(log: logging.Logger, what: str) -> Iterator[None]:
+    """For what is tried again anyway: passes over a store that is away; any other StoreError is a fault of ours and logged."""
+    try:
+        yield
+    except StoreUnavailable:
+        pass
+    except StoreError as error:
+        log.error("%s failed: %s", what, error)

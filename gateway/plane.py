@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.errors import ApiError, not_found
+from gateway.errors import ApiError, broken, not_found
 from gateway.http import ClientGone, header, refuse
 from gateway.keys import KeyRing, require
 from gateway.metrics import Metrics
@@ -66,7 +66,7 @@ class Plane:
             # Never the request's content: it may hold secrets.
             log.exception("request %s failed", request_id.decode())
             if not reply.status:
-                await refuse(receive, reply, ApiError(500, "The gateway failed; see its log.", code="internal_error"))
+                await refuse(receive, reply, broken())
         self._metrics.requests.labels(route.path if route is not None else "other", str(reply.status)).inc()
 
     async def _enter(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:
