@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -12,7 +14,7 @@ from gateway.errors import ApiError, store_away
 from gateway.http import header
 from ratchet.buffer.directory import Keys
 from ratchet.clock import monotonic
-from ratchet.errors import StoreUnavailable
+from ratchet.errors import StoreError, StoreUnavailable
 from ratchet.types import KeyRecord
 
 KNOWN_SECONDS = 5.0
@@ -20,13 +22,25 @@ KNOWN_SECONDS = 5.0
 UNKNOWN_SECONDS = 1.0
 STALE_SECONDS = 600.0
 """Seconds a known key passes while the store cannot be asked."""
+ASK_SECONDS = 0.1
+"""Seconds a request of a known key waits for a store that is asked again; past that the answer comes in the background."""
+PAUSE_SECONDS = 1.0
+"""Seconds a store that did not answer is not asked again about known keys."""
 REMEMBERED = 4096
 LONGEST_KEY = 512
+
+log = logging.getLogger(__name__)
 
 
 class _Seen(NamedTuple):
     record: KeyRecord | None
     at: float
+
+
+class _Asked(NamedTuple):
+    task: asyncio.Task[KeyRecord | None]
+    until: float
+    """When requests stop waiting for it."""
 
 
 class KeyRing:
@@ -35,6 +49,8 @@ class KeyRing:
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._asked: dict[str, _Asked] = {}
+        self._paused_until = 0.0
 
     async def caller(self, scope: Scope, *, x_api_key: bool = False) -> KeyRecord:
         """Whose key the request carries. ApiError 401 if none or an unknown one, 503 if the store cannot tell."""
@@ -51,17 +67,50 @@ class KeyRing:
         seen, now = self._seen.get(digest), monotonic()
         if seen is not None and now - seen.at < (KNOWN_SECONDS if seen.record is not None else UNKNOWN_SECONDS):
             return seen.record
+        if seen is not None and seen.record is not None and now - seen.at < STALE_SECONDS:
+            return await self._renewed(digest, seen.record, now)
         try:
-            record = await self._keys.find(digest)
+            return await self._ask(digest)
         except StoreUnavailable:
-            if seen is None or seen.record is None or now - seen.at > STALE_SECONDS:
-                raise store_away() from None
-            return seen.record
+            raise store_away() from None
+
+    async def _renewed(self, digest: str, known: KeyRecord, now: float) -> KeyRecord | None:
+        """The record asked for anew, so that a revoked key ends; as it was known where the store takes its time."""
+        asked = self._asked.get(digest)
+        if asked is None:
+            if now < self._paused_until:
+                return known
+            asked = self._asked[digest] = _Asked(asyncio.create_task(self._renew(digest, known)), now + ASK_SECONDS)
+        left = asked.until - now
+        if left > 0:
+            await asyncio.wait({asked.task}, timeout=left)
+        return asked.task.result() if asked.task.done() else known
+
+    async def _renew(self, digest: str, known: KeyRecord) -> KeyRecord | None:
+        try:
+            return await self._ask(digest)
+        except StoreError as error:
+            if not isinstance(error, StoreUnavailable):
+                log.error("a key could not be looked up: %s", error)
+            self._paused_until = monotonic() + PAUSE_SECONDS
+            return known
+        finally:
+            del self._asked[digest]
+
+    async def _ask(self, digest: str) -> KeyRecord | None:
+        record = await self._keys.find(digest)
         self._seen[digest] = _Seen(record, monotonic())
         self._seen.move_to_end(digest)
         while len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
         return record
+
+    async def close(self) -> None:
+        """Ends the questions under way."""
+        tasks = [asked.task for asked in self._asked.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def require(caller: KeyRecord, scopes: frozenset[str]) -> None:

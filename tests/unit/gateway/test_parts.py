@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import os
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,7 +14,7 @@ import pytest
 from starlette.types import Scope
 
 from gateway.catalog import Target
-from gateway.errors import ApiError
+from gateway.errors import ApiError, store_may_fail
 from gateway.exchange import message_of
 from gateway.keys import KeyRing, require
 from gateway.metrics import Metrics
@@ -21,7 +24,7 @@ from gateway.routing.router import pick
 from gateway.table import ADMIN, DATA, Table
 from ratchet.buffer import EmbeddedServer, Store, open_store
 from ratchet.config import StoreConfig
-from ratchet.errors import StoreUnavailable
+from ratchet.errors import StoreError, StoreUnavailable
 from ratchet.types import EngineRecord, Interaction, KeyRecord
 from tests.stores import interaction
 
@@ -113,6 +116,39 @@ async def test_a_key_is_found_by_its_hash_and_remembered_while_the_store_is_away
     with pytest.raises(ApiError) as away:
         await ring.caller(ask("rk-three"))
     assert (away.value.status, away.value.retry_after) == (503, 1.0)
+
+
+async def test_a_revoked_key_ends_and_a_store_that_hangs_delays_no_known_one(
+    server: EmbeddedServer, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.keys.KNOWN_SECONDS", 0.0)
+    for name in ("one", "two"):
+        await store.keys.put(hashlib.sha256(name.encode()).hexdigest(), KeyRecord(name, "acme", ["infer"], 1.0))
+    ring = KeyRing(store.keys)
+    for name in ("one", "two"):
+        assert (await ring.caller(ask(name))).id == name
+    await store.keys.revoke("two")
+    with pytest.raises(ApiError):
+        await ring.caller(ask("two"))
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(2):
+            for _ in range(50):
+                assert (await ring.caller(ask("one"))).id == "one"
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+    await ring.close()
+
+
+def test_a_store_that_is_away_is_passed_over_and_any_other_fault_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def beat(error: StoreError) -> None:
+        with store_may_fail(logging.getLogger("gateway"), "the heartbeat"):
+            raise error
+
+    beat(StoreUnavailable("no answer"))
+    assert not caplog.records
+    beat(StoreError("a script is wrong"))
+    assert caplog.messages == ["the heartbeat failed: a script is wrong"]
 
 
 async def test_the_memory_of_keys_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
