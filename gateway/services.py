@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 from gateway.catalog import Catalog
+from gateway.errors import store_may_fail
 from gateway.keys import KeyRing
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
@@ -21,7 +21,6 @@ from gateway.routing.shelf import Shelf
 from gateway.upstream import Upstream
 from ratchet.buffer import Store
 from ratchet.config import Config
-from ratchet.errors import StoreError
 
 SWEEP_EVERY = 10.0
 SWEEP = 1000
@@ -76,6 +75,7 @@ class Services:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.keys.close()
         await self.fleet.close()
         await self.upstream.close()
 
@@ -92,6 +92,6 @@ class Services:
         """Expires feedback whose time has come."""
         while True:
             due = 0
-            with contextlib.suppress(StoreError):
+            with store_may_fail(log, "expiring feedback"):
                 due = await self.store.feedback.expire(SWEEP)
             await asyncio.sleep(SWEEP_EVERY if due < SWEEP else 0)

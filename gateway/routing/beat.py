@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 
 from gateway.catalog import Catalog
+from gateway.errors import store_may_fail
 from gateway.routing.fleet import Fleet
 from ratchet import names
 from ratchet.buffer import Store
-from ratchet.errors import StoreError
 from ratchet.types import Heartbeat
 
 BEAT_EVERY = 1.0
+
+log = logging.getLogger(__name__)
 
 
 class Beat:
@@ -33,7 +36,7 @@ class Beat:
         """Beats for ever; misses beats while the store is away."""
         while True:
             self._now.clear()
-            with contextlib.suppress(StoreError):
+            with store_may_fail(log, "the heartbeat"):
                 await self._store.fleet.beat(Heartbeat(self.gateway, dict(self._fleet.inflight), self._catalog.epochs))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._now.wait(), BEAT_EVERY)

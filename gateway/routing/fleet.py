@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Iterable
@@ -13,12 +12,13 @@ import msgspec
 
 from engines.reconcile import reconcile
 from gateway.catalog import Catalog
+from gateway.errors import store_may_fail
 from gateway.routing.replica import Replica
 from gateway.routing.shelf import Shelf
 from ratchet.buffer import Store
 from ratchet.clock import monotonic
 from ratchet.config import EngineConfig
-from ratchet.errors import AdapterError, EngineError, EngineUnavailable, StoreError
+from ratchet.errors import AdapterError, EngineError, EngineUnavailable
 from ratchet.types import EngineRecord
 
 LIST_EVERY = 1.0
@@ -69,7 +69,7 @@ class Fleet:
     async def watch(self) -> None:
         """Looks at every replica each second, for ever; with the store away, at those it knows."""
         while True:
-            with contextlib.suppress(StoreError):
+            with store_may_fail(log, "reading the fleet"):
                 await self._refresh(await self._store.fleet.engines())
             for replica in self.all():
                 running = self._probes.get(replica.name)
@@ -110,6 +110,9 @@ class Fleet:
             if known is None or not known.update(record):
                 await self._drop(name)
                 self.replicas[name] = Replica(record, self.inflight)
+            elif known.served and not record.served_name:
+                # What it calls its base was learned by asking it; the learner is told here, where the store may be away.
+                await self._store.fleet.put(known.record)
 
     async def _drop(self, name: str) -> None:
         probe, replica = self._probes.pop(name, None), self.replicas.pop(name, None)
@@ -144,7 +147,6 @@ class Fleet:
             if not replica.served and listed:
                 replica.record = msgspec.structs.replace(replica.record, served_name=listed[0])
                 replica.engine.record = replica.record
-                await self._store.fleet.put(replica.record)
             replica.lists(listed)
 
     async def _restore(self, replica: Replica) -> None:
