@@ -29,8 +29,9 @@ async def previous(services: Services, name: str) -> int:
     policy = await known(services, name)
     if policy.live == 0:
         raise _conflict("The base itself is live; there is nothing to roll back to.")
-    lived = await services.store.registry.retained(name, policy.next_version)
-    return next((record.version for record in lived if record.version != policy.live and record.state == "retired"), 0)
+    registry = services.store.registry
+    retired = {record.version for record in await registry.versions(name) if record.state == "retired"}
+    return next((version for version in await registry.lived(name) if version in retired), 0)
 
 
 async def move(services: Services, name: str, to: int, reason: Literal["promote", "rollback"]) -> PolicyRecord:

@@ -54,10 +54,14 @@ class Registry:
 
     async def retained(self, policy: str, keep: int) -> list[PolicyVersionRecord]:
         """The live version, then the `keep` most recently live before it; version 0 needs no adapter and is left out."""
-        order = [int(v) for v in await self._link.do("ZREVRANGE", schema.lived(policy), 0, -1)]
+        order = await self.lived(policy)
         chosen = [order[0], *[v for v in order[1:] if v != 0][:keep]] if order else []
         found = [await self.version(policy, v) for v in chosen if v != 0]
         return [record for record in found if record is not None]
+
+    async def lived(self, policy: str) -> list[int]:
+        """The versions that were ever live, 0 included: the live one first, then by when each last went live, the newest first."""
+        return [int(v) for v in await self._link.do("ZREVRANGE", schema.lived(policy), 0, -1)]
 
     async def commit_step(self, policy: str, step: int, candidate: PolicyVersionRecord) -> None:
         """THE commit of a step: its number, the candidate (with checkpoint digest) and what it consumed, or nothing.

@@ -98,6 +98,18 @@ async def test_a_rollback_loads_the_target_on_every_replica_before_the_pointer_m
         await made.serves(f"{POLICY}@2")
 
 
+async def test_a_rollback_goes_to_the_base_where_that_was_live_before(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        await made.publish(1)
+        await made.publish(2)
+        assert await move(made, "rollback", to=0) == 200
+        await made.candidate(3)
+        await made.store.registry.publish(POLICY, 3, expect_live=0, verdict={})
+        await made.serves(f"{POLICY}@3")
+        assert await move(made, "rollback", to=None) == 200
+        assert await live(made) == 0
+
+
 async def test_a_move_that_makes_no_sense_is_refused_and_nothing_moves(tmp_path: Path) -> None:
     async with bench(tmp_path) as made:
         await made.publish(1)

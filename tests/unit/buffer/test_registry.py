@@ -135,6 +135,7 @@ async def test_what_is_retained_is_the_live_version_and_those_live_before_it(sto
     assert [record.version for record in await store.registry.retained(POLICY, 2)] == [2, 4, 3]
     await store.registry.move(POLICY, 0, expect_live=2, reason="rollback")
     assert [record.version for record in await store.registry.retained(POLICY, 2)] == [2, 4]
+    assert await store.registry.lived(POLICY) == [0, 2, 4, 3, 1]
 
 
 async def test_events_begin_with_the_pointers_and_follow_each_move(store: Store) -> None:
