@@ -49,7 +49,7 @@ def router(services: Services) -> APIRouter:
 
 
 async def check(services: Services, post: FeedbackRequest, tenant: str) -> None:
-    """ApiError 400 unless target, metric and value are in order. TargetNotYours, StoreUnavailable.
+    """ApiError 400 unless target, choice, metric and value are in order. TargetNotYours, StoreUnavailable.
 
     An answer still under way here is known by its exchange; of a target nobody has seen, the value must fit some policy's metric.
     """
@@ -58,7 +58,13 @@ async def check(services: Services, post: FeedbackRequest, tenant: str) -> None:
     running = services.relay.running.get(post.target)
     if running is not None and running.caller.tenant != tenant:
         raise TargetNotYours(post.target)
-    owner = running.target.owner if running is not None else await services.store.feedback.policy_of(post.target, tenant)
+    if running is not None:
+        known: tuple[str, int | None] | None = (running.target.owner, running.request.n or 1)
+    else:
+        known = await services.store.feedback.answered(post.target, tenant)
+    owner, choices = known if known is not None else (None, None)
+    if choices is not None and post.choice >= choices:
+        raise invalid(f"'choice' must be below {choices}: the answer has no more choices.", "choice")
     if owner is None:
         declared = services.catalog.declarations(post.metric)
     else:

@@ -72,11 +72,22 @@ class Feedback:
 
     async def policy_of(self, target: str, tenant: str) -> str | None:
         """The policy that answered `target`, or None if nobody has seen it. Raises TargetNotYours."""
-        row, named = await self._link.together(("HMGET", schema.meta(target), "tenant", "policy"), ("GET", schema.episode(tenant, target)))
+        found = await self.answered(target, tenant)
+        return found[0] if found is not None else None
+
+    async def answered(self, target: str, tenant: str) -> tuple[str, int | None] | None:
+        """The policy that answered `target` and in how many choices (None: an episode, which has no choices of its own).
+
+        None if nobody has seen it. Raises TargetNotYours.
+        """
+        row, named = await self._link.together(
+            ("HMGET", schema.meta(target), "tenant", "policy", "n"), ("GET", schema.episode(tenant, target))
+        )
         if row[0] is not None and row[0].decode() != tenant:
             raise TargetNotYours("the target belongs to another tenant")
-        found = row[1] or named
-        return found.decode() if found is not None else None
+        if row[1] is not None:
+            return row[1].decode(), int(row[2])
+        return (named.decode(), None) if named is not None else None
 
 
 def _score(value: Any) -> str:

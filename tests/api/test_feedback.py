@@ -110,6 +110,15 @@ async def test_a_wrong_field_is_400_and_named(shared: Bench, fields: dict[str, A
     assert answer.json()["error"]["param"] == next(iter(fields))
 
 
+async def test_a_choice_the_answer_does_not_have_is_400_and_counts_nothing(shared: Bench) -> None:
+    target = (await shared.chat(n=2)).json()["id"]
+    before = (await shared.store.feedback.ledger()).received
+    answer = await send(shared, target=target, value=0.5, choice=2)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "choice")
+    assert (await shared.store.feedback.ledger()).received == before
+    assert (await send(shared, target=target, value=0.5, choice=1)).status_code == 202
+
+
 async def test_a_missing_value_is_400(shared: Bench) -> None:
     answer = await send(shared, target=UNSEEN)
     assert answer.json()["error"]["code"] == "missing_required_parameter"
