@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
 
 from gateway.errors import invalid, not_found
 from gateway.services import Services
@@ -14,10 +17,13 @@ from ratchet.types import Interaction
 Order = Literal["asc", "desc"]
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=128)]
+LISTS_AT_ONCE = 4
+"""Lists that are read and built at a time; each may hold a page's worth of memory."""
 
 
 def router(services: Services) -> APIRouter:
     routes = APIRouter(prefix="/v1/chat/completions")
+    lists = asyncio.Semaphore(LISTS_AT_ONCE)
 
     @routes.get("")
     async def listed(
@@ -26,11 +32,12 @@ def router(services: Services) -> APIRouter:
         after: After = None,
         order: Order = "asc",
         model: Annotated[str | None, Query(max_length=512)] = None,
-    ) -> dict[str, Any]:
-        found, more = await services.store.interactions.page(
-            request.state.caller.tenant, limit=limit, after=after, order=order, model=model, metadata=_metadata(request)
-        )
-        return page([completion(item) for item in found], more)
+    ) -> Response:
+        tenant, metadata = request.state.caller.tenant, _metadata(request)
+        async with lists:
+            found = await services.store.interactions.scan(tenant, limit=limit, after=after, order=order, model=model, metadata=metadata)
+            body = msgspec.json.encode(page([completion(item) for item in found.items], found.more, found.last))
+        return Response(body, media_type="application/json")
 
     async def own(request: Request, item: str) -> Interaction:
         found = None
@@ -58,10 +65,10 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def page(rows: list[dict[str, Any]], more: bool) -> dict[str, Any]:
-    """OpenAI's list object."""
-    first, last = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
-    return {"object": "list", "data": rows, "first_id": first, "last_id": last, "has_more": more}
+def page(rows: list[dict[str, Any]], more: bool, last: str | None = None) -> dict[str, Any]:
+    """OpenAI's list object. `last`: the id to go on after, where it is not the last row's."""
+    ends = (rows[0]["id"], rows[-1]["id"]) if rows else (None, None)
+    return {"object": "list", "data": rows, "first_id": ends[0], "last_id": last or ends[1], "has_more": more}
 
 
 def completion(item: Interaction) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -13,6 +13,18 @@ from ratchet.types import Interaction
 
 Order = Literal["asc", "desc"]
 CHUNK = 200
+PAGE_BYTES = 8 * 2**20
+"""Bytes of unpacked interactions in a page; a larger one comes alone. Packed ones may be a thousand times smaller."""
+LOOKED_AT = 10_000
+"""Interactions that one page's filter goes through."""
+
+
+class Page(NamedTuple):
+    """A part of a list: what is in it, whether more may follow, and the id to go on `after` if so."""
+
+    items: list[Interaction]
+    more: bool
+    last: str | None
 
 
 class Interactions:
@@ -52,7 +64,21 @@ class Interactions:
         model: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> tuple[list[Interaction], bool]:
-        """At most `limit` of `tenant`'s interactions behind `after`, and whether more follow.
+        """The items of `scan`, and whether more may follow."""
+        found = await self.scan(tenant, limit=limit, after=after, order=order, model=model, metadata=metadata)
+        return found.items, found.more
+
+    async def scan(
+        self,
+        tenant: str,
+        *,
+        limit: int,
+        after: str | None = None,
+        order: Order = "asc",
+        model: str | None = None,
+        metadata: dict[str, str] | None = None,
+    ) -> Page:
+        """At most `limit` of `tenant`'s interactions behind `after`; fewer, and more to follow, past PAGE_BYTES or LOOKED_AT.
 
         The order is that of arrival at the store, never a clock's. `model`: a policy's name is any version of it. `metadata`: each
         pair must be there. An `after` that is not (or no longer) listed gives an empty page.
@@ -61,19 +87,22 @@ class Interactions:
         if after is not None:
             cursor = await self._link.do("ZSCORE", schema.index(tenant), after)
             if cursor is None:
-                return [], False
-        found: list[Interaction] = []
-        while len(found) <= limit:
+                return Page([], False, None)
+        chosen: list[str] = []
+        looked, room = 0, PAGE_BYTES
+        while looked < LOOKED_AT:
             listed = await self._listed(tenant, cursor, order)
             if not listed:
-                break
-            cursor = listed[-1][1]
+                return Page(await self.many(chosen), False, None)
+            after, cursor = listed[-1]
+            looked += len(listed)
             wanted = await self._matching([item for item, _ in listed], model, metadata or {})
-            for start in range(0, len(wanted), limit + 1):
-                found += await self.many(wanted[start : start + limit + 1])
-                if len(found) > limit:
-                    break
-        return found[:limit], len(found) > limit
+            for item, size in await self._sizes(wanted):
+                if len(chosen) == limit or (chosen and size > room):
+                    return Page(await self.many(chosen), True, chosen[-1])
+                chosen.append(item)
+                room -= size
+        return Page(await self.many(chosen), True, after)
 
     async def count(self) -> int:
         """Interactions in the store, shadow ones left out."""
@@ -90,6 +119,11 @@ class Interactions:
         found = await self._link.do("ZRANGE", schema.index(tenant), *span, "LIMIT", 0, CHUNK, "WITHSCORES")
         flat = list(found)
         return [(flat[i].decode(), float(flat[i + 1])) for i in range(0, len(flat), 2)]
+
+    async def _sizes(self, ids: list[str]) -> list[tuple[str, int]]:
+        """Those of `ids` that are still there, each with its unpacked size in bytes."""
+        heads = await self._link.together(*(("GETRANGE", schema.blob(item), 0, schema.HEAD_BYTES - 1) for item in ids))
+        return [(item, schema.unpacked_size(head)) for item, head in zip(ids, heads, strict=True) if head]
 
     async def _matching(self, ids: list[str], model: str | None, metadata: dict[str, str]) -> list[str]:
         if model is None and not metadata:

@@ -14,6 +14,8 @@ KEYS = "r:keys"
 ENGINES = "r:engines"
 STORE_ID = "r:store"
 SHADOW_TENANT = "_ratchet"
+HEAD_BYTES = 18
+"""How much of a packed interaction tells its size: zstd's longest frame header."""
 _LEVEL = 3
 
 _encoder = msgspec.msgpack.Encoder()
@@ -84,3 +86,8 @@ def pack(item: Interaction) -> bytes:
 def unpack(data: bytes) -> Interaction:
     """The interaction that `pack` packed."""
     return _decoder.decode(zstandard.ZstdDecompressor().decompress(data))
+
+
+def unpacked_size(head: bytes) -> int:
+    """Bytes of msgpack in what `pack` packed, told from its first HEAD_BYTES."""
+    return zstandard.frame_content_size(head)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.buffer import Store
+from ratchet.buffer.interactions import Page
 from ratchet.buffer.schema import SHADOW_TENANT, pack, unpack
 from ratchet.config import StoreConfig
 from tests.stores import BASE, TENANT, embedded_store, interaction
@@ -84,6 +85,28 @@ async def test_a_policys_name_lists_every_version_and_a_versions_only_its_own(st
     assert page == items[:2]
     page, _ = await store.interactions.page(TENANT, limit=5, model="support@2")
     assert page == items[1:2]
+
+
+async def test_a_page_ends_before_it_outgrows_memory_and_a_larger_answer_comes_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratchet.buffer.interactions.PAGE_BYTES", 100_000)
+    items = [interaction(request={"messages": [{"role": "user", "content": "x" * size}]}) for size in (40_000, 40_000, 40_000, 500_000, 1)]
+    await store.interactions.put(items)
+    pages = []
+    after, more = None, True
+    while more:
+        found, more, after = await store.interactions.scan(TENANT, limit=100, after=after)
+        pages.append(found)
+    assert pages == [items[:2], items[2:3], items[3:4], items[4:]]
+
+
+async def test_a_filter_that_matches_little_gives_up_in_time_and_says_where_to_go_on(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratchet.buffer.interactions.LOOKED_AT", 200)
+    items = [interaction() for _ in range(450)] + [interaction(model=BASE)]
+    await store.interactions.put(items)
+    pages: list[Page] = []
+    while not pages or pages[-1].more:
+        pages.append(await store.interactions.scan(TENANT, limit=5, model=BASE, after=pages[-1].last if pages else None))
+    assert pages == [Page([], True, items[199].id), Page([], True, items[399].id), Page(items[-1:], False, None)]
 
 
 async def test_a_cursor_that_is_not_the_tenants_gives_an_empty_page(store: Store) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from gateway.app import admin_plane
+from gateway.app import admin_plane, data_plane
 from gateway.services import Services
 from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet.types import KeyRecord
-from tests.stores import embedded_store
+from tests.stores import TENANT, embedded_store, interaction
 
 DIGEST = "8c6976e5b5410415bde908bd4dee15dfb167a9c873fc4bb8a81f6f2ab448a918"
 """sha256 of `admin`."""
@@ -40,3 +40,16 @@ async def test_a_route_that_fails_answers_in_openais_shape_and_is_logged(
     assert (answer.status_code, answer.json()["error"]["code"], answer.headers.get("retry-after")) == (status, code, told)
     assert "secret" not in answer.text
     assert "a secret" in caplog.text
+
+
+async def test_an_empty_page_that_gave_up_tells_where_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ratchet.buffer.interactions.LOOKED_AT", 1)
+    async with embedded_store(tmp_path) as store:
+        await store.keys.put(DIGEST, KeyRecord("one", TENANT, ["infer"], 1.0))
+        items = [interaction() for _ in range(3)]
+        await store.interactions.put(items)
+        services = Services(Config(), tmp_path, store)
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(data_plane(services)), base_url="http://gateway") as http:
+            answer = await http.get("/v1/chat/completions?model=nobody", headers={"authorization": "Bearer admin"})
+        await services.stop()
+    assert answer.json() == {"object": "list", "data": [], "first_id": None, "last_id": items[-1].id, "has_more": True}
