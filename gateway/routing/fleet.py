@@ -111,7 +111,7 @@ class Fleet:
                 await self._drop(name)
                 self.replicas[name] = Replica(record, self.inflight)
             elif known.served and not record.served_name:
-                # What it calls its base was learned by asking it; the learner is told here, where the store may be away.
+                # What it calls its base was learned by asking it while the store was away.
                 await self._store.fleet.put(known.record)
 
     async def _drop(self, name: str) -> None:
@@ -147,6 +147,8 @@ class Fleet:
             if not replica.served and listed:
                 replica.record = msgspec.structs.replace(replica.record, served_name=listed[0])
                 replica.engine.record = replica.record
+                with store_may_fail(log, "saying what an engine calls its base"):
+                    await self._store.fleet.put(replica.record)
             replica.lists(listed)
 
     async def _restore(self, replica: Replica) -> None:
