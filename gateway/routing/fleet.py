@@ -130,7 +130,8 @@ class Fleet:
         try:
             await self._list(replica)
             await self._restore(replica)
-            if not replica.healthy or (monotonic() - replica.generated > IDLE_SECONDS and not replica.total):
+            idle = monotonic() - replica.generated > IDLE_SECONDS and not replica.total
+            if not replica.healthy or replica.failures or idle:
                 await replica.engine.healthy()
                 replica.answered()
             replica.failures = 0
