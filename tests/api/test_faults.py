@@ -93,7 +93,11 @@ async def test_an_engine_that_dies_mid_stream_ends_it_in_an_error_and_it_is_neve
                 model=POLICY, messages=[{"role": "user", "content": LONG}], stream=True
             ):
                 pass
-        assert await made.metric("ratchet_recorded_total", status="truncated") == 6
+
+        async def all_counted() -> bool:  # nobody waits for the record of a broken answer
+            return await made.metric("ratchet_recorded_total", status="truncated") == 6
+
+        await until(all_counted, "six truncated answers are counted")
         assert await made.metric("ratchet_inflight") == 0
 
 
