@@ -1,7 +1,8 @@
 """kill -9 of the learner at each failpoint: no reward in two manifests, none lost, and the same bytes as undisturbed.
 
 One recorded experience is copied for each case; the learner is a process of its own; engine, store and model are real.
-Each case is run once, and five times with RATCHET_FAULTS=full (the kill then falls on a later hit, or on a later restart).
+Each case is run once, and five times with RATCHET_FAULTS=full (also at the second step, and several
+learners in a row).
 """
 
 from __future__ import annotations
@@ -41,6 +42,17 @@ CASES = {
     "learner.after_refuse": REFUSED,
     "learner.before_shadow": SHADOWED,
     "learner.after_shadow": SHADOWED,
+}
+
+ANYWHERE = [(1, 1), (1, 2), (2, 1), (3, 1), (4, 1)]
+"""(learners killed in a row, at which hit) of each of the five times."""
+BEHIND_A_COMMIT = [(1, 1), (1, 2), (2, 1), (1, 1), (2, 1)]
+"""A resumed learner does not come by again for the same step, and there are two steps."""
+PLANS = {
+    "learner.after_commit": BEHIND_A_COMMIT,
+    "learner.after_publish": BEHIND_A_COMMIT,
+    "learner.after_refuse": BEHIND_A_COMMIT,
+    "learner.before_unload": [(1, 1), (2, 1), (3, 1), (1, 1), (2, 1)],  # one version is unloaded in all
 }
 
 
@@ -155,26 +167,21 @@ def test_there_are_at_least_twelve_failpoints_each_named_once() -> None:
 
 
 @pytest.mark.parametrize("failpoint", [name for name in failpoints() if CASES.get(name) is not SHADOWED])
-@pytest.mark.parametrize("count", range(1, TIMES + 1))
+@pytest.mark.parametrize("turn", range(TIMES))
 async def test_a_learner_killed_there_and_resumed_ends_as_if_nothing_had_happened(
-    failpoint: str, count: int, recorded: Recorded, undisturbed: dict[str, Outcome], tmp_path: Path
+    failpoint: str, turn: int, recorded: Recorded, undisturbed: dict[str, Outcome], tmp_path: Path
 ) -> None:
     refused = CASES.get(failpoint) is REFUSED
     config, data = recorded.config(**(REFUSED if refused else PUBLISHED)), recorded.copy(tmp_path)
     async with embedded_store(data) as store:
-        # Odd counts kill at the first hit, even ones at the second; higher ones kill several learners in a row.
-        await run_through(config, data, store, failpoint, kills=(count + 1) // 2 if repeats(failpoint) else 1, count=2 - count % 2)
+        kills, hit = PLANS.get(failpoint, ANYWHERE)[turn]
+        await run_through(config, data, store, failpoint, kills, hit)
         found, wanted = await outcome(store, data), undisturbed["refused" if refused else "published"]
     assert found == wanted
     assert sorted(found.consumed) == recorded.groups
     total = GROUPS * ANSWERS
     assert found.ledger.balances and found.ledger.received == total
     assert found.ledger == (Ledger(total, 0, 0, {"gate": total}) if refused else Ledger(total, total))
-
-
-def repeats(failpoint: str) -> bool:
-    """Whether a resumed learner comes by it again: the work before it was not committed."""
-    return failpoint not in ("learner.after_commit", "learner.after_publish", "learner.after_refuse")
 
 
 @pytest.mark.parametrize("failpoint", [name for name in failpoints() if CASES.get(name) is SHADOWED])
