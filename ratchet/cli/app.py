@@ -55,6 +55,8 @@ def run(argv: Sequence[str]) -> int:
         return _fail(str(error), USAGE)
     except RatchetError as error:
         return _fail(str(error), FAILURE)
+    except OSError as error:
+        return _fail(f"{error.filename or 'the machine'}: {error.strerror or error}", FAILURE)
     return status if isinstance(status, int) else 0
 
 

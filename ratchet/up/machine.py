@@ -125,7 +125,8 @@ class Machine:
             await self._server.wait()
             await self._server.stop()
             await asyncio.sleep(backoff.after(monotonic() - started))
-            with contextlib.suppress(StoreError):
+            # A full disk is as passing as a server that will not start: its clients wait, and it is tried again.
+            with contextlib.suppress(StoreError, OSError):
                 self._server = await self._new_server()
 
 

@@ -21,6 +21,8 @@ STEADY_SECONDS = 10.0
 """A part that lived this long starts again with the first pause."""
 EARLY_DEATHS = 3
 """Deaths in a row, before it was ever ready, after which `up` gives up."""
+CANNOT_START = 126
+"""Stands for the exit status of a child that could not even be started; a shell's number for it."""
 WRONG_CONFIGURATION = 2
 """Exit status of every part for that."""
 ADD_PATH = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('learner', run_name='__main__', alter_sys=True)"
@@ -90,9 +92,7 @@ class Part:
         backoff = Backoff()
         while True:
             started = monotonic()
-            async with self._starting:
-                self._process = await spawn(self._argv, env=self._env, log=self.log, name=self.name)
-            status = await self._process.wait()
+            status = await self._life()
             self.restarts += 1
             if status == WRONG_CONFIGURATION:
                 raise ConfigError(f"{self.name}: {last_line(self.log)}")
@@ -100,6 +100,15 @@ class Part:
                 raise RatchetError(f"{self.name} ends with status {status} each time it starts; {self.log} ends: {last_line(self.log)}")
             await self._died()
             await asyncio.sleep(backoff.after(monotonic() - started))
+
+    async def _life(self) -> int:
+        """From its start to its exit status. A machine that cannot start it now (no room for a log, no process) is a death too."""
+        try:
+            async with self._starting:
+                self._process = await spawn(self._argv, env=self._env, log=self.log, name=self.name)
+        except OSError:
+            return CANNOT_START
+        return await self._process.wait()
 
     async def stop(self, grace: float) -> None:
         """Ends the child and its descendants within about `grace` seconds. `keep` must have been cancelled."""

@@ -44,6 +44,8 @@ def up(config: Config, data: Path, *, ready_file: Path | None = None, rewards: P
     """
     die_with_parent()
     with _alone(data):
+        if ready_file is not None and (ready_file.is_dir() or not ready_file.absolute().parent.is_dir()):
+            raise RatchetError(f"--ready-file {ready_file}: give a file in a folder that exists")
         files = [data / RUN_FILE, *([ready_file.absolute()] if ready_file is not None else [])]
         _remove(files)
         try:
@@ -139,11 +141,12 @@ async def _until_signal(run: _Run) -> None:
 
 
 async def _introduce(store: Store, keys: KeyPair, config: Config) -> None:
-    """Keys into the store; what an earlier run said of the engines it launched out of it."""
+    """Keys into the store; out of it what an earlier run said of engines it launched, and engines no longer configured."""
     await register(store, keys)
-    for engine in config.engines:
-        if engine.launch is not None:
-            await store.fleet.remove(engine.name)
+    running = {engine.name for engine in config.engines if engine.url is not None}
+    for record in await store.fleet.engines():
+        if record.name not in running:
+            await store.fleet.remove(record.name)
 
 
 async def _ready(config: Config, machine: Machine, store: Store) -> None:

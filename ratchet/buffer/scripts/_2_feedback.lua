@@ -10,14 +10,15 @@ local function unpark(fb)
   if call('HINCRBY', PARKED, f[2], -1) <= 0 then call('HDEL', PARKED, f[2]) end
 end
 
--- The end of a reward. A record nobody needs any more goes soon where a client can make many of them.
+-- The end of a reward. A record nobody needs any more goes soon, and its contents at once, where a client can make many of them.
 local function settle(fb, state, reason)
   unpark(fb)
   call('HSET', k_fb(fb), 'state', state, 'reason', reason or '')
   call('ZREM', DUE, fb)
   tally('pending', -1)
   tally(state == 'rejected' and 'rejected:' .. reason or state, 1)
-  local many = reason == 'superseded' or reason == 'too_late'
+  local many = reason == 'superseded' or reason == 'too_late' or reason == 'no_such_choice' or reason == 'not_yours'
+  if many then call('HSET', k_fb(fb), 'value', 'null', 'metadata', '{}') end
   call('PEXPIRE', k_fb(fb), whole(many and HOUR or 24 * HOUR))
 end
 

@@ -104,6 +104,20 @@ def test_config_prints_schema_verdict_and_what_is_in_force(capsys: pytest.Captur
     assert "hidden-key" not in out
 
 
+@pytest.mark.parametrize("place", ["", "none/ready.json"])
+def test_a_ready_file_that_cannot_be_written_is_told_before_anything_starts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, place: str
+) -> None:
+    status, _, err = outcome(capsys, "up", "--data", str(tmp_path / "data"), "--ready-file", str(tmp_path / place))
+    assert (status, one_line(err), "--ready-file" in err) == (1, True, True)
+
+
+def test_a_data_directory_that_cannot_be_one_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    status, _, err = outcome(capsys, "learner", "--data", str(tmp_path / "file" / "data"))
+    assert (status, one_line(err)) == (1, True)
+
+
 def test_an_engine_must_be_named_where_there_are_several(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     file = tmp_path / "r.yaml"
     file.write_text(

@@ -19,10 +19,12 @@ from rich.console import Console
 from ratchet.buffer import EmbeddedServer, open_store
 from ratchet.config import Config, GatewayConfig, StoreConfig, load
 from ratchet.errors import ConfigError, RatchetError
-from ratchet.up import keys, parts, resolve
+from ratchet.types import EngineRecord
+from ratchet.up import keys, parts, resolve, run
 from ratchet.up.machine import Machine
 from ratchet.up.parts import Backoff, Part, command, environment, last_line
 from ratchet.up.progress import Progress
+from tests.stores import embedded_store
 
 DEADLINE = 30.0
 STRAY = """
@@ -177,6 +179,39 @@ async def test_a_part_that_was_ready_is_restarted_however_often(tmp_path: Path, 
     await asyncio.gather(keeping, return_exceptions=True)
     await one.stop(1)
     assert one.pid is None
+
+
+async def test_a_part_that_cannot_be_started_for_now_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "FIRST_PAUSE", 0.001)
+    one = part(tmp_path, "print('lived')")
+    one.was_ready = True
+    one.log.mkdir()
+    keeping = asyncio.create_task(one.keep())
+
+    async def tried_often() -> None:
+        while one.restarts <= parts.EARLY_DEATHS:
+            await asyncio.sleep(0.01)
+
+    await asyncio.wait_for(tried_often(), DEADLINE)
+    assert one.pid is None
+    one.log.rmdir()
+    async with asyncio.timeout(DEADLINE):
+        while not one.log.is_file() or "lived" not in one.log.read_text():
+            await asyncio.sleep(0.01)
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    await one.stop(1)
+
+
+async def test_engines_no_longer_configured_leave_the_fleet_at_the_start(tmp_path: Path) -> None:
+    config = Config.model_validate(
+        {"models": {"m": {"path": "m"}}, "engines": [{"name": "there", "kind": "vllm", "model": "m", "url": "http://127.0.0.1:1"}]}
+    )
+    async with embedded_store(tmp_path) as store:
+        for name in ("there", "gone"):
+            await store.fleet.put(EngineRecord(name, "vllm", "m", "http://127.0.0.1:1", "m"))
+        await run._introduce(store, keys.load_or_create(tmp_path), config)
+        assert [record.name for record in await store.fleet.engines()] == ["there"]
 
 
 async def test_a_part_that_finds_its_configuration_wrong_is_not_restarted(tmp_path: Path) -> None:
