@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import multiprocessing
 import os
 import sys
@@ -142,11 +143,12 @@ async def world(store: Store, data: Path, config: Config, fleet: list[EngineReco
 
 
 async def answered(engine: Engine, prompt: str, n: int, *, seed: int = 1, **fields: Any) -> Interaction:
-    """`n` answers of the engine's base to `prompt`, as the gateway records them."""
+    """`n` answers of the engine's base to `prompt`, as the gateway records them. The id is the arguments', since seeds come from it."""
     ids = [97, *prompt.encode()[:20]]
+    ident = hashlib.sha256(f"{prompt} {n} {seed}".encode()).hexdigest()[:32]
     samples = await engine.generate(engine.record.served_name, ids, n=n, max_tokens=ANSWER_TOKENS, temperature=1.0, seed=seed)
     base: dict[str, Any] = {
-        "id": names.mint(names.CHAT_PREFIX), "tenant": "acme", "policy": POLICY, "version": 0, "base": engine.record.model,
+        "id": names.CHAT_PREFIX + ident, "tenant": "acme", "policy": POLICY, "version": 0, "base": engine.record.model,
         "engine": engine.record.name, "route": "/v1/chat/completions", "created": 1_700_000_000.25, "status": "complete",
         "request": {"model": POLICY, "messages": [{"role": "user", "content": prompt}], "n": n}, "prompt_ids": ids,
         "choices": [_choice(i, s) for i, s in enumerate(samples)], "sampling": Sampling(max_tokens=ANSWER_TOKENS), "model": POLICY,
