@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import aiohttp
@@ -171,6 +172,8 @@ _FORKS.set_forkserver_preload(["learner.process", "learner.__main__"])
 
 
 def _learn(config: Path, data: Path, failpoint: str) -> None:
+    # Its parent is the fork server; it must not outlive the tests, however they end.
+    Thread(target=_end_with_the_tests, daemon=True).start()
     os.environ["RATCHET_FAILPOINT"] = failpoint
     sys.argv = ["learner", "--config", str(config), "--data", str(data)]
     log = os.open(data / "logs" / "learner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -180,6 +183,13 @@ def _learn(config: Path, data: Path, failpoint: str) -> None:
     from learner.__main__ import main
 
     sys.exit(main())
+
+
+def _end_with_the_tests() -> None:
+    tests = multiprocessing.parent_process()
+    assert tests is not None
+    tests.join()
+    os._exit(1)
 
 
 class Learner:
