@@ -3,11 +3,8 @@
 from ratchet.config.load import BUILT_IN, load, schema
 from ratchet.config.model import (
     Config,
-    EngineConfig,
     GateConfig,
-    GatewayConfig,
     GrpoConfig,
-    LaunchConfig,
     LearnerConfig,
     LoraConfig,
     MetricConfig,
@@ -16,8 +13,8 @@ from ratchet.config.model import (
     PythonRewardConfig,
     ScheduleConfig,
     ShadowConfig,
-    StoreConfig,
 )
+from ratchet.config.serving import EngineConfig, GatewayConfig, LaunchConfig, StoreConfig
 
 __all__ = [
     "BUILT_IN",

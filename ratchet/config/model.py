@@ -4,18 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from ratchet import names
+from ratchet.config.section import Name, Section
+from ratchet.config.serving import EngineConfig, GatewayConfig, StoreConfig
 
-
-def _name(text: str) -> str:
-    if not names.is_name(text):
-        raise ValueError("a name is 1-63 of a-z 0-9 . _ - and starts with a letter or digit")
-    return text
-
-
-Name = Annotated[str, AfterValidator(_name)]
 PLANNED = ("dr_grpo", "bnpo", "dapo", "gspo", "sapo", "cispo", "rloo", "reinforce_pp", "chord", "dpo", "ipo", "kto")
 
 
@@ -28,117 +21,6 @@ def _built(value: Any) -> Any:
 def _no_canary(value: Any) -> None:
     if value is not None:
         raise ValueError("is not built yet; remove it")
-
-
-class Section(BaseModel):
-    """A part of the YAML: unknown keys refused, values fixed once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class StoreConfig(Section):
-    url: str = "embedded"
-    """`embedded` starts a Valkey under the data directory; else redis://, rediss://, valkey://, unix://."""
-    durability: Literal["process", "power"] = "process"
-    """`process`: written before each answer, fsynced each second: kill -9 loses nothing; `power`: fsynced before each answer.
-    Embedded store only."""
-    retention_hours: float = Field(default=72, gt=0)
-    """Hours an interaction stays in the store; what bounds its memory."""
-    feedback_ttl_hours: float = Field(default=168, gt=0)
-    """Hours a reward stays pending or parked before it expires."""
-    max_memory_mb: int = Field(default=1024, ge=16)
-    """MiB the embedded store may use; past it writes are refused (nothing is evicted)."""
-    max_parked: int = Field(default=1000, ge=1)
-    """Parked rewards a caller may have at a time; past it 429."""
-
-
-class GatewayConfig(Section):
-    host: str = "127.0.0.1"
-    """Address the data plane listens on; loopback unless others are to reach it."""
-    port: int = Field(default=8080, ge=0, le=65535)
-    """Data plane. 0 takes a free port."""
-    admin_host: str = "127.0.0.1"
-    """Address the control plane listens on; operators' business, so loopback."""
-    admin_port: int = Field(default=8081, ge=0, le=65535)
-    """Control plane. 0 takes a free port."""
-    drain_seconds: float = Field(default=20, ge=0, le=40)
-    """Seconds running requests get to finish at SIGTERM."""
-    max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
-    """Bytes of a request body; past it 413."""
-    max_depth: int = Field(default=64, ge=4)
-    """Nesting of a JSON body; past it 400."""
-    max_n: int = Field(default=64, ge=1, le=128)
-    """Largest `n` of a request (OpenAI allows 128)."""
-    connect_seconds: float = Field(default=5, gt=0)
-    """Seconds to connect to an engine."""
-    first_byte_seconds: float = Field(default=300, gt=0)
-    """Seconds an engine may take to its first byte (CPU prefill through an adapter is slow)."""
-    idle_seconds: float = Field(default=120, gt=0)
-    """Seconds an engine may be silent between two chunks."""
-    record_seconds: float = Field(default=5, gt=0)
-    """Seconds a finished answer waits for the store before it ends in an error."""
-    max_inflight: int = Field(default=1024, ge=1)
-    """Requests in flight; past it 429."""
-
-
-class LaunchConfig(Section):
-    """How Ratchet starts the engine itself."""
-
-    quantization: str | None = None
-    """The engine's name for how the base is quantised; None: what the model's folder says."""
-    max_loras: int = Field(default=8, ge=1)
-    """Adapters held at a time; at least `max_staleness` + 2 of each policy on the engine."""
-    max_lora_rank: int = Field(default=16, ge=1)
-    """Largest adapter rank; the engine reserves memory for it."""
-    tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs (on a CPU: processes) that share each layer."""
-    pipeline_parallel: int = Field(default=1, ge=1)
-    """Groups of GPUs that share the layers out."""
-    expert_parallel: bool = False
-    """Whether a mixture's experts are spread over the GPUs instead of cut up."""
-    max_model_len: int = Field(default=2048, ge=64)
-    """Tokens of prompt and answer together."""
-    max_num_seqs: int = Field(default=32, ge=1)
-    """Sequences decoded at a time."""
-    dtype: str | None = None
-    """None: float32 on a CPU (bf16 is slow without AMX and inexact), the model's own on a GPU."""
-    kv_cache_gib: int = Field(default=2, ge=1)
-    """GiB of key-value cache; CPU builds only."""
-    tools: bool = True
-    """Whether tool calls are parsed (`tool_parser`)."""
-    tool_parser: str = "hermes"
-    """The engine's name for how the model writes tool calls."""
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the engine; None leaves one core to the rest."""
-    extra: list[str] = []
-    """Further flags of the engine, as on its command line."""
-
-
-class EngineConfig(Section):
-    name: Name
-    """Its name in headers, logs and lists."""
-    kind: Literal["vllm", "sglang", "lmdeploy", "fake"]
-    """Which server it is; `fake` generates nothing real and is for tests and benchmarks."""
-    model: Name
-    """A key of `models`."""
-    launch: LaunchConfig | None = None
-    """How Ratchet starts it; then `url` must be absent."""
-    url: str | None = None
-    """An engine that already runs; then `launch` must be absent."""
-    served_name: str | None = None
-    """The name the engine gives its base; None asks it."""
-    api_key: str | None = None
-    """The bearer key it wants; None: none."""
-    adapters_at: str | None = None
-    """Where the engine sees the data directory's `adapters/` folder; None: at the same path."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if self.kind in ("sglang", "lmdeploy"):
-            raise ValueError(f"kind {self.kind!r} is not built yet; use 'vllm'")
-        if (self.launch is None) == (self.url is None):
-            raise ValueError("give either `launch` (Ratchet starts it) or `url` (it already runs)")
-        return self
 
 
 class ModelConfig(Section):
