@@ -75,7 +75,7 @@ def parse(data: bytes) -> Body:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineBroken(f"the engine's answer is not OpenAI's form: {error}") from None
     if body.error is not ABSENT and bytes(body.error) != NULL:
-        raise EngineBroken(f"the engine reports an error: {bytes(body.error)[:300].decode(errors='replace')}")
+        raise EngineBroken("the engine reports an error; its own log has it")  # its words may be the prompt's
     return body
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
 
+from gateway import logs
 from gateway.serve import serve
 from ratchet.config import load
 from ratchet.errors import ConfigError, RatchetError
@@ -26,10 +26,11 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 def main() -> int:
     die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     options = arguments(sys.argv[1:])
     try:
-        uvloop.run(serve(load(options.config), options.data, first_keys=options.allow_first_keys))
+        config = load(options.config)
+        logs.setup(config.gateway.telemetry)
+        uvloop.run(serve(config, options.data, first_keys=options.allow_first_keys))
     except (RatchetError, OSError) as error:
         sys.stderr.write(f"gateway: {error}\n")
         return 2 if isinstance(error, ConfigError) else 1

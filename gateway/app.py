@@ -26,13 +26,13 @@ log = logging.getLogger(__name__)
 def data_plane(services: Services) -> Plane:
     """What clients reach."""
     app = _app(module.router(services) for module in (health, models, stored, feedback))
-    return Plane(Table(DATA), services.keys, services.metrics, app, {("POST", CHAT): services.relay})
+    return Plane(Table(DATA), services.keys, services.observer, app, {("POST", CHAT): services.relay})
 
 
 def admin_plane(services: Services) -> Plane:
     """What operators reach."""
     app = _app(module.router(services) for module in (api, page))
-    return Plane(Table(ADMIN), services.keys, services.metrics, app)
+    return Plane(Table(ADMIN), services.keys, services.observer, app)
 
 
 def _app(routers: Any) -> FastAPI:
@@ -64,7 +64,7 @@ async def _refused(_: Request, error: Exception) -> Response:
 
 async def _store_failed(request: Request, error: Exception) -> Response:
     if not isinstance(error, StoreUnavailable):
-        log.error("%s %s: %s", request.method, request.url.path, error)
+        log.error("%s %s: %s", request.method, request.scope["route"].path, error)
     return Refusal(store_away())
 
 

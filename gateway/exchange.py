@@ -11,6 +11,7 @@ import msgspec
 from engines.capture import Captured, Wants
 from gateway import chat
 from gateway.catalog import Target
+from gateway.observe import Observation
 from gateway.schema import ChatRequest
 from gateway.table import CHAT
 from ratchet.clock import monotonic, wall
@@ -31,6 +32,7 @@ class Exchange:
     trace: dict[str, str]
     """The client's trace headers, for the engine."""
     episode: str | None
+    seen: Observation
     started: float
     parsed: float
     during_swap: bool = False

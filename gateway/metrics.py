@@ -1,33 +1,117 @@
-"""What is counted, by Prometheus' client; one registry a gateway."""
+"""What is counted, by Prometheus' client; one registry a gateway. docs/observability.md explains each name."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from typing import Generic, NamedTuple, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
+
+# A `_created` series beside each counter and histogram: a third more to scrape, of no use here.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 DISPATCH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
-FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+WRITE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+# The bounds that OpenTelemetry's conventions for GenAI metrics ask for.
+DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+FIRST_TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+PER_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
+TOKEN_BUCKETS = tuple(4**exponent for exponent in range(14))
+
+GEN_AI = ["gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name", "server_address"]
 HELD_SECONDS = 0.05
 """A request the gateway itself delayed for longer between parsed and dispatched counts as held."""
+MOST_SERIES = 1024
+"""Combinations of labels a family remembers; engines come and go at run time, and their names with them."""
+OTHER = "other"
+
+M = TypeVar("M", bound=MetricWrapperBase)
+
+
+class Family(Generic[M]):
+    """A metric with labels whose children are remembered: `labels` of the library costs more than the count itself."""
+
+    def __init__(self, metric: M) -> None:
+        self._metric = metric
+        self._known: dict[tuple[str, ...], M] = {}
+
+    def labels(self, *values: str) -> M:
+        """The child with these label values, in the metric's order; past MOST_SERIES, one that all further ones share."""
+        child = self._known.get(values)
+        if child is None:
+            if len(self._known) >= MOST_SERIES:
+                return self._metric.labels(*(OTHER for _ in values))
+            child = self._known[values] = self._metric.labels(*values)
+        return child
+
+
+class Call(NamedTuple):
+    """What the GenAI metrics tell of a request, in the order of GEN_AI: configured names, never a client's text."""
+
+    operation: str
+    model: str
+    provider: str = ""
+    server: str = ""
+
+
+class GenAI:
+    """OpenTelemetry's GenAI metrics."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def histogram(name: str, about: str, labels: list[str], buckets: tuple[float, ...]) -> Family[Histogram]:
+            return Family(Histogram(name, about, labels, buckets=buckets, registry=registry))
+
+        self._duration = histogram(
+            "gen_ai_server_request_duration_seconds", "From arrival to the last byte", [*GEN_AI, "error_type"], DURATION_BUCKETS
+        )
+        self._first_token = histogram(
+            "gen_ai_server_time_to_first_token_seconds", "From arrival to a stream's first byte", GEN_AI, FIRST_TOKEN_BUCKETS
+        )
+        self._per_token = histogram(
+            "gen_ai_server_time_per_output_token_seconds", "Of a stream, for each output token after the first", GEN_AI, PER_TOKEN_BUCKETS
+        )
+        self._tokens = histogram("gen_ai_client_token_usage", "Tokens of a request", [*GEN_AI, "gen_ai_token_type"], TOKEN_BUCKETS)
+
+    def ended(self, call: Call, seconds: float, error: str) -> None:
+        """A request that took `seconds`; `error` is "" or the code of what went wrong."""
+        self._duration.labels(*call, error).observe(seconds)
+
+    def streamed(self, call: Call, first: float, rest: float, tokens: int) -> None:
+        """A stream came whole: its first byte after `first` seconds, its end `rest` seconds later, `tokens` in all (0: not told)."""
+        self._first_token.labels(*call).observe(first)
+        if tokens > 1:
+            self._per_token.labels(*call).observe(rest / (tokens - 1))
+
+    def used(self, call: Call, kind: str, tokens: int) -> None:
+        """Tokens that the engine counted; `kind`: input or output."""
+        self._tokens.labels(*call, kind).observe(tokens)
 
 
 class Metrics:
     """The gateway's counters. No label takes a value from a client."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        r = self.registry
-        self.requests = Counter("ratchet_requests", "Answered requests", ["route", "status"], registry=r)
-        self.held = Counter("ratchet_held", "Requests delayed > 50 ms before dispatch", ["during_swap"], registry=r)
+        self.registry = r = CollectorRegistry()
+        ProcessCollector(registry=r)
+        self.gen_ai = GenAI(r)
+        self.requests = self._counter("ratchet_requests", "Answered requests", "route", "status")
+        self.held = self._counter("ratchet_held", "Requests delayed > 50 ms before dispatch", "during_swap")
         self.dispatch = Histogram("ratchet_dispatch_seconds", "From parsed to dispatched", buckets=DISPATCH_BUCKETS, registry=r)
-        self.first_token = Histogram(
-            "ratchet_time_to_first_token_seconds", "From arrival to the engine's first byte", buckets=FIRST_TOKEN_BUCKETS, registry=r
+        self.inflight = Gauge("ratchet_inflight", "Inference requests under way", registry=r)
+        self.routed = self._counter("ratchet_routed", "Requests sent to an engine, retries included", "engine")
+        self.retries = self._counter("ratchet_retries", "Requests sent to an engine after another try failed", "engine")
+        self.engine_failures = self._counter("ratchet_engine_failures", "Requests that an engine failed", "engine", "stage")
+        self.flips = self._counter("ratchet_flips", "Pointer moves followed", "policy")
+        self.recorded = self._counter("ratchet_recorded", "Interactions by their status, or lost", "status")
+        self.untrainable = self._counter("ratchet_untrainable", "Answers no policy gradient may learn from", "reason")
+        self.recorder_write = Histogram(
+            "ratchet_recorder_write_seconds", "One write of a group of answers to the store", buckets=WRITE_BUCKETS, registry=r
         )
-        self.recorded = Counter("ratchet_recorded", "Interactions by their status, or lost", ["status"], registry=r)
-        self.untrainable = Counter("ratchet_untrainable", "Answers no policy gradient may learn from", ["reason"], registry=r)
-        self.flips = Counter("ratchet_flips", "Pointer moves followed", ["policy"], registry=r)
-        self.inflight = Gauge("ratchet_inflight", "Requests at the engines", registry=r)
         for during in ("true", "false"):
             self.held.labels(during)
+
+    def _counter(self, name: str, about: str, *labels: str) -> Family[Counter]:
+        return Family(Counter(name, about, labels, registry=self.registry))
 
     def dispatched(self, seconds: float, *, during_swap: bool) -> bool:
         """A request left for an engine `seconds` after it was parsed; whether it counts as held."""

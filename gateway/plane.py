@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.errors import ApiError, broken, not_found
 from gateway.http import ClientGone, header, refuse
 from gateway.keys import KeyRing, require
-from gateway.metrics import Metrics
+from gateway.observe import Observer
 from gateway.table import Route, Table
 from ratchet import names
 
@@ -42,11 +42,11 @@ class Plane:
     """
 
     def __init__(
-        self, table: Table, keys: KeyRing, metrics: Metrics, app: ASGIApp, hot: Mapping[tuple[str, str], ASGIApp] | None = None
+        self, table: Table, keys: KeyRing, observer: Observer, app: ASGIApp, hot: Mapping[tuple[str, str], ASGIApp] | None = None
     ) -> None:
         self._table = table
         self._keys = keys
-        self._metrics = metrics
+        self._observer = observer
         self._app = app
         self._hot = hot or {}
 
@@ -56,23 +56,28 @@ class Plane:
         request_id = _request_id(scope)
         reply = Reply(send, request_id)
         route = self._table.find(scope["path"])
+        seen = self._observer.begin(route, scope, request_id.decode())
+        scope.setdefault("state", {})["seen"] = seen
         try:
             await self._enter(route, scope, receive, reply)
         except ClientGone:
             reply.status = 499
+            seen.failed("cancelled")
         except ApiError as error:
+            seen.failed(error.code or str(error.status))
             await refuse(receive, reply, error, _allow(route) if error.status == 405 else ())
         except Exception:
             # Never the request's content: it may hold secrets.
             log.exception("request %s failed", request_id.decode())
+            seen.failed("internal_error")
             if not reply.status:
                 await refuse(receive, reply, broken())
-        self._metrics.requests.labels(route.path if route is not None else "other", str(reply.status)).inc()
+        seen.ended(reply.status)
 
     async def _enter(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:
         if route is None:
             raise not_found("Unknown path.", code="unknown_url")
-        state = scope.setdefault("state", {})
+        state = scope["state"]
         if route.scopes:
             caller = await self._keys.caller(scope, x_api_key=route.path == "/v1/messages")
             require(caller, route.scopes)

@@ -39,6 +39,11 @@ class Recorder:
         self._empty = asyncio.Event()
         self._empty.set()
 
+    @property
+    def waiting(self) -> int:
+        """Answers in the queue."""
+        return len(self._queue)
+
     def offer(self, interaction: Interaction) -> asyncio.Future[None]:
         """Takes the answer; the future is done once it is durable, or has StoreUnavailable after `record_seconds`."""
         item = _Item(interaction, monotonic() + self._seconds, asyncio.get_running_loop().create_future())
@@ -83,7 +88,8 @@ class Recorder:
     async def _put(self, group: list[_Item]) -> None:
         try:
             async with asyncio.timeout(max(AGAIN_SECONDS, max(item.deadline for item in group) - monotonic())):
-                await self._interactions.put([item.interaction for item in group])
+                with self._metrics.recorder_write.time():
+                    await self._interactions.put([item.interaction for item in group])
         except (StoreUnavailable, TimeoutError):
             self._again(group)
             await asyncio.sleep(AGAIN_SECONDS)

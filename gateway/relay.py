@@ -21,6 +21,7 @@ from gateway.errors import ApiError, unavailable
 from gateway.exchange import Exchange
 from gateway.http import JSON, ClientGone, Header, header, part, read_body, respond
 from gateway.metrics import Metrics
+from gateway.observe import Observation
 from gateway.recorder import Recorder
 from gateway.upstream import Answer, Upstream
 from ratchet import names
@@ -89,6 +90,8 @@ class Relay:
         request = chat.check(tree, self._config.max_n)
         parsed = monotonic()
         target = self._catalog.resolve(request.model)
+        seen: Observation = scope["state"]["seen"]
+        seen.resolved(target, stream=bool(request.stream))
         trace = {key.decode(): value for key in TRACE if (value := header(scope, key)) is not None and value.isascii()}
         return Exchange(
             id=names.mint(names.CHAT_PREFIX),
@@ -98,6 +101,7 @@ class Relay:
             tree=tree,
             trace=trace,
             episode=chat.episode(request, header(scope, b"x-ratchet-episode-id")),
+            seen=seen,
             started=started,
             parsed=parsed,
             cpu=time.thread_time(),
@@ -121,7 +125,7 @@ class Relay:
             fault = unavailable("The gateway is shutting down.", "draining")
             if exchange.first_token is None or not exchange.request.stream:
                 raise fault from None
-            await taken(send(part(frame(fault.body), more=False)), self._config.idle_seconds)
+            await taken(send(part(_fault(exchange, fault), more=False)), self._config.idle_seconds)
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
         try:
@@ -130,7 +134,7 @@ class Relay:
             self._dispatched(exchange)
         try:
             exchange.first_token = monotonic()
-            self._metrics.first_token.observe(exchange.first_token - exchange.started)
+            exchange.seen.first_byte(exchange.first_token)
             headers = [
                 (b"x-ratchet-policy", exchange.target.label.encode()),
                 (b"x-ratchet-engine", exchange.engine.encode()),
@@ -156,9 +160,11 @@ class Relay:
             body, exchange.captured = capture_whole(told, exchange.wants, exchange.id, exchange.target.model)
             _ended(exchange)
             answer.answered()
+            exchange.seen.generated(exchange.captured.usage)
         except EngineBroken as error:
             log.warning("%s: %s", answer.replica.name, error)
             answer.broke()
+            exchange.seen.broke("engine_broken")
             self._partial(exchange, "truncated")
             raise ApiError(502, "The engine's answer could not be read.", code="engine_broken") from None
         await self._record(exchange)
@@ -171,6 +177,7 @@ class Relay:
         try:
             await self._pump(exchange, answer, send)
             answer.answered()
+            exchange.seen.generated(exchange.captured.usage)
             await self._record(exchange)
             last = frame(DONE)
         except (EngineBroken, aiohttp.ClientError, ConnectionError, TimeoutError) as error:
@@ -178,10 +185,11 @@ class Relay:
                 raise ClientGone from None
             log.warning("%s broke a stream: %s", answer.replica.name, error or type(error).__name__)
             answer.broke()
+            exchange.seen.broke("engine_broken")
             self._partial(exchange, "truncated")
-            last = frame(ApiError(502, "The engine broke off its answer.", code="engine_broken").body)
+            last = _fault(exchange, ApiError(502, "The engine broke off its answer.", code="engine_broken"))
         except ApiError as error:  # not recorded
-            last = frame(error.body)
+            last = _fault(exchange, error)
         exchange.over = True
         await taken(send(part(last, more=False)), self._config.idle_seconds)
 
@@ -212,16 +220,24 @@ class Relay:
         if not exchange.kept:
             return
         exchange.recorded = True
+        exchange.seen.recording()
         try:
             await self._recorder.write(exchange.interaction("complete", self._catalog.metric(exchange.target.owner)))
         except StoreUnavailable as error:
             raise unavailable(f"The answer could not be recorded: {error}", "not_recorded") from None
+        exchange.seen.recorded()
 
     def _partial(self, exchange: Exchange, status: Status) -> None:
         """Records an answer the client did not see whole; nobody waits for it."""
         if exchange.kept and not exchange.recorded and exchange.first_token is not None:
             exchange.recorded = True
             self._recorder.offer(exchange.interaction(status, self._catalog.metric(exchange.target.owner)))
+
+
+def _fault(exchange: Exchange, error: ApiError) -> bytes:
+    """The event that ends a stream whose status is out already."""
+    exchange.seen.failed(error.code or str(error.status))
+    return frame(error.body)
 
 
 async def taken(sending: Awaitable[None], seconds: float) -> None:

@@ -15,6 +15,7 @@ import msgspec
 import uvicorn
 from starlette.types import ASGIApp
 
+from gateway import logs
 from gateway.app import admin_plane, data_plane
 from gateway.services import Services
 from ratchet.buffer import Store, open_store
@@ -37,6 +38,7 @@ class Server(uvicorn.Server):
 
 async def serve(config: Config, data: Path, *, first_keys: bool = False) -> None:
     """Serves until SIGTERM or SIGINT, then drains. RatchetError, OSError: it cannot start."""
+    asyncio.get_running_loop().set_exception_handler(logs.unhandled)
     _place(data).unlink(missing_ok=True)  # an earlier run's addresses must not be taken for this one's
     store = await open_store(config.store.url, config.store, data=data)
     try:

@@ -10,8 +10,10 @@ from typing import Any
 
 from gateway.catalog import Catalog
 from gateway.errors import store_may_fail
+from gateway.gauges import Gauges, of_fleet
 from gateway.keys import KeyRing
 from gateway.metrics import Metrics
+from gateway.observe import Observer
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.routing.beat import Beat
@@ -37,6 +39,7 @@ class Services:
         self.config = config
         self.store = store
         self.metrics = Metrics()
+        self.observer = Observer(self.metrics, config.gateway.telemetry)
         self.keys = KeyRing(store.keys)
         self.catalog = Catalog(config)
         self.shelf = Shelf(config, data)
@@ -46,6 +49,9 @@ class Services:
         self.relay = Relay(config.gateway, self.catalog, self.upstream, self.recorder, self.metrics)
         self.beat = Beat(store, self.catalog, self.fleet)
         self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.beat.now)
+        self.gauges = Gauges(self.metrics.registry)
+        of_fleet(self.gauges, self.fleet)
+        self.gauges.add_one("ratchet_recorder_queue", "Answers that wait to be recorded", lambda: self.recorder.waiting)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Has an exception once a part that must run for ever has ended."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -78,6 +84,7 @@ class Services:
         await self.keys.close()
         await self.fleet.close()
         await self.upstream.close()
+        await self.observer.close()
 
     def _run(self, part: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(part)

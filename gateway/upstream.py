@@ -129,6 +129,7 @@ class Upstream:
     async def _begin(self, replica: Replica, exchange: Exchange) -> Answer:
         model = exchange.target.adapter or replica.served
         replica.enter(model)
+        exchange.seen.asks(replica)
         response: aiohttp.ClientResponse | None = None
         try:
             async with asyncio.timeout(self._config.first_byte_seconds):
@@ -141,9 +142,11 @@ class Upstream:
         except aiohttp.ClientConnectorError as error:
             replica.lost()
             replica.leave(model)
+            exchange.seen.missed("ClientConnectorError")
             raise EngineUnavailable(f"{replica.name} does not connect") from error
         except (aiohttp.ClientError, TimeoutError, ConnectionError, EngineUnavailable) as error:
             self._drop(replica, model, response)
+            exchange.seen.missed(type(error).__name__)
             raise error if isinstance(error, EngineUnavailable) else EngineUnavailable(f"{replica.name} gave no answer") from error
         except BaseException:
             self._drop(replica, model, response)
@@ -161,7 +164,7 @@ class Upstream:
         return await self._session.post(
             replica.record.url.rstrip("/") + CHAT,
             data=chat.upstream(exchange.tree, model, extras),
-            headers={"content-type": "application/json", **exchange.trace, **replica.engine.headers(exchange.id)},
+            headers={"content-type": "application/json", **exchange.seen.carried(exchange.trace), **replica.engine.headers(exchange.id)},
             allow_redirects=False,
             trace_request_ctx=exchange,
         )

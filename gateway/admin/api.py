@@ -39,7 +39,7 @@ def _list(rows: list[Any]) -> Response:
 
 def _counts(routes: APIRouter, services: Services) -> None:
     @routes.get("/metrics")
-    async def metrics() -> Response:
+    def metrics() -> Response:  # in a thread: a scrape of many series must not hold the loop
         return Response(services.metrics.text(), headers={"content-type": PROMETHEUS})
 
     @routes.get("/admin/ledger")

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ratchet.config.section import Name, Section
+from ratchet.config.telemetry import TelemetryConfig
 
 
 class StoreConfig(Section):
@@ -52,6 +53,8 @@ class GatewayConfig(Section):
     """Seconds a finished answer waits for the store before it ends in an error."""
     max_inflight: int = Field(default=1024, ge=1)
     """Requests in flight; past it 429."""
+    telemetry: TelemetryConfig = TelemetryConfig()
+    """Traces and log lines."""
 
 
 class LaunchConfig(Section):

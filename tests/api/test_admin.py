@@ -77,7 +77,7 @@ async def test_metrics_are_prometheus_text_with_the_documented_names(shared: Ben
         'ratchet_held_total{during_swap="true"}',
         'ratchet_held_total{during_swap="false"}',
         "ratchet_dispatch_seconds_count",
-        "ratchet_time_to_first_token_seconds_count",
+        "ratchet_recorder_write_seconds_count",
         'ratchet_recorded_total{status="complete"}',
         "ratchet_inflight",
     ):

@@ -1,0 +1,50 @@
+"""Gauges that are read when somebody scrapes: they cost a request nothing.
+
+A scrape runs in a thread of its own; each source is a snapshot of a few attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from gateway.routing.fleet import Fleet
+from gateway.routing.replica import Replica
+
+Read = Callable[[], Mapping[tuple[str, ...], float]]
+"""The present values, by label values."""
+
+
+class Gauges(Collector):
+    """Register each with `add`: name, help, labels, and the function that reads it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._reads: list[tuple[str, str, tuple[str, ...], Read]] = []
+        registry.register(self)
+
+    def add(self, name: str, about: str, labels: tuple[str, ...], read: Read) -> None:
+        self._reads.append((name, about, labels, read))
+
+    def add_one(self, name: str, about: str, read: Callable[[], float]) -> None:
+        """A gauge without labels."""
+        self.add(name, about, (), lambda: {(): read()})
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        for name, about, labels, read in self._reads:
+            family = GaugeMetricFamily(name, about, labels=labels)
+            for values, value in read().items():
+                family.add_metric(values, value)
+            yield family
+
+
+def of_fleet(gauges: Gauges, fleet: Fleet) -> None:
+    """Each replica's health and load."""
+
+    def each(value: Callable[[Replica], float]) -> Read:
+        return lambda: {(replica.name,): value(replica) for replica in list(fleet.all())}
+
+    gauges.add("ratchet_engine_healthy", "Whether the engine may be chosen", ("engine",), each(lambda r: float(r.healthy)))
+    gauges.add("ratchet_engine_inflight", "Requests at the engine", ("engine",), each(lambda r: r.total))

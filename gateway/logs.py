@@ -1,0 +1,97 @@
+"""Log lines, as text or JSON; neither ever holds what an unexpected exception says, since that may be a client's text."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from ratchet.config.telemetry import TelemetryConfig
+from ratchet.errors import RatchetError
+
+FIELDS = "ratchet"
+"""The attribute of a log record that holds further fields: `extra={FIELDS: {...}}`."""
+TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+OURS = (RatchetError, OSError)
+"""Exceptions whose words are ours or the system's."""
+
+access = logging.getLogger("gateway.access")
+"""One line a request, if `access_log` is on."""
+log = logging.getLogger(__name__)
+
+
+class Text(logging.Formatter):
+    """As people read it; further fields are `key=value`."""
+
+    def __init__(self) -> None:
+        super().__init__(TEXT)
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.exc_text = None  # another formatter's, with the exception's words
+        line = super().format(record)
+        return line + "".join(f" {key}={value}" for key, value in getattr(record, FIELDS, {}).items())
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
+        return told(ei[1]) if ei[1] is not None else ""
+
+
+class Json(logging.Formatter):
+    """One object a line: `time`, `level`, `logger`, `message`, further fields, `exception`."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, FIELDS, {}),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line["exception"] = told(record.exc_info[1])
+        return msgspec.json.encode(line).decode()
+
+
+def told(error: BaseException) -> str:
+    """Where it was raised, and what led to it; its words only if they are ours."""
+    return "\n".join(_lines(error)).rstrip()
+
+
+def _lines(error: BaseException) -> Iterator[str]:
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is not None:
+        yield from _lines(before)
+        yield "which led to:"
+    yield from (frame.rstrip() for frame in traceback.format_tb(error.__traceback__))
+    name = type(error).__qualname__
+    yield f"{name}: {error}" if isinstance(error, OURS) else name
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _lines(inner)
+
+
+def setup(config: TelemetryConfig) -> None:
+    """Sends every logger to stderr in the form asked for, and what nobody caught too."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Json() if config.log_format == "json" else Text())
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    sys.excepthook = _uncaught
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    log.critical("the gateway failed", exc_info=(kind, error, trace))
+
+
+def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """The event loop's handler of errors that no task took. Its own message would show the exception's words."""
+    error = context.get("exception")
+    if error is None:
+        log.error("the event loop: %s", context["message"])
+    else:
+        log.error("an error that nobody waited for", exc_info=error)
