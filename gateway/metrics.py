@@ -98,8 +98,6 @@ class Metrics:
         self.held = self._counter("ratchet_held", "Requests delayed > 50 ms before dispatch", "during_swap")
         self.dispatch = Histogram("ratchet_dispatch_seconds", "From parsed to dispatched", buckets=DISPATCH_BUCKETS, registry=r)
         self.inflight = Gauge("ratchet_inflight", "Inference requests under way", registry=r)
-        self.routed = self._counter("ratchet_routed", "Requests sent to an engine, retries included", "engine")
-        self.retries = self._counter("ratchet_retries", "Requests sent to an engine after another try failed", "engine")
         self.engine_failures = self._counter("ratchet_engine_failures", "Requests that an engine failed", "engine", "stage")
         self.flips = self._counter("ratchet_flips", "Pointer moves followed", "policy")
         self.recorded = self._counter("ratchet_recorded", "Interactions by their status, or lost", "status")

@@ -102,9 +102,6 @@ class Observation:
         """The request goes to this engine; called for each try."""
         self._replica = replica
         self._retries += 1
-        self._metrics.routed.labels(replica.name).inc()
-        if self._retries:
-            self._metrics.retries.labels(replica.name).inc()
         if self._trace is not None:
             self._trace.asks(replica, OPERATIONS.get(self._route, ""), self._retries)
 
