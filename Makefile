@@ -3,7 +3,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 VENV := .venv
 BIN := $(VENV)/bin
-CLIENTS := .venv-clients
+CLIENTS := openai langchain llamaindex llm
 STAMP := $(VENV)/.ratchet-setup
 PYTEST := $(BIN)/python -m pytest
 LOCKS := requirements/build.lock requirements/cpu.lock requirements/cuda.lock requirements/model.lock
@@ -33,14 +33,12 @@ test-engines: setup
 test-faults: setup
 	RATCHET_FAULTS=full $(PYTEST) tests/chaos $(PYTEST_ARGS)
 
-# A stranger's script in an environment that holds the openai package and nothing of ours. Other clients' suites are not built yet.
-test-clients: setup $(CLIENTS)/.ratchet-setup
-	RATCHET_CLIENT_PYTHON=$(CURDIR)/$(CLIENTS)/bin/python $(PYTEST) tests/e2e/test_up.py $(PYTEST_ARGS)
+# Other people's clients, each in its own environment, against a gateway; see docs/clients.md.
+test-clients: setup $(CLIENTS:%=.venv-clients-%/.ratchet-setup)
+	RATCHET_CLIENTS=1 $(PYTEST) tests/clients $(PYTEST_ARGS)
 
-$(CLIENTS)/.ratchet-setup: requirements/clients.lock
-	$(BIN)/python -m venv $(CLIENTS)
-	$(CLIENTS)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements/clients.lock
-	touch $@
+.venv-clients-%/.ratchet-setup: requirements/clients/%.lock requirements/client.sh
+	requirements/client.sh $*
 
 lint: setup
 	$(BIN)/ruff check
@@ -63,4 +61,4 @@ lock: setup
 	requirements/lock.sh $(BIN)/uv
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) build dist
+	rm -rf $(VENV) .venv-clients-* build dist

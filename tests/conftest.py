@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-ORDER = ("unit", "contracts", "api", "security", "chaos", "e2e")
-SLOW = ("chaos", "e2e")
+ORDER = ("unit", "contracts", "api", "security", "chaos", "e2e", "clients")
+SLOW = ("chaos", "e2e", "clients")
 """Folders that `make test-fast` leaves out: whole machines, started and killed."""
 LEAVE_SECONDS = 5.0
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")

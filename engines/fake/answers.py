@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
-from engines.fake import model
+from engines.fake import model, play
 
 Pace = Callable[[int], Awaitable[None]]
 """Awaited with the number of tokens so far before each token, for all choices together."""
 
 
-class Ask(msgspec.Struct):
+class Ask(msgspec.Struct, dict=True):
     """The fields of a request that the fake heeds."""
 
     model: str = ""
@@ -30,7 +31,30 @@ class Ask(msgspec.Struct):
     stop: str | list[str] | None = None
     ignore_eos: bool = False
     logprobs: bool | int | None = None
+    top_logprobs: int | None = None
     return_token_ids: bool = False
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Any = None
+
+    @cached_property
+    def call(self) -> play.Call | None:
+        """The tool call that the answer is."""
+        return play.called(self.tools or [], self.tool_choice, self.messages)
+
+    @property
+    def playable(self) -> bool:
+        """Whether the schemas in it, which are anybody's, can be read as such."""
+        try:
+            return self.text is None or bool(self.text)
+        except (AttributeError, LookupError, TypeError):
+            return False
+
+    @cached_property
+    def text(self) -> bytes | None:
+        """What the answer has to say; None: anything."""
+        said = self.call.text if self.call is not None else play.formed(self.response_format, self.messages)
+        return None if said is None else said.encode()
 
     @property
     def limit(self) -> int:
@@ -43,12 +67,13 @@ class Ask(msgspec.Struct):
 
 
 class Token(msgspec.Struct):
-    """One step of one choice: `text` is what it adds, after any stop string was cut off."""
+    """One step of one choice, its `at`-th token: `text` is what it adds, after any stop string was cut off."""
 
     choice: int
     id: int
     logprob: float
     text: str
+    at: int = 0
     finish: str | None = None
     stop: str | None = None
 
@@ -71,7 +96,7 @@ class _Running:
     def __init__(self, ask: Ask, prompt: Sequence[int], index: int) -> None:
         greedy = ask.temperature == 0
         seed = 0 if greedy else ask.seed or 0
-        drawn = model.answer(ask.model, prompt, 0 if greedy else index, seed, tokens=ask.limit, endless=ask.ignore_eos)
+        drawn = model.answer(ask.model, prompt, 0 if greedy else index, seed, tokens=ask.limit, endless=ask.ignore_eos, text=ask.text)
         self._ids = list(drawn)
         self._ask, self._prompt, self._index = ask, prompt, index
         self._decoder, self._text, self._at, self._told = model.Decoder(), "", 0, 0
@@ -81,12 +106,12 @@ class _Running:
 
     def step(self) -> Token:
         drawn = self._ids[self._at]
-        token = Token(self._index, drawn, model.logprob(self._ask.model, self._prompt, self._at, drawn), "")
+        token = Token(self._index, drawn, model.logprob(self._ask.model, self._prompt, self._at, drawn), "", self._at)
         self._at += 1
         self._text += self._decoder.feed(drawn)
         stop = next((s for s in self._stops if s in self._text), None)
         if drawn == model.END or stop is not None:
-            token.finish, token.stop = "stop", stop
+            token.finish, token.stop = "stop" if self._ask.call is None else "tool_calls", stop
         elif self._at == len(self._ids):
             token.finish = "length"
         token.text = self._tell(stop, token.finish is not None)
@@ -98,12 +123,16 @@ class _Running:
         return self._text[told:end]
 
 
-def chat_logprobs(drawn: Sequence[Token]) -> dict[str, Any]:
-    return {
-        "content": [
-            {"token": model.token_text(t.id), "logprob": t.logprob, "bytes": model.token_bytes(t.id), "top_logprobs": []} for t in drawn
-        ]
-    }
+def chat_logprobs(drawn: Sequence[Token], top: int) -> dict[str, Any]:
+    """`top`: how many of the likeliest are told beside each token; the fake's own is the likeliest."""
+
+    def told(token: int, logprob: float) -> dict[str, Any]:
+        return {"token": model.token_text(token), "logprob": logprob, "bytes": model.token_bytes(token)}
+
+    def likeliest(own: Token) -> list[dict[str, Any]]:
+        return [told((own.id + i) % (model.END + 1), own.logprob - i) for i in range(top)]
+
+    return {"content": [{**told(t.id, t.logprob), "top_logprobs": likeliest(t)} for t in drawn]}
 
 
 def usage(prompt: Sequence[int], completion: int) -> dict[str, int]:
@@ -125,10 +154,13 @@ def chat_body(ask: Ask, public_id: str, prompt: Sequence[int], drawn: Sequence[T
 
 
 def _chat_choice(ask: Ask, index: int, drawn: Sequence[Token]) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": "".join(t.text for t in drawn), "refusal": None}
+    if ask.call is not None and drawn[-1].finish == "tool_calls":
+        message |= {"content": None, "tool_calls": [ask.call.message]}
     return {
         "index": index,
-        "message": {"role": "assistant", "content": "".join(t.text for t in drawn), "refusal": None},
-        "logprobs": chat_logprobs(drawn) if ask.logprobs else None,
+        "message": message,
+        "logprobs": chat_logprobs(drawn, ask.top_logprobs or 0) if ask.logprobs else None,
         "finish_reason": drawn[-1].finish,
         "stop_reason": drawn[-1].stop,
         "token_ids": [t.id for t in drawn] if ask.return_token_ids else None,
@@ -173,10 +205,11 @@ class Chunks:
         return msgspec.json.encode({**self._head, "choices": [choice], "prompt_token_ids": ids, "prompt_text": None})
 
     def token(self, token: Token) -> bytes:
+        call = self._ask.call
         choice: dict[str, Any] = {
             "index": token.choice,
-            "delta": {"content": token.text},
-            "logprobs": chat_logprobs([token]) if self._ask.logprobs else None,
+            "delta": {"content": token.text} if call is None else call.delta(token.at, token.text),
+            "logprobs": chat_logprobs([token], self._ask.top_logprobs or 0) if self._ask.logprobs else None,
             "finish_reason": token.finish,
         }
         if token.finish is not None:

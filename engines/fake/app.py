@@ -117,6 +117,8 @@ class FakeEngine:
             return _error(404, "NotFoundError", f"The model `{ask.model}` does not exist.")
         if not 1 <= ask.n <= 128 or ask.limit < 1:
             return _error(400, "BadRequestError", f"n must be at least 1, got {ask.n}.")
+        if not ask.playable:
+            return _error(400, "BadRequestError", "The schema is none.")
 
         async def pace(token: int) -> None:
             await befall(faults, token, lambda: _abort(request))

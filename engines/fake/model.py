@@ -24,9 +24,12 @@ def prompt_ids(messages: Sequence[dict[str, Any]]) -> list[int]:
     return ids + list(b"assistant\n")
 
 
-def answer(model: str, prompt: Sequence[int], choice: int, seed: int, *, tokens: int, endless: bool) -> Iterator[int]:
-    """The ids of one answer: at most `tokens`; END closes it where it fits, unless `endless`, which repeats the text."""
-    said = _said(prompt)
+def answer(model: str, prompt: Sequence[int], choice: int, seed: int, *, tokens: int, endless: bool, text: bytes | None) -> Iterator[int]:
+    """The ids of one answer: at most `tokens`; END closes it where it fits, unless `endless`, which repeats the text.
+
+    `text`: what it is to say; None: what the prompt says, or an invention.
+    """
+    said = text if text is not None else _said(prompt)
     text = said if said is not None else _invented(model, prompt, choice, seed)
     ids: Iterator[int] = cycle(text or b" ") if endless else iter([*text, END])
     return islice(ids, tokens)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from pathlib import Path
@@ -17,13 +16,11 @@ from tests.machines import INTERRUPTS, Up, ratchet, running
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
 STRANGER = Path(__file__).with_name("stranger.py")
-CLIENT_PYTHON = os.environ.get("RATCHET_CLIENT_PYTHON", sys.executable)
-"""`make test-clients` names an interpreter that has the openai package and nothing of ours."""
 
 
 async def stranger(up: Up, folder: Path) -> dict[str, Any]:
     pipe = asyncio.subprocess.PIPE
-    argv = [CLIENT_PYTHON, "-I", str(STRANGER), str(folder / "ready.json"), "assistant"]
+    argv = [sys.executable, "-I", str(STRANGER), str(folder / "ready.json"), "assistant"]
     child = await asyncio.create_subprocess_exec(*argv, stdout=pipe, stderr=pipe, cwd=folder)
     out, err = await asyncio.wait_for(child.communicate(), 300)
     assert child.returncode == 0, err.decode() + up.log.read_text()

@@ -201,3 +201,61 @@ def test_its_flags_name_its_faults() -> None:
         True,
         1,
     )
+
+
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "parameters": {"properties": {"place": {"type": "string"}, "days": {"$ref": "#/$defs/n"}}, "$defs": {"n": {"type": "integer"}}},
+    },
+}
+
+
+async def test_a_tool_is_called_whole_and_streamed_alike() -> None:
+    async with fake_engine() as (_, record):
+        whole = json.loads(await chat(record.url, text="the weather in 'Åre' for 2 days?", tools=[WEATHER]))
+        stream = await chat(
+            record.url, text="the weather in 'Åre' for 2 days?", tools=[WEATHER], stream=True, stream_options={"include_usage": True}
+        )
+    called, captured = whole["choices"][0], StreamCapture(Wants(False, False, False), ID, BASE)
+    for event in sse.split(stream)[0]:
+        captured.event(event)
+    heard = captured.captured()
+    assert called["finish_reason"] == heard.choices[0].finish_reason == "tool_calls"
+    assert json.loads(called["message"]["tool_calls"][0]["function"]["arguments"]) == {"place": "Åre", "days": 2}
+    assert heard.choices[0].message["tool_calls"] == called["message"]["tool_calls"]
+    assert heard.choices[0].token_ids == called["token_ids"]
+    assert heard.exact
+
+
+@pytest.mark.parametrize(
+    ("choice", "called"),
+    [("auto", False), ("none", False), ("required", True), ({"type": "function", "function": {"name": "get_weather"}}, True)],
+)
+async def test_a_tool_is_called_where_it_has_to_be(choice: Any, called: bool) -> None:
+    async with fake_engine() as (_, record):
+        answer = json.loads(await chat(record.url, text="hello", tools=[WEATHER], tool_choice=choice))
+    assert ("tool_calls" in answer["choices"][0]["message"]) == called
+
+
+async def test_a_schema_is_filled_and_one_that_is_none_refused() -> None:
+    schema = {
+        "properties": {
+            "kind": {"enum": ["a", "b"]},
+            "list": {"type": "array", "items": {"type": ["number", "null"]}},
+            "self": {"$ref": "#"},
+        }
+    }
+    async with fake_engine() as (_, record):
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        told = json.loads(json.loads(await chat(record.url, text="2.5", response_format=form))["choices"][0]["message"]["content"])
+        refused = json.loads(await chat(record.url, response_format={**form, "json_schema": {"schema": {"properties": [1]}}}))
+    assert (told["kind"], told["list"], told["self"]["kind"]) == ("a", [2.0], "a")
+    assert refused["error"]["code"] == 400
+
+
+async def test_as_many_of_the_likeliest_tokens_are_told_as_asked_for() -> None:
+    async with fake_engine() as (_, record):
+        told = json.loads(await chat(record.url, top_logprobs=3))["choices"][0]["logprobs"]["content"]
+    assert all(len(token["top_logprobs"]) == 3 and token["top_logprobs"][0]["token"] == token["token"] for token in told)

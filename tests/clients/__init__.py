@@ -1,0 +1,1 @@
+"""Other people's clients against a running gateway, each in its own environment (`make test-clients`)."""
