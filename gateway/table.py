@@ -31,7 +31,7 @@ DATA = (
     route("/healthz", PUBLIC, "GET"),
     route("/readyz", PUBLIC, "GET"),
     route(CHAT, INFER, "GET POST"),
-    route(CHAT + "/{id}", INFER, "GET", "POST DELETE"),
+    route(CHAT + "/{id}", INFER, "GET POST DELETE"),
     route(CHAT + "/{id}/messages", INFER, "GET"),
     route("/v1/models", INFER, "GET"),
     route("/v1/models/{id}", INFER, "GET"),

@@ -7,7 +7,7 @@ RatchetError
  |   +- StoreUnfit        the server would lose acknowledged data (no AOF, eviction on)
  |   +- Conflict          a compare-and-set lost: somebody moved the pointer or the lease
  +- FeedbackRefused
- |   +- TargetNotYours    the target belongs to another tenant (404)
+ |   +- TargetNotYours    the target belongs to another tenant, or was deleted (404)
  |   +- TooManyParked     the caller has too much parked feedback (429)
  +- EngineError
  |   +- EngineUnavailable cannot connect, or died before the first byte
@@ -49,7 +49,7 @@ class FeedbackRefused(RatchetError):
 
 
 class TargetNotYours(FeedbackRefused):
-    """The target belongs to another tenant."""
+    """The target belongs to another tenant, or was deleted."""
 
 
 class TooManyParked(FeedbackRefused):

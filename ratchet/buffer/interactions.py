@@ -1,4 +1,4 @@
-"""Recorded answers: written once, found by id, listed by tenant in the order they came."""
+"""Recorded answers: written once, found by id, listed by tenant in the order they came, deleted by their owner."""
 
 from __future__ import annotations
 
@@ -27,6 +27,24 @@ class Page(NamedTuple):
     last: str | None
 
 
+class _Wanted(NamedTuple):
+    """What a list is filtered by."""
+
+    route: str | None
+    model: str | None
+    metadata: dict[str, str]
+
+    def met_by(self, route: bytes | None, model: bytes | None, metadata: bytes | None) -> bool:
+        """Whether an interaction with this in its meta is wanted."""
+        answered = (model or b"").decode()
+        if self.route is not None and (route or b"").decode() != self.route:
+            return False
+        if self.model is not None and self.model not in (answered, answered.partition("@")[0]):
+            return False
+        own = msgspec.json.decode(metadata, type=dict[str, str]) if metadata else {}
+        return self.metadata.items() <= own.items()
+
+
 class Interactions:
     """The recorded interactions of all tenants."""
 
@@ -34,7 +52,7 @@ class Interactions:
         self._link = link
 
     async def put(self, items: Sequence[Interaction]) -> None:
-        """Writes `items` in one round trip; one already there stays as it is. Durable once it returns.
+        """Writes `items` in one round trip; one already there, or deleted, stays as it is. Durable once it returns.
 
         Feedback parked for an item joins it. Raises StoreUnavailable: some may have been written, so put all again.
         """
@@ -46,6 +64,28 @@ class Interactions:
         if data is None or owner is None or (tenant is not None and owner.decode() != tenant):
             return None
         return schema.unpack(data)
+
+    async def update(self, item: str, tenant: str, *, route: str, metadata: dict[str, str]) -> Interaction | None:
+        """The interaction with this metadata in place of its own; None if `tenant` has none of that id recorded by `route`.
+
+        Its episode stays what it was.
+        """
+        found = await self.get(item, tenant)
+        if found is None:
+            return None
+        found.metadata = metadata
+        if "metadata" in found.request:
+            found.request["metadata"] = metadata
+        done = await self._link.run("update", schema.pack(found), id=item, tenant=tenant, route=route, metadata=_text(metadata))
+        return found if done else None
+
+    async def delete(self, item: str, tenant: str, *, route: str) -> bool:
+        """Removes the interaction; whether `tenant` had one of that id recorded by `route`.
+
+        Its pending rewards become `rejected: {deleted}` and later feedback is refused. One that is being learned from is gone
+        from every list at once, from the store when its lease ends; its leased rewards end as that does.
+        """
+        return bool(await self._link.run("delete", id=item, tenant=tenant, route=route))
 
     async def many(self, ids: Sequence[str]) -> list[Interaction]:
         """Those of `ids` that are still there, in their order."""
@@ -64,7 +104,7 @@ class Interactions:
         model: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> tuple[list[Interaction], bool]:
-        """The items of `scan`, and whether more may follow."""
+        """The items of `scan`, of every route, and whether more may follow."""
         found = await self.scan(tenant, limit=limit, after=after, order=order, model=model, metadata=metadata)
         return found.items, found.more
 
@@ -75,19 +115,19 @@ class Interactions:
         limit: int,
         after: str | None = None,
         order: Order = "asc",
+        route: str | None = None,
         model: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> Page:
         """At most `limit` of `tenant`'s interactions behind `after`; fewer, and more to follow, past PAGE_BYTES or LOOKED_AT.
 
-        The order is that of arrival at the store, never a clock's. `model`: a policy's name is any version of it. `metadata`: each
-        pair must be there. An `after` that is not (or no longer) listed gives an empty page.
+        The order is that of arrival at the store, never a clock's. `route`: None is any. `model`: a policy's name is any version of
+        it. `metadata`: each pair must be there. An `after` that was never listed, or expired, gives an empty page; a deleted one does not.
         """
-        cursor = None
-        if after is not None:
-            cursor = await self._link.do("ZSCORE", schema.index(tenant), after)
-            if cursor is None:
-                return Page([], False, None)
+        cursor = None if after is None else await self._cursor(tenant, after)
+        if after is not None and cursor is None:
+            return Page([], False, None)
+        wanted = _Wanted(route, model, metadata or {})
         chosen: list[str] = []
         looked, room = 0, PAGE_BYTES
         while looked < LOOKED_AT:
@@ -96,8 +136,8 @@ class Interactions:
                 return Page(await self.many(chosen), False, None)
             after, cursor = listed[-1]
             looked += len(listed)
-            wanted = await self._matching([item for item, _ in listed], model, metadata or {})
-            for item, size in await self._sizes(wanted):
+            matching = await self._matching([item for item, _ in listed], wanted)
+            for item, size in await self._sizes(matching):
                 if len(chosen) == limit or (chosen and size > room):
                     return Page(await self.many(chosen), True, chosen[-1])
                 chosen.append(item)
@@ -113,8 +153,16 @@ class Interactions:
         found = await self._link.do("HGETALL", schema.UNTRAINABLE)
         return {reason.decode(): int(n) for reason, n in found.items()}
 
-    async def _listed(self, tenant: str, cursor: Any, order: Order) -> list[tuple[str, float]]:
-        bound = b"(%.0f" % float(cursor) if cursor is not None else None
+    async def _cursor(self, tenant: str, item: str) -> float | None:
+        """Where the interaction is, or was until its deletion, in the tenant's order."""
+        score, gone = await self._link.together(("ZSCORE", schema.index(tenant), item), ("GET", schema.gone(item)))
+        if gone is None:
+            return None if score is None else float(score)
+        seq, _, owner = gone.decode().partition(":")
+        return float(seq) if owner == tenant else None
+
+    async def _listed(self, tenant: str, cursor: float | None, order: Order) -> list[tuple[str, float]]:
+        bound = b"(%.0f" % cursor if cursor is not None else None
         span: tuple[Any, ...] = (bound or "-inf", "+inf", "BYSCORE") if order == "asc" else (bound or "+inf", "-inf", "BYSCORE", "REV")
         found = await self._link.do("ZRANGE", schema.index(tenant), *span, "LIMIT", 0, CHUNK, "WITHSCORES")
         flat = list(found)
@@ -125,19 +173,15 @@ class Interactions:
         heads = await self._link.together(*(("GETRANGE", schema.blob(item), 0, schema.HEAD_BYTES - 1) for item in ids))
         return [(item, schema.unpacked_size(head)) for item, head in zip(ids, heads, strict=True) if head]
 
-    async def _matching(self, ids: list[str], model: str | None, metadata: dict[str, str]) -> list[str]:
-        if model is None and not metadata:
+    async def _matching(self, ids: list[str], wanted: _Wanted) -> list[str]:
+        if wanted == (None, None, {}):
             return ids
-        rows = await self._link.together(*(("HMGET", schema.meta(item), "model", "metadata") for item in ids))
-        return [item for item, row in zip(ids, rows, strict=True) if _matches(row, model, metadata)]
+        rows = await self._link.together(*(("HMGET", schema.meta(item), "route", "model", "metadata") for item in ids))
+        return [item for item, row in zip(ids, rows, strict=True) if wanted.met_by(*row)]
 
 
-def _matches(row: list[bytes | None], model: str | None, metadata: dict[str, str]) -> bool:
-    answered = (row[0] or b"").decode()
-    if model is not None and model not in (answered, answered.partition("@")[0]):
-        return False
-    own = msgspec.json.decode(row[1], type=dict[str, str]) if row[1] else {}
-    return metadata.items() <= own.items()
+def _text(metadata: dict[str, str]) -> str:
+    return msgspec.json.encode(metadata).decode() if metadata else ""
 
 
 def _call(item: Interaction) -> Call:
@@ -147,6 +191,7 @@ def _call(item: Interaction) -> Call:
     args = {
         "id": item.id,
         "tenant": item.tenant,
+        "route": item.route,
         "policy": item.policy,
         "version": item.version,
         "n": item.n,
@@ -156,7 +201,7 @@ def _call(item: Interaction) -> Call:
         "metric": item.metric,
         "model": item.model,
         "episode": item.episode_id or "",
-        "metadata": msgspec.json.encode(item.metadata).decode() if item.metadata else "",
+        "metadata": _text(item.metadata),
         "untrainable": item.untrainable,
     }
     return Call("put", args, schema.pack(item))

@@ -30,6 +30,10 @@ def meta(item: str) -> str:
     return f"r:m:{item}"
 
 
+def gone(item: str) -> str:
+    return f"r:gone:{item}"
+
+
 def index(tenant: str) -> str:
     return f"r:ti:{tenant}"
 

@@ -26,7 +26,9 @@ FIT = ("--appendonly", "yes", "--maxmemory", "64mb", "--maxmemory-policy", "noev
 async def foreign(folder: Path, *flags: str) -> AsyncIterator[str]:
     """A server that somebody else configured, on TCP; its redis:// URL."""
     port = free_port()
-    argv = [*_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", "", *flags]
+    argv = [*_binary(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    # A cluster's bus would be at port + 10000, which may be none.
+    argv += ["--cluster-port", str(free_port()), *flags]
     process = await spawn(argv, log=folder / "log", name="foreign")
     password = flags[flags.index("--requirepass") + 1] if "--requirepass" in flags else None
     client = Redis(port=port, password=password)

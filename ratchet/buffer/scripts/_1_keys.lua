@@ -14,8 +14,10 @@ local function owned(tenant, rest) return #tenant .. ':' .. tenant .. ':' .. res
 
 local function k_blob(id) return 'r:i:' .. id end
 local function k_meta(id) return 'r:m:' .. id end
+-- What is left of a deleted answer: `seq:tenant`.
+local function k_gone(id) return 'r:gone:' .. id end
 local function k_index(tenant) return 'r:ti:' .. tenant end
-local function k_recent(policy) return 'r:ps:' .. policy end
+local function k_recent(policy) return 'r:rp:' .. policy end
 local function k_episode(tenant, episode) return 'r:ep:' .. owned(tenant, episode) end
 local function k_fb(fb) return 'r:f:' .. fb end
 local function k_slots(tenant, target) return 'r:t:' .. owned(tenant, target) end

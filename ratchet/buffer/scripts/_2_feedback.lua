@@ -1,5 +1,6 @@
 -- One reward's life: pending | waiting | leased -> used | rejected | expired. Each step moves the ledger too.
 local HOUR = 3600000
+local BRIEF = {superseded = true, too_late = true, no_such_choice = true, not_yours = true, deleted = true}
 
 local function tally(field, by) call('HINCRBY', LEDGER, field, by) end
 
@@ -10,16 +11,17 @@ local function unpark(fb)
   if call('HINCRBY', PARKED, f[2], -1) <= 0 then call('HDEL', PARKED, f[2]) end
 end
 
--- The end of a reward. A record nobody needs any more goes soon, and its contents at once, where a client can make many of them.
+-- The end of a reward. A record nobody needs any more goes soon, and its contents at once, where a client can make many of them
+-- or wants them gone.
 local function settle(fb, state, reason)
   unpark(fb)
   call('HSET', k_fb(fb), 'state', state, 'reason', reason or '')
   call('ZREM', DUE, fb)
   tally('pending', -1)
   tally(state == 'rejected' and 'rejected:' .. reason or state, 1)
-  local many = reason == 'superseded' or reason == 'too_late' or reason == 'no_such_choice' or reason == 'not_yours'
-  if many then call('HSET', k_fb(fb), 'value', 'null', 'metadata', '{}') end
-  call('PEXPIRE', k_fb(fb), whole(many and HOUR or 24 * HOUR))
+  local brief = BRIEF[reason or '']
+  if brief then call('HSET', k_fb(fb), 'value', 'null', 'metadata', '{}') end
+  call('PEXPIRE', k_fb(fb), whole(brief and HOUR or 24 * HOUR))
 end
 
 -- A target's slots stay while one of them holds a reward; afterwards as long as its interaction could.

@@ -4,10 +4,13 @@ local function leased(policy)
   return text and cjson.decode(text) or {}
 end
 
--- While leased, an interaction outlives its retention; afterwards it does not.
+-- While leased, an interaction outlives its retention, and its deletion; afterwards it does not.
 local function let_go(id)
   local expires = call('HGET', k_meta(id), 'expires')
-  if not expires then return end
+  if not expires then
+    call('DEL', k_blob(id))
+    return
+  end
   call('PEXPIREAT', k_blob(id), expires)
   call('PEXPIREAT', k_meta(id), expires)
 end

@@ -1,12 +1,18 @@
 #!lua flags=allow-oom
--- A gateway's heartbeat, and the end of those that fell silent.
-local now = now_ms()
+-- A gateway's heartbeat, and the end of those that fell silent. Where the server's clock jumped, or nobody asked for as long as a
+-- gateway may be silent, no silence can be told: it is counted from now on.
+local SEEN, AT = 'r:beats:seen', 'r:beats:at'
+local now, seen = now_ms(), call('GET', SEEN)
+if seen and (now < tonumber(seen) or now > seen + A.silent) then
+  for _, gateway in ipairs(call('ZRANGE', AT, 0, -1)) do call('ZADD', AT, whole(now), gateway) end
+end
+call('SET', SEEN, whole(now))
 if A.gateway then
   call('HSET', 'r:beats', A.gateway, ARGV[2])
-  call('ZADD', 'r:beats:at', whole(now), A.gateway)
+  call('ZADD', AT, whole(now), A.gateway)
 end
-for _, silent in ipairs(call('ZRANGE', 'r:beats:at', '-inf', whole(now - A.silent), 'BYSCORE')) do
+for _, silent in ipairs(call('ZRANGE', AT, '-inf', whole(now - A.silent), 'BYSCORE')) do
   call('HDEL', 'r:beats', silent)
-  call('ZREM', 'r:beats:at', silent)
+  call('ZREM', AT, silent)
 end
 return call('HVALS', 'r:beats')

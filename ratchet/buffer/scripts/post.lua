@@ -6,6 +6,7 @@ if A.idem then
   if seen then return seen end
 end
 if call('EXISTS', k_fb(fb)) == 1 then return fb end
+if call('EXISTS', k_gone(A.target)) == 1 then return redis.error_reply('NOTYOURS the target was deleted') end
 local m = call('HMGET', k_meta(A.target), 'tenant', 'n')
 if m[1] and m[1] ~= A.tenant then return redis.error_reply('NOTYOURS the target belongs to another tenant') end
 local known = m[1] or call('EXISTS', k_episode(A.tenant, A.target)) == 1

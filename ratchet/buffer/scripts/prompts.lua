@@ -3,16 +3,16 @@
 local LOOKED_AT = 1000
 local all, seen = {}, {}
 local function add(id)
-  if not seen[id] and call('EXISTS', k_blob(id)) == 1 then
+  if not seen[id] and call('EXISTS', k_meta(id)) == 1 then
     seen[id] = true
     all[#all + 1] = id
   end
 end
 for _, id in ipairs(call('ZREVRANGE', k_lone(A.policy), 0, LOOKED_AT - 1)) do
-  if call('EXISTS', k_blob(id)) == 0 then call('ZREM', k_lone(A.policy), id) else add(id) end
+  if call('EXISTS', k_meta(id)) == 0 then call('ZREM', k_lone(A.policy), id) else add(id) end
 end
 for _, entry in ipairs(call('XREVRANGE', k_recent(A.policy), '+', '-', 'COUNT', LOOKED_AT)) do
-  if entry[2][4] == '1' then add(entry[2][2]) end
+  add(entry[2][2])
 end
 local offered, taken = k_offered(A.policy), {}
 local function take()

@@ -1,11 +1,11 @@
 #!lua
--- An interaction arrives: blob, meta, indexes; feedback that was parked for it joins. Idempotent by id.
+-- An interaction arrives: blob, meta, indexes; feedback that was parked for it joins. Idempotent by id; a deleted one stays so.
 local RECENT_KEPT = 10000
 local id, tenant = A.id, A.tenant
-if call('EXISTS', k_meta(id)) == 1 then return 0 end
+if call('EXISTS', k_meta(id), k_gone(id)) > 0 then return 0 end
 local seq, expires = call('INCR', 'r:seq'), whole(now_ms() + A.retention)
 call('SET', k_blob(id), ARGV[2], 'PXAT', expires)
-call('HSET', k_meta(id), 'tenant', tenant, 'policy', A.policy, 'version', A.version, 'n', A.n, 'trainable', A.trainable,
+call('HSET', k_meta(id), 'tenant', tenant, 'route', A.route, 'policy', A.policy, 'version', A.version, 'n', A.n, 'trainable', A.trainable,
   'prompt', A.prompt, 'status', A.status, 'metric', A.metric, 'seq', seq, 'expires', expires)
 if A.model ~= '' then call('HSET', k_meta(id), 'model', A.model) end
 if A.episode ~= '' then call('HSET', k_meta(id), 'episode', A.episode) end
@@ -17,7 +17,7 @@ call('ZADD', k_index(tenant), seq, id)
 for _, old in ipairs(call('ZRANGE', k_index(tenant), 0, 1)) do
   if call('EXISTS', k_meta(old)) == 0 then call('ZREM', k_index(tenant), old) end
 end
-call('XADD', k_recent(A.policy), 'MAXLEN', '~', RECENT_KEPT, '*', 'i', id, 'p', A.prompt)
+if A.prompt == '1' then call('XADD', k_recent(A.policy), 'MAXLEN', '~', RECENT_KEPT, seq .. '-0', 'i', id) end
 if A.untrainable ~= '' then call('HINCRBY', 'r:untrainable', A.untrainable, 1) end
 
 local function join(target, whose, n)

@@ -2,7 +2,8 @@
 -- The step is given up before its commit: its groups are ready again, its rewards pending again.
 local key = k_lease(A.policy)
 if call('HGET', key, 'version') then return conflict('the step is committed; publish or refuse its candidate') end
-for _, id in ipairs(leased(A.policy)) do
+
+local function back(id)
   each_reward(id, function(slots, field, fb)
     if call('HEXISTS', slots, 'w:' .. field) == 1 then
       settle(fb, 'rejected', 'superseded')
@@ -13,6 +14,10 @@ for _, id in ipairs(leased(A.policy)) do
     end
   end)
   call('HSET', k_group(id), 'state', 'ready')
+end
+
+for _, id in ipairs(leased(A.policy)) do
+  if call('EXISTS', k_meta(id)) == 1 then back(id) else dismiss(id, 'deleted') end
   let_go(id)
 end
 return call('DEL', key)

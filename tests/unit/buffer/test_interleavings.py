@@ -63,6 +63,7 @@ class Interleavings(RuleBasedStateMachine):
         self.items = [interaction(CHOICES) for _ in range(TARGETS)]
         self.fbs: set[str] = set()
         self.keys: dict[tuple[str, str], str] = {}
+        self.deleted: list[str] = []
         self.leased: list[str] = []
         self.candidate: int | None = None
         self.used_groups: set[str] = set()
@@ -77,6 +78,18 @@ class Interleavings(RuleBasedStateMachine):
         item = self.items[at]
         if self.raw("PTTL", f"r:m:{item.id}") > 0:  # a leased one is kept
             self.raw("DEL", f"r:i:{item.id}", f"r:m:{item.id}")
+            self.items[at] = interaction(CHOICES)
+
+    @rule(at=TARGET, tenant=st.sampled_from([TENANT, TENANT, "other"]))
+    def a_client_deletes_it(self, at: int, tenant: str) -> None:
+        item = self.items[at]
+        known = bool(self.raw("EXISTS", f"r:m:{item.id}"))
+        assert self.do(self.store.interactions.delete(item.id, tenant, route=item.route)) == (known and tenant == TENANT)
+        if known and tenant == TENANT:
+            self.do(self.store.interactions.put([item]))
+            with pytest.raises(TargetNotYours):
+                self.do(self.store.feedback.post(post(item.id)))
+            self.deleted.append(item.id)
             self.items[at] = interaction(CHOICES)
 
     @rule(at=TARGET, choice=st.sampled_from([0, 0, 1, 1, CHOICES]), value=VALUE, tenant=st.sampled_from([TENANT, TENANT, TENANT, "other"]))
@@ -229,6 +242,9 @@ class Interleavings(RuleBasedStateMachine):
             if state == b"ready":
                 assert rated  # a word may have replaced a number: the lease finds out
             assert (state == b"leased") == (item.id in self.leased)
+        for gone in self.deleted:
+            assert not self.raw("EXISTS", f"r:m:{gone}")
+            assert self.raw("EXISTS", f"r:i:{gone}", f"r:g:{gone}") == (2 if gone in self.leased else 0)
         ready = sum(self.raw("HGET", key.decode(), "state") == b"ready" for key in self.raw("KEYS", "r:g:*"))
         assert self.do(self.store.experience.ready(POLICY)) == ready
 
