@@ -106,8 +106,8 @@ def cli() -> str:
     head = (
         "Exit status 0: success; 1: failure; 2: a wrong command line or configuration. An error is one line on stderr.\n\n"
         "The data directory is `--data`, else `$RATCHET_DATA`, else `$XDG_STATE_HOME/ratchet`, else `~/.local/state/ratchet`. `train`, "
-        "`policies`, `promote` and `rollback` are clients of the admin API: they find URL and key in `--admin` and `--key`, else in "
-        "`$RATCHET_ADMIN_URL` and `$RATCHET_OPERATOR_KEY`, else in the data directory while `ratchet up` runs on it."
+        "`policies`, `promote`, `rollback` and `keys` are clients of the admin API: they find URL and key in `--admin` and "
+        "`--key`, else in `$RATCHET_ADMIN_URL` and `$RATCHET_OPERATOR_KEY`, else in the data directory while `ratchet up` runs on it."
     )
     return "\n\n".join([MADE, "# Commands", head, *_commands(command, context)]) + "\n"
 

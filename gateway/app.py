@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.admin import api, page
+from gateway.admin import api, keys, page
 from gateway.errors import ApiError, broken, invalid, store_away
 from gateway.http import refuse
 from gateway.plane import Plane
@@ -31,7 +31,7 @@ def data_plane(services: Services) -> Plane:
 
 def admin_plane(services: Services) -> Plane:
     """What operators reach."""
-    app = _app(module.router(services) for module in (api, page))
+    app = _app(module.router(services) for module in (api, keys, page))
     return Plane(Table(ADMIN), services.keys, services.observer, app)
 
 

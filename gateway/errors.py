@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -15,28 +15,38 @@ TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 
 
 class ApiError(RatchetError):
-    """An answer of `status`; `retry_after` in seconds becomes the header."""
+    """An answer of `status`; `kind` is its type where the status does not tell. `retry_after` (s) becomes a header beside `headers`."""
 
     def __init__(
-        self, status: int, message: str, *, code: str | None = None, param: str | None = None, retry_after: float | None = None
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        kind: str | None = None,
+        retry_after: float | None = None,
+        headers: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.param = param
         self.retry_after = retry_after
+        self._kind = kind
+        self._headers = headers
 
     @property
     def body(self) -> bytes:
         """OpenAI's error object, JSON."""
-        kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        kind = self._kind or TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return msgspec.json.encode({"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}})
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         if self.retry_after is None:
-            return []
-        return [(b"retry-after", b"%d" % max(1, math.ceil(self.retry_after)))]
+            return [*self._headers]
+        return [*self._headers, (b"retry-after", b"%d" % max(1, math.ceil(self.retry_after)))]
 
 
 def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:

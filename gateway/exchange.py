@@ -11,7 +11,9 @@ import msgspec
 from engines.capture import Captured, Wants
 from gateway import chat
 from gateway.catalog import Target
+from gateway.http import Header
 from gateway.observe import Observation
+from gateway.quota import UNBOUND, Admission
 from gateway.schema import ChatRequest
 from gateway.table import CHAT
 from ratchet.clock import monotonic, wall
@@ -33,6 +35,10 @@ class Exchange:
     """The client's trace headers, for the engine."""
     episode: str | None
     seen: Observation
+    reply: list[Header]
+    """Headers that its answer is to carry, whatever that is."""
+    reserve: int
+    """Tokens it may use, as far as one can tell before."""
     started: float
     parsed: float
     during_swap: bool = False
@@ -48,6 +54,7 @@ class Exchange:
     stop: Status | None = None
     """Why it was ended from outside: `cancelled` by the client, `truncated` by the gateway's own end."""
     task: asyncio.Task[Any] | None = None
+    admission: Admission = UNBOUND
     over: bool = False
     recorded: bool = False
     stalled: bool = False
@@ -61,6 +68,16 @@ class Exchange:
     def kept(self) -> bool:
         """Whether it is recorded at all."""
         return self.request.store is not False
+
+    @property
+    def used(self) -> int | None:
+        """Tokens it took of the engine; None: the engine did not say."""
+        found = self.captured
+        if isinstance(total := found.usage.get("total_tokens"), int):
+            return total
+        if self.first_token is None and self.stop is None:
+            return 0  # no engine began
+        return len(found.prompt_ids) + sum(len(choice.token_ids) for choice in found.choices) or None
 
     def end(self, status: Status) -> None:
         """Ends it from outside; whatever it waits for is cancelled."""

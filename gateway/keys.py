@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections import OrderedDict
 from typing import NamedTuple
@@ -12,6 +11,7 @@ from starlette.types import Scope
 
 from gateway.errors import ApiError, store_away
 from gateway.http import header
+from ratchet import keys, names
 from ratchet.buffer.directory import Keys
 from ratchet.clock import monotonic
 from ratchet.errors import StoreError, StoreUnavailable
@@ -63,7 +63,7 @@ class KeyRing:
         return record
 
     async def _find(self, key: str) -> KeyRecord | None:
-        digest = hashlib.sha256(key.encode("latin-1", "replace")).hexdigest()
+        digest = keys.digest(key)
         seen, now = self._seen.get(digest), monotonic()
         if seen is not None and now - seen.at < (KNOWN_SECONDS if seen.record is not None else UNKNOWN_SECONDS):
             return seen.record
@@ -105,6 +105,11 @@ class KeyRing:
             self._seen.popitem(last=False)
         return record
 
+    def forget(self, key_id: str) -> None:
+        """A key was revoked here: asks anew, and does not wait for KNOWN_SECONDS to pass as other gateways do."""
+        for digest in [digest for digest, seen in self._seen.items() if seen.record is not None and seen.record.id == key_id]:
+            del self._seen[digest]
+
     async def close(self) -> None:
         """Ends the questions under way."""
         tasks = [asked.task for asked in self._asked.values()]
@@ -118,6 +123,14 @@ def require(caller: KeyRecord, scopes: frozenset[str]) -> None:
     if not scopes.intersection(caller.scopes):
         wanted = " or ".join(sorted(scopes))
         raise ApiError(403, f"This key lacks the scope {wanted}.", code="insufficient_permissions")
+
+
+def may_use(caller: KeyRecord, model: str) -> bool:
+    """Whether the key may ask for what a client calls `model`."""
+    if caller.models is None or model in caller.models:
+        return True
+    pinned = names.parse_version(model)
+    return pinned is not None and pinned.policy in caller.models
 
 
 def _bearer(scope: Scope) -> str | None:

@@ -105,6 +105,8 @@ class Metrics:
         self.recorder_write = Histogram(
             "ratchet_recorder_write_seconds", "One write of a group of answers to the store", buckets=WRITE_BUCKETS, registry=r
         )
+        self.quota_refused = self._counter("ratchet_quota_refused", "Requests past their key's quota", "bound")
+        self.quota_unchecked = Counter("ratchet_quota_unchecked", "Requests let through because the store was away", registry=r)
         for during in ("true", "false"):
             self.held.labels(during)
 

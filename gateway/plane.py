@@ -20,17 +20,17 @@ log = logging.getLogger(__name__)
 
 
 class Reply:
-    """`send`, with the request's id on the answer, and a memory of what was sent."""
+    """`send`, with the request's id and `headers` on the answer, and a memory of what was sent."""
 
     def __init__(self, send: Send, request_id: bytes) -> None:
         self.status = 0
+        self.headers = [(b"x-request-id", request_id)]
         self._send = send
-        self._header = (b"x-request-id", request_id)
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message.get("headers", ()), self._header]
+            message["headers"] = [*message.get("headers", ()), *self.headers]
         await self._send(message)
 
 
@@ -38,7 +38,7 @@ class Plane:
     """One listening port's application.
 
     `hot` are plain ASGI endpoints by (method, path); every other built route is `app`'s. Both find the caller's key in
-    `scope["state"]["caller"]`.
+    `scope["state"]["caller"]`; what they add to `scope["state"]["headers"]` is on the answer, whatever that is.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Plane:
         reply = Reply(send, request_id)
         route = self._table.find(scope["path"])
         seen = self._observer.begin(route, scope, request_id.decode())
-        scope.setdefault("state", {})["seen"] = seen
+        scope["state"] = {"seen": seen, "headers": reply.headers}
         try:
             await self._enter(route, scope, receive, reply)
         except ClientGone:
@@ -77,11 +77,10 @@ class Plane:
     async def _enter(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:
         if route is None:
             raise not_found("Unknown path.", code="unknown_url")
-        state = scope["state"]
         if route.scopes:
             caller = await self._keys.caller(scope, x_api_key=route.path == "/v1/messages")
             require(caller, route.scopes)
-            state["caller"] = caller
+            scope["state"]["caller"] = caller
         method = scope["method"]
         if method in route.planned:
             raise ApiError(501, f"{method} {route.path} is not built yet.", code="not_implemented")

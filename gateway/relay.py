@@ -22,6 +22,7 @@ from gateway.exchange import Exchange
 from gateway.http import JSON, ClientGone, Header, header, part, read_body, respond
 from gateway.metrics import Metrics
 from gateway.observe import Observation
+from gateway.quota import Quota
 from gateway.recorder import Recorder
 from gateway.upstream import Answer, Upstream
 from ratchet import names
@@ -44,7 +45,9 @@ log = logging.getLogger(__name__)
 class Relay:
     """One instance serves all chat requests; `running` holds those under way, by the id they were given."""
 
-    def __init__(self, config: GatewayConfig, catalog: Catalog, upstream: Upstream, recorder: Recorder, metrics: Metrics) -> None:
+    def __init__(
+        self, config: GatewayConfig, catalog: Catalog, upstream: Upstream, recorder: Recorder, metrics: Metrics, quota: Quota
+    ) -> None:
         self.running: dict[str, Exchange] = {}
         self.draining = False
         self._entered = 0
@@ -53,6 +56,7 @@ class Relay:
         self._upstream = upstream
         self._recorder = recorder
         self._metrics = metrics
+        self._quota = quota
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._open()
@@ -81,6 +85,7 @@ class Relay:
             await self._guarded(exchange, send)
         finally:
             exchange.over = True
+            exchange.admission.settle(exchange.used)
             watcher.cancel()
             self._metrics.inflight.dec()
             del self.running[exchange.id]
@@ -102,6 +107,8 @@ class Relay:
             trace=trace,
             episode=chat.episode(request, header(scope, b"x-ratchet-episode-id")),
             seen=seen,
+            reply=scope["state"]["headers"],
+            reserve=self._quota.estimate(len(body), chat.sampling(request).max_tokens, request.n or 1),
             started=started,
             parsed=parsed,
             cpu=time.thread_time(),
@@ -128,6 +135,8 @@ class Relay:
             await taken(send(part(_fault(exchange, fault), more=False)), self._config.idle_seconds)
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
+        exchange.admission = await self._quota.admit(exchange.caller, exchange.request.model, exchange.reserve)
+        exchange.reply += exchange.admission.headers
         try:
             answer = await self._upstream.ask(exchange)
         finally:
@@ -169,6 +178,7 @@ class Relay:
             raise ApiError(502, "The engine's answer could not be read.", code="engine_broken") from None
         await self._record(exchange)
         exchange.over = True
+        await exchange.admission.settle(exchange.used)
         await taken(respond(send, 200, body, [JSON, *headers]), self._config.idle_seconds)
 
     async def _stream(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
@@ -191,6 +201,7 @@ class Relay:
         except ApiError as error:  # not recorded
             last = _fault(exchange, error)
         exchange.over = True
+        await exchange.admission.settle(exchange.used)
         await taken(send(part(last, more=False)), self._config.idle_seconds)
 
     async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> None:

@@ -14,6 +14,7 @@ from gateway.gauges import Gauges, of_fleet
 from gateway.keys import KeyRing
 from gateway.metrics import Metrics
 from gateway.observe import Observer
+from gateway.quota import Quota
 from gateway.recorder import Recorder
 from gateway.relay import Relay
 from gateway.routing.beat import Beat
@@ -41,12 +42,13 @@ class Services:
         self.metrics = Metrics()
         self.observer = Observer(self.metrics, config.gateway.telemetry)
         self.keys = KeyRing(store.keys)
+        self.quota = Quota(store.quotas, self.metrics, config.gateway.quota)
         self.catalog = Catalog(config)
         self.shelf = Shelf(config, data)
         self.fleet = Fleet(store, self.catalog, self.shelf)
         self.recorder = Recorder(store.interactions, self.metrics, config.gateway.record_seconds)
         self.upstream = Upstream(self.fleet, self.catalog, config.gateway)
-        self.relay = Relay(config.gateway, self.catalog, self.upstream, self.recorder, self.metrics)
+        self.relay = Relay(config.gateway, self.catalog, self.upstream, self.recorder, self.metrics, self.quota)
         self.beat = Beat(store, self.catalog, self.fleet)
         self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.beat.now)
         self.gauges = Gauges(self.metrics.registry)
@@ -60,7 +62,7 @@ class Services:
         """Reads the pointers, then starts what runs in the background. StoreError."""
         await self.pointers.begin(self.config)
         await self.fleet.announce(self.config.engines)
-        for part in (self.recorder.run(), self.fleet.watch(), self.pointers.follow(), self.beat.run(), self._sweep()):
+        for part in (self.recorder.run(), self.fleet.watch(), self.pointers.follow(), self.beat.run(), self.quota.renew(), self._sweep()):
             self._run(part)
 
     async def drain(self) -> None:
@@ -82,6 +84,7 @@ class Services:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.keys.close()
+        await self.quota.close()
         await self.fleet.close()
         await self.upstream.close()
         await self.observer.close()

@@ -69,8 +69,8 @@ ADMIN = (
     route("/admin/engines/{name}", OPERATOR, planned="GET DELETE"),
     route("/admin/engines/{name}/drain", OPERATOR, planned="POST"),
     route("/admin/interactions", OPERATOR, "GET"),
-    route("/admin/keys", OPERATOR, planned="GET POST"),
-    route("/admin/keys/{id}", OPERATOR, planned="DELETE"),
+    route("/admin/keys", OPERATOR, "GET POST"),
+    route("/admin/keys/{id}", OPERATOR, "DELETE"),
     route("/admin/erase", OPERATOR, planned="POST"),
 )
 """The control plane."""

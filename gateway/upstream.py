@@ -160,7 +160,7 @@ class Upstream:
         replica.leave(model)
 
     async def _post(self, replica: Replica, exchange: Exchange, model: str) -> aiohttp.ClientResponse:
-        extras = replica.engine.extras(exchange.tree, exchange.wants) if exchange.kept else {}
+        extras = replica.engine.extras(exchange.tree, exchange.wants) if exchange.kept or exchange.admission.counts_tokens else {}
         return await self._session.post(
             replica.record.url.rstrip("/") + CHAT,
             data=chat.upstream(exchange.tree, model, extras),

@@ -203,10 +203,18 @@ class EngineRecord(msgspec.Struct):
 
 
 class KeyRecord(msgspec.Struct):
-    """A key at rest: only its sha256 is stored. `id` is public and safe to log."""
+    """A key at rest: only its sha256 is stored. `id` is public and safe to log.
+
+    `models` are the names it may ask for, as a client writes them (a policy's name allows its versions too; None: all).
+    `rpm` and `tpm` are requests and tokens a minute, `concurrency` requests at a time, over all gateways (None: no bound).
+    """
 
     id: str
     tenant: str
     scopes: list[str]
     created: float
     note: str = ""
+    models: list[str] | None = None
+    rpm: int | None = None
+    tpm: int | None = None
+    concurrency: int | None = None

@@ -29,12 +29,18 @@ def router(services: Services) -> APIRouter:
     return routes
 
 
-def _json(value: Any) -> Response:
+def as_json(value: Any) -> Response:
     return Response(msgspec.json.encode(value), media_type="application/json")
 
 
-def _list(rows: list[Any]) -> Response:
-    return _json({"object": "list", "data": rows})
+def as_list(rows: list[Any]) -> Response:
+    return as_json({"object": "list", "data": rows})
+
+
+async def tree(request: Request) -> dict[str, Any]:
+    """An operator's body: a small JSON object; {} where there is none. ApiError 4xx."""
+    body = await read_body(request.scope, request.receive, BODY_BYTES)
+    return strict.parse(body or b"{}", BODY_DEPTH)
 
 
 def _counts(routes: APIRouter, services: Services) -> None:
@@ -44,12 +50,12 @@ def _counts(routes: APIRouter, services: Services) -> None:
 
     @routes.get("/admin/ledger")
     async def ledger() -> Response:
-        return _json(await services.store.feedback.ledger())
+        return as_json(await services.store.feedback.ledger())
 
     @routes.get("/admin/interactions")
     async def interactions() -> Response:
         store = services.store.interactions
-        return _json({"count": await store.count(), "untrainable": await store.untrainable()})
+        return as_json({"count": await store.count(), "untrainable": await store.untrainable()})
 
     @routes.get("/admin/engines")
     async def engines() -> Response:
@@ -57,7 +63,7 @@ def _counts(routes: APIRouter, services: Services) -> None:
         for replica in sorted(services.fleet.all(), key=lambda r: r.name):
             told = {key: getattr(replica.record, key) for key in ("name", "kind", "model", "url", "state", "restarts")}
             rows.append({**told, "healthy": replica.healthy, "adapters": replica.adapters, "inflight": replica.total})
-        return _list(rows)
+        return as_list(rows)
 
 
 def _policies(routes: APIRouter, services: Services) -> None:
@@ -69,11 +75,11 @@ def _policies(routes: APIRouter, services: Services) -> None:
 
     @routes.get("/admin/policies")
     async def policies() -> Response:
-        return _list([await described(record) for record in await registry.policies()])
+        return as_list([await described(record) for record in await registry.policies()])
 
     @routes.get("/admin/policies/{name}")
     async def policy(name: str) -> Response:
-        return _json(await described(await moves.known(services, name)))
+        return as_json(await described(await moves.known(services, name)))
 
     @routes.get("/admin/policies/{name}/versions/{number}")
     async def version(name: str, number: str) -> Response:
@@ -87,17 +93,13 @@ def _policies(routes: APIRouter, services: Services) -> None:
                 manifest = await services.shelf.manifest(found)
             except AdapterError as error:
                 manifest = {"error": str(error)}
-        return _json({**msgspec.to_builtins(found), "manifest": manifest})
+        return as_json({**msgspec.to_builtins(found), "manifest": manifest})
 
 
 def _moves(routes: APIRouter, services: Services) -> None:
-    async def tree(request: Request) -> dict[str, Any]:
-        body = await read_body(request.scope, request.receive, BODY_BYTES)
-        return strict.parse(body or b"{}", BODY_DEPTH)
-
     async def moved(name: str, to: int, reason: Literal["promote", "rollback"]) -> Response:
         record = await moves.move(services, name, to, reason)
-        return _json({key: getattr(record, key) for key in ("name", "base", "live", "epoch", "step")})
+        return as_json({key: getattr(record, key) for key in ("name", "base", "live", "epoch", "step")})
 
     @routes.post("/admin/policies/{name}/promote")
     async def promote(request: Request, name: str) -> Response:
@@ -111,4 +113,4 @@ def _moves(routes: APIRouter, services: Services) -> None:
     @routes.post("/admin/policies/{name}/train")
     async def train(name: str) -> Response:
         await moves.known(services, name)
-        return _json({"job": await services.store.registry.request_training(name)})
+        return as_json({"job": await services.store.registry.request_training(name)})

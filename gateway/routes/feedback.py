@@ -28,9 +28,10 @@ def router(services: Services) -> APIRouter:
     @routes.post("/v1/feedback")
     async def feedback(request: Request) -> JSONResponse:
         limits = services.config.gateway
+        caller: KeyRecord = request.state.caller
+        request.state.headers.extend(await services.quota.count(caller))
         body = await read_body(request.scope, request.receive, limits.max_body_bytes)
         post = chat.convert(strict.parse(body, limits.max_depth), FeedbackRequest)
-        caller: KeyRecord = request.state.caller
         try:
             await check(services, post, caller.tenant)
             given = await services.store.feedback.post(

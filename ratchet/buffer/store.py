@@ -12,6 +12,7 @@ from ratchet.buffer.experience import Experience
 from ratchet.buffer.feedback import Feedback
 from ratchet.buffer.interactions import Interactions
 from ratchet.buffer.link import Link
+from ratchet.buffer.quotas import Quotas
 from ratchet.buffer.registry import Registry
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable, StoreUnfit
@@ -31,6 +32,7 @@ class Store:
         self.experience = Experience(link, self.interactions)
         self.registry = Registry(link)
         self.keys = Keys(link)
+        self.quotas = Quotas(link)
         self.fleet = Fleet(link)
 
     async def ping(self) -> None:

@@ -9,10 +9,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import msgspec
 
 from ratchet import names
 from ratchet.cli.options import data_directory
 from ratchet.errors import ConfigError, RatchetError
+from ratchet.keys import KeySpec
 
 TIMEOUT_SECONDS = 60.0
 RUN_FILE = "run.json"
@@ -51,6 +53,19 @@ class Admin:
     def train(self, name: str) -> str:
         """Asks for a training step; the job's id."""
         return str(self._call("POST", f"/admin/policies/{checked(name)}/train", {})["job"])
+
+    def create_key(self, spec: KeySpec) -> dict[str, Any]:
+        """Makes a key: its record and, as `key`, the key itself."""
+        return self._call("POST", "/admin/keys", msgspec.to_builtins(spec))
+
+    def keys(self) -> list[dict[str, Any]]:
+        """All keys, the oldest first."""
+        found: list[dict[str, Any]] = self._call("GET", "/admin/keys")["data"]
+        return found
+
+    def revoke_key(self, item: str) -> None:
+        """Ends the key of that id, which has been checked to be one."""
+        self._call("DELETE", f"/admin/keys/{item}")
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         try:

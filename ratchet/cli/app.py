@@ -9,7 +9,7 @@ import typer
 from typer.exceptions import Abort, Exit, TyperException
 
 import ratchet
-from ratchet.cli import config, demo, doctor, parts, planned, policies, train, up
+from ratchet.cli import config, demo, doctor, keys, parts, planned, policies, train, up
 from ratchet.errors import ConfigError, RatchetError
 
 FAILURE = 1
@@ -27,7 +27,7 @@ for command in (up, parts, demo, doctor, train, policies, planned):
     command.register(app)
 app.add_typer(config.app, name="config")
 app.add_typer(planned.data, name="data")
-app.add_typer(planned.keys, name="keys")
+app.add_typer(keys.app, name="keys")
 
 
 def _version(wanted: bool) -> None:

@@ -10,7 +10,6 @@ from ratchet.errors import RatchetError
 
 ANY = {"allow_extra_args": True, "ignore_unknown_options": True}
 data = typer.Typer(help="Import, export and erase data (not built yet).", no_args_is_help=True)
-keys = typer.Typer(help="Create, list and revoke keys (not built yet).", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -28,5 +27,3 @@ def _planned(name: str) -> Callable[[typer.Context], None]:
 
 for _verb in ("import", "export", "erase"):
     data.command(_verb, context_settings=ANY, help="Not built yet.")(_planned(f"data {_verb}"))
-for _verb in ("create", "list", "revoke"):
-    keys.command(_verb, context_settings=ANY, help="Not built yet.")(_planned(f"keys {_verb}"))

@@ -14,6 +14,7 @@ from ratchet.config.model import (
     ScheduleConfig,
     ShadowConfig,
 )
+from ratchet.config.quota import QuotaConfig
 from ratchet.config.serving import EngineConfig, GatewayConfig, LaunchConfig, StoreConfig
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "ModelConfig",
     "PolicyConfig",
     "PythonRewardConfig",
+    "QuotaConfig",
     "ScheduleConfig",
     "ShadowConfig",
     "StoreConfig",

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ratchet.config.quota import QuotaConfig
 from ratchet.config.section import Name, Section
 from ratchet.config.telemetry import TelemetryConfig
 
@@ -55,6 +56,8 @@ class GatewayConfig(Section):
     """Requests in flight; past it 429."""
     telemetry: TelemetryConfig = TelemetryConfig()
     """Traces and log lines."""
+    quota: QuotaConfig = QuotaConfig()
+    """How the quotas of keys are held."""
 
 
 class LaunchConfig(Section):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from pathlib import Path
 
 import msgspec
 
+from ratchet import keys
 from ratchet.buffer import Store
 from ratchet.clock import wall
 from ratchet.errors import RatchetError
@@ -16,7 +16,6 @@ from ratchet.types import KeyRecord
 
 SCOPES = {"client": ["infer", "feedback"], "operator": ["operator"]}
 TENANT = "default"
-PREFIX = "rk-"
 
 
 class KeyPair(msgspec.Struct, forbid_unknown_fields=True):
@@ -35,7 +34,7 @@ def load_or_create(data: Path) -> KeyPair:
             return msgspec.json.decode(path.read_bytes(), type=KeyPair)
         except msgspec.MsgspecError:
             raise RatchetError(f"{path} does not hold a client and an operator key; move it away to get new ones") from None
-    pair = KeyPair(client=_new(), operator=_new())
+    pair = KeyPair(client=keys.mint(), operator=keys.mint())
     write_private(path, msgspec.json.encode(pair))
     return pair
 
@@ -43,10 +42,10 @@ def load_or_create(data: Path) -> KeyPair:
 async def register(store: Store, pair: KeyPair) -> None:
     """Puts the hashes of both keys in the store; those already there keep their date."""
     for name, scopes in SCOPES.items():
-        digest = hashlib.sha256(getattr(pair, name).encode()).hexdigest()
+        digest = keys.digest(getattr(pair, name))
         found = await store.keys.find(digest)
         created = found.created if found is not None else wall()
-        record = KeyRecord(id=f"key_{digest[:16]}", tenant=TENANT, scopes=scopes, created=created, note=f"ratchet up, {name}")
+        record = KeyRecord(id=keys.public_id(digest), tenant=TENANT, scopes=scopes, created=created, note=f"ratchet up, {name}")
         await store.keys.put(digest, record)
 
 
@@ -62,7 +61,3 @@ def write_private(path: Path, content: bytes) -> None:
     except OSError as error:
         aside.unlink(missing_ok=True)
         raise RatchetError(f"{path} cannot be written ({error.strerror})") from None
-
-
-def _new() -> str:
-    return PREFIX + secrets.token_urlsafe(32)

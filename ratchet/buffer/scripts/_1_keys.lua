@@ -33,6 +33,8 @@ local function k_versions(policy) return 'r:v:' .. policy end
 local function k_states(policy) return 'r:vs:' .. policy end
 local function k_verdicts(policy) return 'r:vv:' .. policy end
 local function k_lived(policy) return 'r:h:' .. policy end
+local function k_quota(key) return 'r:q:' .. key end
+local function k_leases(key) return 'r:ql:' .. key end
 
 local DUE, LEDGER, PARKED = 'r:due', 'r:ledger', 'r:parked'
 

@@ -72,9 +72,7 @@ def test_a_wrong_command_line_is_status_2_and_one_line(capsys: pytest.CaptureFix
     assert (status, one_line(err)) == (2, True), err
 
 
-@pytest.mark.parametrize(
-    "argv", [["eval", "a@1"], ["export", "a", "--format", "gptq"], ["data", "erase", "--user", "x"], ["keys", "create", "--tenant", "t"]]
-)
+@pytest.mark.parametrize("argv", [["eval", "a@1"], ["export", "a", "--format", "gptq"], ["data", "erase", "--user", "x"]])
 def test_what_is_not_built_is_status_1_and_says_so(capsys: pytest.CaptureFixture[str], argv: list[str]) -> None:
     status, out, err = outcome(capsys, *argv)
     assert (status, out, one_line(err), "is not built yet" in err) == (1, "", True, True)
