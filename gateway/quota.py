@@ -80,7 +80,7 @@ class _Until:
         self._seconds = seconds
 
     def __await__(self) -> Generator[Any, Any, None]:
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             yield from asyncio.wait({self._task}, timeout=self._seconds).__await__()
 
 

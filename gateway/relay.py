@@ -85,10 +85,10 @@ class Relay:
             await self._guarded(exchange, send)
         finally:
             exchange.over = True
-            exchange.admission.settle(exchange.used)
             watcher.cancel()
             self._metrics.inflight.dec()
             del self.running[exchange.id]
+            await exchange.admission.settle(exchange.used)
 
     def _exchange(self, scope: Scope, body: bytes, started: float) -> Exchange:
         tree = strict.parse(body, self._config.max_depth)
