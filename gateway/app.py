@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway.admin import api, keys, page
+from gateway.bodies import Bodies
 from gateway.errors import ApiError, broken, invalid, store_away
 from gateway.http import refuse
 from gateway.plane import Plane
@@ -26,13 +27,15 @@ log = logging.getLogger(__name__)
 def data_plane(services: Services) -> Plane:
     """What clients reach."""
     app = _app(module.router(services) for module in (health, models, stored, feedback))
-    return Plane(Table(DATA), services.keys, services.observer, app, {("POST", CHAT): services.relay})
+    return Plane(
+        Table(DATA), services.keys, services.observer, Bodies(services.config.gateway.limits), app, {("POST", CHAT): services.relay}
+    )
 
 
 def admin_plane(services: Services) -> Plane:
     """What operators reach."""
     app = _app(module.router(services) for module in (api, keys, page))
-    return Plane(Table(ADMIN), services.keys, services.observer, app)
+    return Plane(Table(ADMIN), services.keys, services.observer, Bodies(services.config.gateway.limits), app)
 
 
 def _app(routers: Any) -> FastAPI:

@@ -49,6 +49,10 @@ class ApiError(RatchetError):
         return [*self._headers, (b"retry-after", b"%d" % max(1, math.ceil(self.retry_after)))]
 
 
+class Unread(ApiError):
+    """An answer given before the request's body was read to its end: the connection closes after it."""
+
+
 def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
     """400: the request itself is wrong."""
     return ApiError(400, message, param=param, code=code)

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.errors import ApiError
+from gateway.bodies import Share
+from gateway.errors import ApiError, Unread
 
 JSON = (b"content-type", b"application/json")
-BODY_SECONDS = 30.0
-"""Seconds a request's body may take to arrive."""
 LINGER_SECONDS = 2.0
-UNREAD = frozenset({408, 413, 415})
-"""Statuses that answer before the body was read."""
+"""Seconds an answer to a request that was not read to its end waits for its client to see it."""
+LONGEST_LENGTH = 19
+"""Digits of a content length that are worth reading."""
 Header = tuple[bytes, bytes]
 
 
@@ -31,37 +31,46 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The request's body, at most `limit` bytes: 413 before any more is kept, 408 after BODY_SECONDS, 415 if it is compressed."""
+    """The request's body, at most `limit` bytes: 413 before any more is kept, 408 if it takes too long, 415 if it is compressed.
+
+    503 past what the port may hold of bodies in all. The plane put the request's share of that in `scope["state"]["share"]`.
+    """
     if (header(scope, b"content-encoding") or "identity").lower() != "identity":
-        raise ApiError(415, "A compressed body is not accepted.", code="unsupported_content_encoding")
+        raise Unread(415, "A compressed body is not accepted.", code="unsupported_content_encoding")
+    share: Share = scope["state"]["share"]
     told = header(scope, b"content-length")
-    if told is not None and told.isdigit() and int(told) > limit:
-        raise _too_large(limit)
+    if told is not None and told.isdigit():
+        if len(told) > LONGEST_LENGTH or int(told) > limit:
+            raise _too_large(limit)
+        share.fits(int(told))
     try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await _collect(receive, limit)
+        async with asyncio.timeout(share.seconds):
+            return await _collect(receive, limit, share)
     except TimeoutError:
-        raise ApiError(408, "The body did not arrive in time.", code="request_timeout") from None
+        share.give_back()
+        raise Unread(408, "The body did not arrive in time.", code="request_timeout") from None
+    except ApiError:
+        share.give_back()
+        raise
 
 
-async def _collect(receive: Receive, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
+async def _collect(receive: Receive, limit: int, share: Share) -> bytes:
+    whole = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
+        part: bytes = message.get("body", b"")
+        if len(whole) + len(part) > limit:
             raise _too_large(limit)
-        parts.append(part)
+        share.take(len(part))
         if not message.get("more_body", False):
-            return b"".join(parts)
+            return bytes(whole + part) if whole else part
+        whole += part
 
 
 def _too_large(limit: int) -> ApiError:
-    return ApiError(413, f"The body is larger than {limit} bytes.", code="request_too_large")
+    return Unread(413, f"The body is larger than {limit} bytes.", code="request_too_large")
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Iterable[Header] = (JSON,)) -> None:
@@ -73,7 +82,7 @@ async def respond(send: Send, status: int, body: bytes, headers: Iterable[Header
 
 async def refuse(receive: Receive, send: Send, error: ApiError, headers: Iterable[Header] = ()) -> None:
     """The error as an answer."""
-    if error.status in UNREAD:
+    if isinstance(error, Unread):
         await _refuse_unread(receive, send, error)
     else:
         await respond(send, error.status, error.body, [JSON, *error.headers, *headers])

@@ -7,6 +7,8 @@ from typing import Generic, NamedTuple, TypeVar
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
+from gateway.errors import ApiError
+
 # A `_created` series beside each counter and histogram: a third more to scrape, of no use here.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -107,6 +109,7 @@ class Metrics:
         )
         self.quota_refused = self._counter("ratchet_quota_refused", "Requests past their key's quota", "bound")
         self.quota_unchecked = Counter("ratchet_quota_unchecked", "Requests let through because the store was away", registry=r)
+        self.at_the_door = self._counter("ratchet_turned_away", "Requests answered before a route was found", "code")
         for during in ("true", "false"):
             self.held.labels(during)
 
@@ -120,6 +123,10 @@ class Metrics:
             return False
         self.held.labels("true" if during_swap else "false").inc()
         return True
+
+    def turned_away(self, error: ApiError) -> None:
+        """A connection was answered before its request had a route."""
+        self.at_the_door.labels(error.code or "").inc()
 
     def text(self) -> bytes:
         """Prometheus' text format."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.bodies import Bodies, Share
 from gateway.errors import ApiError, broken, not_found
 from gateway.http import ClientGone, header, refuse
 from gateway.keys import KeyRing, require
@@ -37,16 +38,23 @@ class Reply:
 class Plane:
     """One listening port's application.
 
-    `hot` are plain ASGI endpoints by (method, path); every other built route is `app`'s. Both find the caller's key in
-    `scope["state"]["caller"]`; what they add to `scope["state"]["headers"]` is on the answer, whatever that is.
+    `hot` are plain ASGI endpoints by (method, path); every other built route is `app`'s. Both find in `scope["state"]` the
+    `caller`'s key and the request's `share` of `bodies`; what they add to its `headers` is on the answer, whatever that is.
     """
 
     def __init__(
-        self, table: Table, keys: KeyRing, observer: Observer, app: ASGIApp, hot: Mapping[tuple[str, str], ASGIApp] | None = None
+        self,
+        table: Table,
+        keys: KeyRing,
+        observer: Observer,
+        bodies: Bodies,
+        app: ASGIApp,
+        hot: Mapping[tuple[str, str], ASGIApp] | None = None,
     ) -> None:
         self._table = table
         self._keys = keys
         self._observer = observer
+        self._bodies = bodies
         self._app = app
         self._hot = hot or {}
 
@@ -57,7 +65,8 @@ class Plane:
         reply = Reply(send, request_id)
         route = self._table.find(scope["path"])
         seen = self._observer.begin(route, scope, request_id.decode())
-        scope["state"] = {"seen": seen, "headers": reply.headers}
+        share = Share(self._bodies)
+        scope["state"] = {"seen": seen, "headers": reply.headers, "share": share}
         try:
             await self._enter(route, scope, receive, reply)
         except ClientGone:
@@ -72,6 +81,8 @@ class Plane:
             seen.failed("internal_error")
             if not reply.status:
                 await refuse(receive, reply, broken())
+        finally:
+            share.give_back()
         seen.ended(reply.status)
 
     async def _enter(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:

@@ -60,7 +60,7 @@ class Relay:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._open()
-        if self._entered >= self._config.max_inflight:
+        if self._entered >= self._config.limits.max_inflight:
             raise ApiError(429, "Too many requests are in flight.", code="too_many_requests", retry_after=1)
         self._entered += 1  # a body that is being read takes memory too
         try:
@@ -74,7 +74,7 @@ class Relay:
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = monotonic()
-        body = await read_body(scope, receive, self._config.max_body_bytes)
+        body = await read_body(scope, receive, self._config.limits.max_body_bytes)
         self._open()
         exchange = self._exchange(scope, body, started)
         exchange.task = asyncio.current_task()
@@ -91,8 +91,8 @@ class Relay:
             await exchange.admission.settle(exchange.used)
 
     def _exchange(self, scope: Scope, body: bytes, started: float) -> Exchange:
-        tree = strict.parse(body, self._config.max_depth)
-        request = chat.check(tree, self._config.max_n)
+        tree = strict.parse(body, self._config.limits.max_depth)
+        request = chat.check(tree, self._config.limits.max_n)
         parsed = monotonic()
         target = self._catalog.resolve(request.model)
         seen: Observation = scope["state"]["seen"]

@@ -17,6 +17,8 @@ from starlette.types import ASGIApp
 
 from gateway import logs
 from gateway.app import admin_plane, data_plane
+from gateway.door import Door, connections
+from gateway.protocol import bounded
 from gateway.services import Services
 from ratchet.buffer import Store, open_store
 from ratchet.config import Config
@@ -25,7 +27,6 @@ from ratchet.errors import ConfigError
 BACKLOG = 2048
 CLOSE_SECONDS = 2
 """Seconds uvicorn waits for what is left after the drain."""
-KEEPALIVE_SECONDS = 75
 
 
 class Server(uvicorn.Server):
@@ -61,13 +62,14 @@ async def _check_keys(store: Store, first_keys: bool) -> None:
 async def _serve(services: Services, data: Path) -> None:
     stop = _stop_signal()
     gateway = services.config.gateway
-    planes = [
-        (data_plane(services), _listen(gateway.host, gateway.port)),
-        (admin_plane(services), _listen(gateway.admin_host, gateway.admin_port)),
+    limits = gateway.limits
+    sockets = [_listen(gateway.host, gateway.port), _listen(gateway.admin_host, gateway.admin_port)]
+    servers = [
+        _server(data_plane(services), Door(limits, connections(limits), services.metrics.turned_away)),
+        _server(admin_plane(services), Door(limits, limits.max_admin_connections, services.metrics.turned_away)),
     ]
-    servers = [_server(app) for app, _ in planes]
-    running = [asyncio.create_task(server.serve([sock])) for server, (_, sock) in zip(servers, planes, strict=True)]
-    _announce(data, *(_url(sock) for _, sock in planes))
+    running = [asyncio.create_task(server.serve([sock])) for server, sock in zip(servers, sockets, strict=True)]
+    _announce(data, *map(_url, sockets))
     try:
         ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait()), services.failed, *running]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -88,19 +90,18 @@ def _stop_signal() -> asyncio.Event:
     return stop
 
 
-def _server(app: ASGIApp) -> Server:
+def _server(app: ASGIApp, door: Door) -> Server:
     return Server(
         uvicorn.Config(
             app,
             loop="none",
-            http="httptools",
+            http=bounded(door),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=KEEPALIVE_SECONDS,
             timeout_graceful_shutdown=CLOSE_SECONDS,
         )
     )

@@ -27,10 +27,10 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("/v1/feedback")
     async def feedback(request: Request) -> JSONResponse:
-        limits = services.config.gateway
+        limits = services.config.gateway.limits
         caller: KeyRecord = request.state.caller
         request.state.headers.extend(await services.quota.count(caller))
-        body = await read_body(request.scope, request.receive, limits.max_body_bytes)
+        body = await read_body(request.scope, request.receive, limits.max_feedback_bytes)
         post = chat.convert(strict.parse(body, limits.max_depth), FeedbackRequest)
         try:
             await check(services, post, caller.tenant)

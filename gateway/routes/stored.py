@@ -61,7 +61,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("/{item}")
     async def update(request: Request, item: str) -> Response:
-        limits = services.config.gateway
+        limits = services.config.gateway.limits
         body = await read_body(request.scope, request.receive, limits.max_body_bytes)
         metadata = chat.convert(strict.parse(body, limits.max_depth), UpdateRequest).metadata or {}
         found = await store.update(_checked(item), request.state.caller.tenant, route=CHAT, metadata=metadata)

@@ -1,5 +1,6 @@
 """One YAML, `ratchet.yaml`: read with `load`, described by `Config`."""
 
+from ratchet.config.limits import LimitsConfig
 from ratchet.config.load import BUILT_IN, load, schema
 from ratchet.config.model import (
     Config,
@@ -26,6 +27,7 @@ __all__ = [
     "GrpoConfig",
     "LaunchConfig",
     "LearnerConfig",
+    "LimitsConfig",
     "LoraConfig",
     "MetricConfig",
     "ModelConfig",

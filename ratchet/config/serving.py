@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ratchet.config.limits import LimitsConfig
 from ratchet.config.quota import QuotaConfig
 from ratchet.config.section import Name, Section
 from ratchet.config.telemetry import TelemetryConfig
@@ -38,12 +39,6 @@ class GatewayConfig(Section):
     """Control plane. 0 takes a free port."""
     drain_seconds: float = Field(default=20, ge=0, le=40)
     """Seconds running requests get to finish at SIGTERM."""
-    max_body_bytes: int = Field(default=8 * 2**20, ge=1024)
-    """Bytes of a request body; past it 413."""
-    max_depth: int = Field(default=64, ge=4)
-    """Nesting of a JSON body; past it 400."""
-    max_n: int = Field(default=64, ge=1, le=128)
-    """Largest `n` of a request (OpenAI allows 128)."""
     connect_seconds: float = Field(default=5, gt=0)
     """Seconds to connect to an engine."""
     first_byte_seconds: float = Field(default=300, gt=0)
@@ -52,12 +47,12 @@ class GatewayConfig(Section):
     """Seconds an engine may be silent between two chunks."""
     record_seconds: float = Field(default=5, gt=0)
     """Seconds a finished answer waits for the store before it ends in an error."""
-    max_inflight: int = Field(default=1024, ge=1)
-    """Requests in flight; past it 429."""
     telemetry: TelemetryConfig = TelemetryConfig()
     """Traces and log lines."""
     quota: QuotaConfig = QuotaConfig()
     """How the quotas of keys are held."""
+    limits: LimitsConfig = LimitsConfig()
+    """What a request, a connection, and all of them together may take."""
 
 
 class LaunchConfig(Section):

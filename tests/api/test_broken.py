@@ -127,7 +127,7 @@ async def slow_body(made: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWr
 
 
 async def test_a_body_that_is_being_read_counts_as_a_request_in_flight(tmp_path: Path) -> None:
-    async with bench(tmp_path, max_inflight=1) as made:
+    async with bench(tmp_path, limits={"max_inflight": 1}) as made:
         reader, writer, rest = await slow_body(made)
 
         async def full() -> bool:
@@ -140,7 +140,7 @@ async def test_a_body_that_is_being_read_counts_as_a_request_in_flight(tmp_path:
 
 
 async def test_a_body_that_ends_after_the_drain_began_is_not_taken(tmp_path: Path) -> None:
-    async with bench(tmp_path, max_inflight=2) as made:
+    async with bench(tmp_path, limits={"max_inflight": 2}) as made:
         reader, writer, rest = await slow_body(made)
         fake = made.fakes["fake-0"]
         await fake.faults(token_ms=200)

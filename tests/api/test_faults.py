@@ -187,7 +187,7 @@ async def test_a_store_that_comes_back_in_time_loses_nothing(tmp_path: Path) -> 
 
 
 async def test_requests_past_the_limit_in_flight_are_429(tmp_path: Path) -> None:
-    async with bench(tmp_path, max_inflight=2) as made:
+    async with bench(tmp_path, limits={"max_inflight": 2}) as made:
         await made.fakes["fake-0"].faults(token_ms=20)
         answers = await asyncio.gather(*(made.chat("say:" + "x" * 20) for _ in range(6)))
         refused = [answer for answer in answers if answer.status_code == 429]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -85,6 +86,20 @@ async def test_a_value_that_is_none_of_its_metrics_is_400(shared: Bench, metric:
     answer = await send(shared, target=target, metric=metric, value=value)
     assert answer.status_code == 400
     assert answer.json()["error"]["param"] in ("value", "metric")
+
+
+async def test_the_longest_comment_is_taken_however_it_is_written_and_a_larger_body_is_413(shared: Bench) -> None:
+    target = (await shared.chat()).json()["id"]
+    fields = {
+        "target": target,
+        "metric": "note",
+        "value": "\U0001f642" * 2**16,
+        "metadata": {f"k{i:062}": "\u00e9" * 512 for i in range(16)},
+    }
+    assert (await shared.call("POST", "/v1/feedback", json.dumps(fields))).status_code == 202
+    answer = await shared.call("POST", "/v1/feedback", json.dumps(fields) + " " * 2**20)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "request_too_large")
+    assert str(2**20) in answer.json()["error"]["message"]
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])

@@ -64,7 +64,7 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_one(
 
 
 def test_each_fault_has_its_line(tmp_path: Path) -> None:
-    assert len(refusal(tmp_path, {"gateway": {"port": -1, "max_n": 0, "colour": 1}}).splitlines()) == 3
+    assert len(refusal(tmp_path, {"gateway": {"port": -1, "limits": {"max_n": 0}, "colour": 1}}).splitlines()) == 3
 
 
 @pytest.mark.parametrize(
@@ -155,3 +155,7 @@ def test_the_schema_describes_every_section() -> None:
     assert set(described["properties"]) == set(Config.model_fields)
     assert described["additionalProperties"] is False
     assert "free port" in described["$defs"]["GatewayConfig"]["properties"]["port"]["description"]
+
+
+def test_what_all_bodies_may_take_must_hold_one_of_each_kind(tmp_path: Path) -> None:
+    assert "max_bodies_bytes" in refusal(tmp_path, {"gateway": {"limits": {"max_bodies_bytes": 2**20, "max_body_bytes": 2**21}}})

@@ -1,0 +1,46 @@
+"""How many connections a port takes, and what they have in common."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Callable
+
+from gateway.errors import ApiError
+from ratchet.config import LimitsConfig
+
+TURNED_AWAY = 256
+"""Connections past the bound that are given the time to read why."""
+SPARE = 256
+"""Open files for everything that is no connection: the store, the log, the listening ports, what is being accepted."""
+
+log = logging.getLogger(__name__)
+
+
+class Door:
+    """One port's: at most `connections`; `refused` hears of each answer given before the application was asked."""
+
+    def __init__(self, limits: LimitsConfig, connections: int, refused: Callable[[ApiError], None]) -> None:
+        self.connections = connections
+        self.refused = refused
+        self.turned_away = 0
+        self.header_bytes = limits.max_header_bytes
+        self.header_line = limits.max_header_line
+        self.headers = limits.max_headers
+        self.header_seconds = limits.header_seconds
+        self.keep_alive_seconds = limits.keep_alive_seconds
+
+
+def connections(limits: LimitsConfig) -> int:
+    """`max_connections`, or as many as the system's bound on open files leaves; that bound is raised as far as needed and allowed."""
+    others = limits.max_admin_connections + limits.max_inflight + TURNED_AWAY + SPARE
+    wanted = limits.max_connections + others
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < granted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
+    if granted >= wanted:
+        return limits.max_connections
+    left = max(1, granted - others)
+    log.warning("the system allows %d open files, so only %d connections are taken, not %d", granted, left, limits.max_connections)
+    return left
