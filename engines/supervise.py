@@ -55,7 +55,9 @@ class Supervisor:
         self._store = store
         self._retained = Retained(config, data, engine.model, store)
         slots = engine.launch.max_num_seqs if engine.launch is not None else 0
-        self.record = EngineRecord(engine.name, engine.kind, engine.model, "", engine.model, launched=True, state="starting", slots=slots)
+        self.record = EngineRecord(
+            engine.name, engine.kind, engine.model, "", engine.model, launched=True, state="starting", slots=slots, weight=engine.weight
+        )
         self._unsaid = False
 
     async def run(self, stop: asyncio.Event) -> None:

@@ -88,6 +88,21 @@ class Catalog:
     def retain(self, policy: str, versions: Iterable[PolicyVersionRecord]) -> None:
         self._retained[policy] = {record.version: record for record in versions}
 
+    def previous(self, policy: str) -> int | None:
+        """The retained version that was live before the live one and was not rolled back; None if there is none."""
+        live = self._pointers[policy].live
+        return next((v for v, record in self._retained[policy].items() if v != live and record.state == "retired"), None)
+
+    def is_live(self, target: Target) -> bool:
+        """Whether `target` is what its policy's name means."""
+        pointer = self._pointers.get(target.policy)
+        return pointer is not None and pointer.live == target.version
+
+    def good(self, target: Target) -> bool:
+        """Whether `target` is the base, or a retained version that was not rolled back."""
+        record = self.retained(target.policy).get(target.version)
+        return target.version == 0 or (record is not None and record.state in ("live", "retired"))
+
     def resolve(self, name: str) -> Target:
         """What `model: name` means now. ApiError 404 if it means nothing."""
         if name in self._config.models:

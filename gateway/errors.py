@@ -73,6 +73,11 @@ def unavailable(message: str, code: str, retry_after: float = 1.0) -> ApiError:
     return ApiError(503, message, code=code, retry_after=retry_after)
 
 
+def out_of_time() -> ApiError:
+    """504: the request took longer than any may."""
+    return ApiError(504, "The answer took longer than gateway.total_seconds.", code="timeout")
+
+
 def store_away() -> ApiError:
     return unavailable("The store does not answer; try again.", "store_unavailable")
 

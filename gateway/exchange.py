@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
 from engines.capture import Captured, Wants
 from gateway import chat
 from gateway.catalog import Target
@@ -41,6 +39,10 @@ class Exchange:
     """Tokens it may use, as far as one can tell before."""
     started: float
     parsed: float
+    size: int = 0
+    """Bytes of its body."""
+    session: str = ""
+    """What the client calls its session, for routing."""
     during_swap: bool = False
     cpu: float = 0.0
     """Seconds of CPU the event loop had used when the request was parsed."""
@@ -59,6 +61,11 @@ class Exchange:
     recorded: bool = False
     stalled: bool = False
     """Whether it waits for the client to read."""
+
+    @property
+    def path(self) -> str:
+        """Its route, the engine's too."""
+        return CHAT
 
     @property
     def wants(self) -> Wants:
@@ -113,16 +120,3 @@ class Exchange:
             key_id=self.caller.id,
             timings=Timings(first, monotonic() - self.started),
         )
-
-
-def message_of(body: bytes) -> tuple[str, str | None]:
-    """The message and param in an engine's error body, whatever its form; the rest is the engine's own affair."""
-    try:
-        tree = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        tree = None
-    error = tree.get("error", tree) if isinstance(tree, dict) else None
-    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
-        return "The engine refused the request.", None
-    param = error.get("param")
-    return error["message"], param if isinstance(param, str) else None

@@ -11,8 +11,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from gateway.routing.breaker import CODES
 from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Replica
+from ratchet.clock import monotonic
 
 Read = Callable[[], Mapping[tuple[str, ...], float]]
 """The present values, by label values."""
@@ -47,4 +49,6 @@ def of_fleet(gauges: Gauges, fleet: Fleet) -> None:
         return lambda: {(replica.name,): value(replica) for replica in list(fleet.all())}
 
     gauges.add("ratchet_engine_healthy", "Whether the engine may be chosen", ("engine",), each(lambda r: float(r.healthy)))
+    gauges.add("ratchet_engine_tokens", "Tokens reserved at the engine", ("engine",), each(lambda r: r.tokens))
+    gauges.add("ratchet_engine_breaker", "0 closed, 1 half-open, 2 open", ("engine",), each(lambda r: CODES[r.breaker.state(monotonic())]))
     gauges.add("ratchet_engine_inflight", "Requests at the engine", ("engine",), each(lambda r: r.total))

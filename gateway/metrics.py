@@ -110,6 +110,11 @@ class Metrics:
         self.quota_refused = self._counter("ratchet_quota_refused", "Requests past their key's quota", "bound")
         self.quota_unchecked = Counter("ratchet_quota_unchecked", "Requests let through because the store was away", registry=r)
         self.at_the_door = self._counter("ratchet_turned_away", "Requests answered before a route was found", "code")
+        self.routed = self._counter("ratchet_routed", "Requests sent to an engine, and how it was chosen", "engine", "how")
+        self.retries = self._counter("ratchet_retries", "Requests sent once more, and why", "reason")
+        self.hedges = self._counter("ratchet_hedges", "Requests sent to a second engine too, and which of them answered", "won")
+        self.fallbacks = self._counter("ratchet_fallbacks", "Answers of another version, since none could serve the live one", "policy")
+        self.ejections = self._counter("ratchet_ejections", "Times an engine was left out as an outlier", "engine")
         for during in ("true", "false"):
             self.held.labels(during)
 

@@ -116,6 +116,14 @@ class Observation:
         if self._trace is not None:
             self._trace.missed(error, again=True)
 
+    def answers(self, target: Target, replica: Replica) -> None:
+        """Who answers in the end, where a second replica was asked too or another version takes the live one's place."""
+        if (target, replica) == (self._target, self._replica):
+            return
+        self._target, self._replica = target, replica
+        if self._trace is not None:
+            self._trace.answers(target)
+
     def first_byte(self, at: float) -> None:
         """The engine's first byte came, at that monotonic second."""
         self._first = at

@@ -17,6 +17,7 @@ from engines.capture import StreamCapture, capture_whole
 from engines.sse import DONE, frame, split
 from gateway import chat, strict
 from gateway.catalog import Catalog
+from gateway.dispatch import Dispatcher
 from gateway.errors import ApiError, unavailable
 from gateway.exchange import Exchange
 from gateway.http import JSON, ClientGone, Header, header, part, read_body, respond
@@ -24,7 +25,7 @@ from gateway.metrics import Metrics
 from gateway.observe import Observation
 from gateway.quota import Quota
 from gateway.recorder import Recorder
-from gateway.upstream import Answer, Upstream
+from gateway.upstream import Answer
 from ratchet import names
 from ratchet.clock import monotonic
 from ratchet.config import GatewayConfig
@@ -46,14 +47,14 @@ class Relay:
     """One instance serves all chat requests; `running` holds those under way, by the id they were given."""
 
     def __init__(
-        self, config: GatewayConfig, catalog: Catalog, upstream: Upstream, recorder: Recorder, metrics: Metrics, quota: Quota
+        self, config: GatewayConfig, catalog: Catalog, dispatcher: Dispatcher, recorder: Recorder, metrics: Metrics, quota: Quota
     ) -> None:
         self.running: dict[str, Exchange] = {}
         self.draining = False
         self._entered = 0
         self._config = config
         self._catalog = catalog
-        self._upstream = upstream
+        self._dispatcher = dispatcher
         self._recorder = recorder
         self._metrics = metrics
         self._quota = quota
@@ -111,6 +112,8 @@ class Relay:
             reserve=self._quota.estimate(len(body), chat.sampling(request).max_tokens, request.n or 1),
             started=started,
             parsed=parsed,
+            size=len(body),
+            session=header(scope, b"x-session-id") or "",
             cpu=time.thread_time(),
             during_swap=target.policy in self._catalog.swapping,
         )
@@ -138,7 +141,7 @@ class Relay:
         exchange.admission = await self._quota.admit(exchange.caller, exchange.request.model, exchange.reserve)
         exchange.reply += exchange.admission.headers
         try:
-            answer = await self._upstream.ask(exchange)
+            answer = await self._dispatcher.ask(exchange)
         finally:
             self._dispatched(exchange)
         try:

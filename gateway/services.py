@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.catalog import Catalog
+from gateway.dispatch import Dispatcher
 from gateway.errors import store_may_fail
 from gateway.gauges import Gauges, of_fleet
 from gateway.keys import KeyRing
@@ -45,10 +46,11 @@ class Services:
         self.quota = Quota(store.quotas, self.metrics, config.gateway.quota)
         self.catalog = Catalog(config)
         self.shelf = Shelf(config, data)
-        self.fleet = Fleet(store, self.catalog, self.shelf)
+        self.fleet = Fleet(store, self.catalog, self.shelf, config.gateway.routing.breaker)
         self.recorder = Recorder(store.interactions, self.metrics, config.gateway.record_seconds)
-        self.upstream = Upstream(self.fleet, self.catalog, config.gateway)
-        self.relay = Relay(config.gateway, self.catalog, self.upstream, self.recorder, self.metrics, self.quota)
+        self.upstream = Upstream(config.gateway)
+        self.dispatcher = Dispatcher(self.upstream.begin, self.fleet, self.catalog, config.gateway, self.metrics)
+        self.relay = Relay(config.gateway, self.catalog, self.dispatcher, self.recorder, self.metrics, self.quota)
         self.beat = Beat(store, self.catalog, self.fleet)
         self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.beat.now)
         self.gauges = Gauges(self.metrics.registry)
@@ -62,7 +64,15 @@ class Services:
         """Reads the pointers, then starts what runs in the background. StoreError."""
         await self.pointers.begin(self.config)
         await self.fleet.announce(self.config.engines)
-        for part in (self.recorder.run(), self.fleet.watch(), self.pointers.follow(), self.beat.run(), self.quota.renew(), self._sweep()):
+        for part in (
+            self.recorder.run(),
+            self.fleet.watch(),
+            self.dispatcher.router.watch(),
+            self.pointers.follow(),
+            self.beat.run(),
+            self.quota.renew(),
+            self._sweep(),
+        ):
             self._run(part)
 
     async def drain(self) -> None:

@@ -113,6 +113,8 @@ class Trace:
         if self._step is not None:
             self._step.set_attribute("ratchet.engine", replica.name)
         self._end_step()
+        if self._engine is not None:  # a hedged request: two are asked at a time
+            self._engine.end()
         self._engine = self._tracer.start_span(
             f"{operation} {replica.record.model}",
             self._within,
@@ -132,6 +134,9 @@ class Trace:
         if self._engine is not None:
             _w3c.inject(carrier, set_span_in_context(self._engine, Context()))
         return carrier
+
+    def answers(self, target: Target) -> None:
+        self._server.set_attribute("ratchet.policy", target.label)
 
     def first_token(self) -> None:
         if self._engine is not None:

@@ -1,22 +1,18 @@
-"""Send a request to a replica; until its first byte, a failure is another replica's chance."""
+"""Send a request to one replica, and its answer's bytes as they come."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
 
 from gateway import chat
-from gateway.catalog import Catalog, Target
-from gateway.errors import ApiError, no_model, unavailable
-from gateway.exchange import Exchange, message_of
-from gateway.routing.fleet import Fleet
-from gateway.routing.replica import Replica
-from gateway.routing.router import pick
-from gateway.table import CHAT
+from gateway.errors import out_of_time
+from gateway.exchange import Exchange
+from gateway.refusal import Busy, NoAdapter, NoRoute, Stale, refusal
+from gateway.routing.replica import Hold, Replica
 from ratchet.clock import monotonic
 from ratchet.config import GatewayConfig
 from ratchet.errors import EngineBroken, EngineUnavailable
@@ -25,19 +21,17 @@ KEEPALIVE_SECONDS = 3.0
 """Less than uvicorn's 5 s (under vLLM), so that a pooled connection is not closed just as it is used."""
 CHUNK = 2**16
 MAX_ANSWER = 2**28
-TRIES = 2
-NOT_OURS = frozenset({401, 403, 405, 407, 411, 415})
-"""Statuses that tell of the gateway's own standing with the engine, not of the client's request."""
 
 
 class Answer:
     """An engine's answer that has begun: `first` are its first bytes. From here on no other replica is asked."""
 
-    def __init__(self, replica: Replica, model: str, response: aiohttp.ClientResponse, first: bytes) -> None:
-        self.replica = replica
+    def __init__(self, hold: Hold, response: aiohttp.ClientResponse, first: bytes) -> None:
+        self.replica = hold.replica
         self.first = first
-        self._model = model
+        self._hold = hold
         self._response = response
+        self._whole: bytes | None = None
 
     async def more(self) -> bytes:
         """The next bytes; b"" at the end."""
@@ -45,6 +39,11 @@ class Answer:
 
     async def whole(self, idle_seconds: float) -> bytes:
         """All of an answer that is no stream. EngineBroken if it breaks off, falls silent for `idle_seconds` or has no end."""
+        if self._whole is None:
+            self._whole = await self._read(idle_seconds)
+        return self._whole
+
+    async def _read(self, idle_seconds: float) -> bytes:
         parts, size = [self.first], len(self.first)
         try:
             while size <= MAX_ANSWER:
@@ -64,21 +63,18 @@ class Answer:
 
     def broke(self) -> None:
         """It did not: a failure of its replica, which has to prove again that it generates."""
-        self.replica.failures += 1
-        self.replica.generated = -math.inf
+        self.replica.broke()
 
     def close(self) -> None:
         """Ends it; an engine still busy with it stops."""
         self._response.close()
-        self.replica.leave(self._model)
+        self._hold.leave()
 
 
 class Upstream:
     """The pool of connections to all replicas."""
 
-    def __init__(self, fleet: Fleet, catalog: Catalog, config: GatewayConfig) -> None:
-        self._fleet = fleet
-        self._catalog = catalog
+    def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_sent)
@@ -94,93 +90,69 @@ class Upstream:
     async def close(self) -> None:
         await self._session.close()
 
-    async def ask(self, exchange: Exchange) -> Answer:
-        """The answer of a replica that has sent its first byte, on the second try at the latest.
+    async def begin(self, replica: Replica, exchange: Exchange, tokens: int) -> Answer:
+        """Sends the request to `replica`, where it reserves `tokens`, and returns once the answer's first bytes are here.
 
-        ApiError: the engine's own 4xx, 404 for a pinned version that no replica holds, 502 or 503 where none answers.
+        ApiError: the engine's own 4xx, or 504 past `total_seconds`. EngineUnavailable: it gave no answer; refusal.py says which kinds.
         """
-        tried: set[str] = set()
-        fault: EngineUnavailable | None = None
-        for _ in range(TRIES):
-            replica = pick(self._fleet.all(), exchange.target, tried)
-            if replica is None and fault is not None and isinstance(fault.__cause__, aiohttp.ServerDisconnectedError):
-                # A pooled connection that the engine had just closed: the only replica is as good as another.
-                replica = pick(self._fleet.all(), exchange.target)
-            if replica is None:
-                break
-            tried.add(replica.name)
-            try:
-                return await self._begin(replica, exchange)
-            except EngineUnavailable as error:
-                fault = error
-        raise self._none(exchange.target, fault)
-
-    def _none(self, target: Target, fault: EngineUnavailable | None) -> ApiError:
-        if fault is not None:
-            return unavailable(f"No engine answered: {fault}", "engine_unavailable")
-        if target.adapter is not None and not self._live(target) and pick(self._fleet.all(), Target(target.base)) is not None:
-            return no_model(target.label)
-        return unavailable(f"No engine serves {target.model!r} now.", "engine_unavailable")
-
-    def _live(self, target: Target) -> bool:
-        pointer = self._catalog.pointer(target.policy)
-        return pointer is not None and pointer.live == target.version
-
-    async def _begin(self, replica: Replica, exchange: Exchange) -> Answer:
         model = exchange.target.adapter or replica.served
-        replica.enter(model)
+        hold, late = replica.enter(model, tokens), exchange.started + self._config.total_seconds
         exchange.seen.asks(replica)
         response: aiohttp.ClientResponse | None = None
         try:
-            async with asyncio.timeout(self._config.first_byte_seconds):
+            async with asyncio.timeout(min(self._config.first_byte_seconds, late - monotonic())):
                 response = await self._post(replica, exchange, model)
                 if response.status != 200:
-                    await self._refused(replica, exchange, response)
+                    raise refusal(replica.name, model, response.status, response.headers, await response.content.read(CHUNK))
                 first = await response.content.readany()
             if not first:
                 raise EngineUnavailable(f"{replica.name} closed the connection before its answer")
-        except aiohttp.ClientConnectorError as error:
-            replica.lost()
-            replica.leave(model)
-            exchange.seen.missed("ClientConnectorError")
-            raise EngineUnavailable(f"{replica.name} does not connect") from error
-        except (aiohttp.ClientError, TimeoutError, ConnectionError, EngineUnavailable) as error:
-            self._drop(replica, model, response)
-            exchange.seen.missed(type(error).__name__)
-            raise error if isinstance(error, EngineUnavailable) else EngineUnavailable(f"{replica.name} gave no answer") from error
-        except BaseException:
-            self._drop(replica, model, response)
-            raise
-        exchange.engine, exchange.launched = replica.name, replica.record.launched
-        return Answer(replica, model, response, first)
+        except BaseException as error:
+            if response is not None:
+                response.close()
+            hold.leave()
+            if isinstance(error, TimeoutError) and monotonic() >= late:
+                raise out_of_time() from error
+            fault = self._fault(replica, exchange, error)
+            if isinstance(fault, EngineUnavailable):
+                exchange.seen.missed(type(error).__name__)
+            if fault is error:
+                raise
+            raise fault from error
+        replica.began(exchange.path)
+        return Answer(hold, response, first)
 
-    def _drop(self, replica: Replica, model: str, response: aiohttp.ClientResponse | None) -> None:
-        if response is not None:
-            response.close()
-        replica.leave(model)
+    def _fault(self, replica: Replica, exchange: Exchange, error: BaseException) -> BaseException:
+        """What went wrong, after the replica was told; whatever is not about the replica as it is."""
+        match error:
+            case NoAdapter():
+                replica.forget(exchange.target.adapter or "")
+            case NoRoute():
+                replica.lacks_route(exchange.path)
+            case Busy():
+                replica.pause(min(error.seconds, self._config.routing.retry.max_pause_seconds), error.status)
+            case aiohttp.ClientConnectorError():
+                replica.lost()
+                return EngineUnavailable(f"{replica.name} does not connect")
+            case EngineUnavailable():
+                replica.failed()
+            case aiohttp.ServerDisconnectedError():
+                replica.failed()
+                return Stale(f"{replica.name} gave no answer")
+            case aiohttp.ClientError() | TimeoutError() | ConnectionError():
+                replica.failed()
+                return EngineUnavailable(f"{replica.name} gave no answer")
+        return error
 
     async def _post(self, replica: Replica, exchange: Exchange, model: str) -> aiohttp.ClientResponse:
         extras = replica.engine.extras(exchange.tree, exchange.wants) if exchange.kept or exchange.admission.counts_tokens else {}
         return await self._session.post(
-            replica.record.url.rstrip("/") + CHAT,
+            replica.record.url.rstrip("/") + exchange.path,
             data=chat.upstream(exchange.tree, model, extras),
             headers={"content-type": "application/json", **exchange.seen.carried(exchange.trace), **replica.engine.headers(exchange.id)},
             allow_redirects=False,
             trace_request_ctx=exchange,
         )
-
-    async def _refused(self, replica: Replica, exchange: Exchange, response: aiohttp.ClientResponse) -> None:
-        """Raises the engine's error status as what it means here."""
-        message, param = message_of(await response.content.read(CHUNK))
-        status, adapter = response.status, exchange.target.adapter
-        if status == 404 and adapter is not None:
-            replica.forget(adapter)
-            raise EngineUnavailable(f"{replica.name} no longer holds {adapter}")
-        if status in (429, 503):
-            raise EngineUnavailable(f"{replica.name} is overloaded")
-        if 400 <= status < 500 and status not in NOT_OURS:
-            raise ApiError(status, message, param=param, code="engine_refused")
-        raise EngineUnavailable(f"{replica.name} answered {status}")
 
 
 async def _sent(_: aiohttp.ClientSession, context: SimpleNamespace, __: Any) -> None:

@@ -23,7 +23,7 @@ class Replicas:
 
     async def ready(self, base: str) -> list[Engine]:
         """The ready replicas of `base`, by name; empty if there is none. StoreUnavailable."""
-        records = [r for r in await self._store.fleet.engines() if r.model == base and r.state == "ready"]
+        records = [r for r in await self._store.fleet.engines() if r.model == base and (r.state, r.desired) == ("ready", "serve")]
         return [await self._connected(record) for record in records]
 
     async def some(self, base: str) -> list[Engine]:

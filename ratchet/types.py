@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 Status = Literal["complete", "truncated", "cancelled", "error"]
+Desired = Literal["serve", "drain", "remove"]
 VersionState = Literal["candidate", "live", "retired", "refused", "rolled_back"]
 
 
@@ -181,12 +182,16 @@ class Heartbeat(msgspec.Struct):
     gateway: str
     inflight: dict[str, int] = {}
     epochs: dict[str, int] = {}
+    engines: dict[str, int] = {}
+    """Requests in flight by engine."""
 
 
 class EngineRecord(msgspec.Struct):
     """A replica that may serve: where it is, and what its supervisor last said of it.
 
-    `slots` is how many sequences it decodes at a time, where Ratchet launched it and so knows (0: unknown).
+    `slots` is how many sequences it decodes at a time, where Ratchet launched it and so knows (0: unknown). `weight` is its
+    share of the requests beside other replicas'. `added`: by an operator at run time. `desired` is the operator's word:
+    `drain` takes no new requests, `remove` goes once it has none in hand.
     """
 
     name: str
@@ -200,6 +205,9 @@ class EngineRecord(msgspec.Struct):
     restarts: int = 0
     state: Literal["starting", "ready", "down", "stopped"] = "ready"
     slots: int = 0
+    weight: float = 1.0
+    added: bool = False
+    desired: Desired = "serve"
 
 
 class KeyRecord(msgspec.Struct):

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from gateway import chat, strict
-from gateway.admin import moves
+from gateway.admin import engines, moves
 from gateway.errors import not_found
 from gateway.http import read_body
 from gateway.schema import MoveRequest, RollbackRequest
@@ -24,13 +24,13 @@ BODY_DEPTH = 8
 
 def router(services: Services) -> APIRouter:
     routes = APIRouter()
-    for build in (_counts, _policies, _moves):
+    for build in (_counts, _engines, _policies, _moves):
         build(routes, services)
     return routes
 
 
-def as_json(value: Any) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
+def as_json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
 def as_list(rows: list[Any]) -> Response:
@@ -57,13 +57,28 @@ def _counts(routes: APIRouter, services: Services) -> None:
         store = services.store.interactions
         return as_json({"count": await store.count(), "untrainable": await store.untrainable()})
 
+
+def _engines(routes: APIRouter, services: Services) -> None:
     @routes.get("/admin/engines")
-    async def engines() -> Response:
-        rows = []
-        for replica in sorted(services.fleet.all(), key=lambda r: r.name):
-            told = {key: getattr(replica.record, key) for key in ("name", "kind", "model", "url", "state", "restarts")}
-            rows.append({**told, "healthy": replica.healthy, "adapters": replica.adapters, "inflight": replica.total})
-        return as_list(rows)
+    async def every() -> Response:
+        return as_list([engines.row(replica) for replica in sorted(services.fleet.all(), key=lambda r: r.name)])
+
+    @routes.post("/admin/engines")
+    async def add(request: Request) -> Response:
+        return as_json(engines.row(await engines.add(services, await tree(request))), 201)
+
+    @routes.get("/admin/engines/{name}")
+    async def engine(name: str) -> Response:
+        return as_json(engines.row(engines.known(services, name)))
+
+    @routes.post("/admin/engines/{name}/drain")
+    async def drain(request: Request, name: str) -> Response:
+        asked = chat.convert(await tree(request), engines.DrainRequest)
+        return as_json(engines.row(await engines.drain(services, name, on=asked.drain)))
+
+    @routes.delete("/admin/engines/{name}")
+    async def remove(name: str) -> Response:
+        return as_json(engines.row(await engines.remove(services, name)), 202)
 
 
 def _policies(routes: APIRouter, services: Services) -> None:

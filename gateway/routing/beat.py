@@ -37,6 +37,10 @@ class Beat:
         while True:
             self._now.clear()
             with store_may_fail(log, "the heartbeat"):
-                await self._store.fleet.beat(Heartbeat(self.gateway, dict(self._fleet.inflight), self._catalog.epochs))
+                await self._store.fleet.beat(self._beat())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._now.wait(), BEAT_EVERY)
+
+    def _beat(self) -> Heartbeat:
+        engines = {replica.name: replica.total for replica in self._fleet.all() if replica.total}
+        return Heartbeat(self.gateway, dict(self._fleet.inflight), self._catalog.epochs, engines)

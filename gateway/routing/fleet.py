@@ -11,13 +11,13 @@ from pathlib import Path
 import msgspec
 
 from engines.reconcile import reconcile
-from gateway.catalog import Catalog
+from gateway.catalog import Catalog, Target
 from gateway.errors import store_may_fail
 from gateway.routing.replica import Replica
 from gateway.routing.shelf import Shelf
 from ratchet.buffer import Store
 from ratchet.clock import monotonic
-from ratchet.config import EngineConfig
+from ratchet.config import BreakerConfig, EngineConfig
 from ratchet.errors import AdapterError, EngineError, EngineUnavailable
 from ratchet.types import EngineRecord
 
@@ -37,12 +37,15 @@ log = logging.getLogger(__name__)
 class Fleet:
     """The replicas by name. `watch` keeps it true; everything else reads it."""
 
-    def __init__(self, store: Store, catalog: Catalog, shelf: Shelf) -> None:
+    def __init__(self, store: Store, catalog: Catalog, shelf: Shelf, breaker: BreakerConfig | None = None) -> None:
         self.replicas: dict[str, Replica] = {}
         self.inflight: Counter[str] = Counter()
         self._store = store
         self._catalog = catalog
         self._shelf = shelf
+        self._breaker = breaker
+        self._configured: frozenset[str] = frozenset()
+        self._refreshing = asyncio.Lock()
         self._locks: dict[str, asyncio.Lock] = {}
         self._probes: dict[str, asyncio.Task[None]] = {}
 
@@ -52,25 +55,32 @@ class Fleet:
     @property
     def ready(self) -> bool:
         """Whether one replica can answer."""
-        return any(replica.healthy for replica in self.all())
+        return any(replica.healthy and replica.record.desired == "serve" for replica in self.all())
+
+    def serves(self, target: Target) -> bool:
+        """Whether one replica can answer for `target`."""
+        return any(replica.serves(target.base, target.adapter) for replica in self.all())
 
     async def announce(self, engines: Iterable[EngineConfig]) -> None:
-        """Puts the engines that already run (`url`) where the learner and other gateways find them."""
+        """Puts the engines that already run (`url`) where the learner and other gateways find them; not those an operator removed."""
+        engines = list(engines)
+        self._configured = frozenset(engine.name for engine in engines)
         known = {record.name: record for record in await self._store.fleet.engines()}
+        removed = await self._store.fleet.removed()
         for engine in engines:
-            if engine.url is not None:
+            if engine.name in removed:
+                log.warning("engine %s is configured, but an operator removed it; POST /admin/engines adds it again", engine.name)
+            elif engine.url is not None:
                 before = known.get(engine.name)
-                served = engine.served_name or (before.served_name if before is not None and before.url == engine.url else "")
-                record = EngineRecord(
-                    engine.name, engine.kind, engine.model, engine.url, served, adapters_at=engine.adapters_at, api_key=engine.api_key
-                )
-                await self._store.fleet.put(record)
+                served = before.served_name if before is not None and before.url == engine.url else ""
+                await self._store.fleet.put(described(engine, engine.url, served))
 
     async def watch(self) -> None:
         """Looks at every replica each second, for ever; with the store away, at those it knows."""
         while True:
             with store_may_fail(log, "reading the fleet"):
-                await self._refresh(await self._store.fleet.engines())
+                await self.refresh()
+                await self._finish_removals()
             for replica in self.all():
                 running = self._probes.get(replica.name)
                 if running is None or running.done():
@@ -84,7 +94,7 @@ class Fleet:
 
     async def place(self, base: str, wanted: dict[str, Path]) -> None:
         """Loads adapters on every replica of `base` that answers. EngineError if one does not take them or none is there."""
-        able = [r for r in self.all() if r.healthy and r.record.model == base]
+        able = [r for r in self.all() if r.serves(base, None)]
         if not able:
             raise EngineUnavailable(f"no engine of {base} answers")
         for replica, held in zip(able, await asyncio.gather(*(reconcile(r.engine, wanted, unload=False) for r in able)), strict=True):
@@ -101,18 +111,30 @@ class Fleet:
         for replica in self.all():
             await replica.engine.close()
 
-    async def _refresh(self, records: Iterable[EngineRecord]) -> None:
-        told = {record.name: record for record in records}
+    async def refresh(self) -> None:
+        """Takes over what the store says of the engines. StoreError."""
+        async with self._refreshing:
+            await self._take({record.name: record for record in await self._store.fleet.engines()})
+
+    async def _take(self, told: dict[str, EngineRecord]) -> None:
         for name in [name for name in self.replicas if name not in told]:
             await self._drop(name)
         for name, record in told.items():
             known = self.replicas.get(name)
             if known is None or not known.update(record):
                 await self._drop(name)
-                self.replicas[name] = Replica(record, self.inflight)
+                self.replicas[name] = Replica(record, self.inflight, self._breaker)
             elif known.served and not record.served_name:
                 # What it calls its base was learned by asking it while the store was away.
-                await self._store.fleet.put(known.record)
+                await self._store.fleet.amend(known.record)
+
+    async def _finish_removals(self) -> None:
+        """Ends the removal of engines that no gateway has a request at."""
+        leaving = [replica for replica in self.all() if replica.record.desired == "remove" and not replica.total]
+        beats = await self._store.fleet.heartbeats() if leaving else []
+        for replica in leaving:
+            if not any(beat.engines.get(replica.name) for beat in beats):
+                await self._store.fleet.forget(replica.name, again=replica.name not in self._configured)
 
     async def _drop(self, name: str) -> None:
         probe, replica = self._probes.pop(name, None), self.replicas.pop(name, None)
@@ -133,7 +155,7 @@ class Fleet:
             idle = monotonic() - replica.generated > IDLE_SECONDS and not replica.total
             if not replica.healthy or replica.failures or idle:
                 await replica.engine.healthy()
-                replica.answered()
+                replica.proved()
             replica.failures = 0
             if not replica.healthy:
                 log.info("engine %s answers and holds %s", replica.name, replica.adapters or "no adapter")
@@ -149,7 +171,7 @@ class Fleet:
                 replica.record = msgspec.structs.replace(replica.record, served_name=listed[0])
                 replica.engine.record = replica.record
                 with store_may_fail(log, "saying what an engine calls its base"):
-                    await self._store.fleet.put(replica.record)
+                    await self._store.fleet.amend(replica.record)
             replica.lists(listed)
 
     async def _restore(self, replica: Replica) -> None:
@@ -191,3 +213,17 @@ class Fleet:
         if replica.healthy and replica.failures >= FAILURES:
             log.warning("engine %s is out: %s", replica.name, error or type(error).__name__)
             replica.lost()
+
+
+def described(engine: EngineConfig, url: str, served: str = "") -> EngineRecord:
+    """The record of an engine that already runs."""
+    return EngineRecord(
+        engine.name,
+        engine.kind,
+        engine.model,
+        url,
+        engine.served_name or served,
+        adapters_at=engine.adapters_at,
+        api_key=engine.api_key,
+        weight=engine.weight,
+    )

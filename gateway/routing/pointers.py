@@ -10,7 +10,6 @@ from typing import NamedTuple
 from gateway.catalog import Catalog, Target
 from gateway.metrics import Metrics
 from gateway.routing.fleet import Fleet
-from gateway.routing.router import pick
 from ratchet.buffer.registry import Registry
 from ratchet.clock import monotonic
 from ratchet.config import Config
@@ -84,9 +83,9 @@ class Pointers:
     def _must_wait(self, event: PolicyEvent, waited: float) -> bool:
         """Whether moving now would answer 503: nobody can serve the new version, and the old one may still be served."""
         old = self._old(event.policy)
-        if not self._fleet.ready or pick(self._fleet.all(), old._replace(version=event.live)) is not None:
+        if not self._fleet.ready or self._fleet.serves(old._replace(version=event.live)):
             return False
-        return waited < PATIENCE_SECONDS or pick(self._fleet.all(), old) is not None
+        return waited < PATIENCE_SECONDS or self._fleet.serves(old)
 
     def _old(self, policy: str) -> Target:
         """What the policy's name means until the pointer moves."""

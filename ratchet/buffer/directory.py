@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import msgspec
 
 from ratchet.buffer import schema
 from ratchet.buffer.link import Link
-from ratchet.types import EngineRecord, Heartbeat, KeyRecord
+from ratchet.types import Desired, EngineRecord, Heartbeat, KeyRecord
 
 BEAT_SECONDS = 5.0
 
@@ -48,14 +50,39 @@ class Fleet:
         """Adds the engine or replaces what was said of it."""
         await self._link.do("HSET", schema.ENGINES, record.name, msgspec.msgpack.encode(record))
 
+    async def add(self, record: EngineRecord) -> None:
+        """Adds an engine, whether or not one of its name was removed before. Raises Conflict if one of its name is there."""
+        await self._link.run("engine", msgspec.msgpack.encode(record), name=record.name, how="add")
+
+    async def amend(self, record: EngineRecord) -> None:
+        """Replaces what was said of an engine, if it is still there."""
+        await self._link.run("engine", msgspec.msgpack.encode(record), name=record.name, how="amend")
+
+    async def want(self, name: str, desired: Desired) -> None:
+        """The operator's word on an engine; it outlives the engine's restarts and ours. Raises Conflict if there is no such engine,
+        or it is being removed."""
+        await self._link.run("engine", name=name, how="want", desired=desired)
+
+    async def forget(self, name: str, *, again: bool) -> None:
+        """Ends the removal that `want` began; `again` false: `removed` names it from then on. Nothing if it was added anew meanwhile."""
+        await self._link.run("engine", name=name, how="forget", again=again)
+
+    async def removed(self) -> set[str]:
+        """Engines that an operator removed, or is removing."""
+        found = await self._link.do("HGETALL", schema.DESIRED)
+        return {name.decode() for name, desired in found.items() if desired == b"remove"}
+
     async def remove(self, name: str) -> None:
-        """Forgets the engine."""
+        """Forgets what was said of the engine."""
         await self._link.do("HDEL", schema.ENGINES, name)
 
     async def engines(self) -> list[EngineRecord]:
         """All engines, by name."""
-        found = await self._link.do("HVALS", schema.ENGINES)
-        return sorted((msgspec.msgpack.decode(data, type=EngineRecord) for data in found), key=lambda engine: engine.name)
+        found, desired = await self._link.together(("HGETALL", schema.ENGINES), ("HGETALL", schema.DESIRED), atomic=True)
+        records = {name: msgspec.msgpack.decode(data, type=EngineRecord) for name, data in found.items()}
+        for name, record in records.items():
+            record.desired = cast(Desired, desired.get(name, b"serve").decode())
+        return sorted(records.values(), key=lambda engine: engine.name)
 
     async def beat(self, beat: Heartbeat) -> None:
         """A gateway lives; it is forgotten after 5 s of silence."""

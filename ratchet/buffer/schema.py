@@ -12,6 +12,7 @@ POLICIES = "r:policies"
 UNTRAINABLE = "r:untrainable"
 KEYS = "r:keys"
 ENGINES = "r:engines"
+DESIRED = "r:engines:desired"
 STORE_ID = "r:store"
 SHADOW_TENANT = "_ratchet"
 HEAD_BYTES = 18

@@ -16,11 +16,14 @@ from ratchet.config.model import (
     ShadowConfig,
 )
 from ratchet.config.quota import QuotaConfig
+from ratchet.config.routing import BreakerConfig, EjectionConfig, RetryConfig, RoutingConfig
 from ratchet.config.serving import EngineConfig, GatewayConfig, LaunchConfig, StoreConfig
 
 __all__ = [
     "BUILT_IN",
+    "BreakerConfig",
     "Config",
+    "EjectionConfig",
     "EngineConfig",
     "GateConfig",
     "GatewayConfig",
@@ -34,6 +37,8 @@ __all__ = [
     "PolicyConfig",
     "PythonRewardConfig",
     "QuotaConfig",
+    "RetryConfig",
+    "RoutingConfig",
     "ScheduleConfig",
     "ShadowConfig",
     "StoreConfig",

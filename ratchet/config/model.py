@@ -186,6 +186,9 @@ class Config(Section):
                 raise ValueError(f"policies.{name}.algorithm.metric: {policy.algorithm.metric!r} is not in its metrics")
             if policy.gate.heldout is not None and not policy.rewards:
                 raise ValueError(f"policies.{name}.gate.heldout needs `rewards` to score the answers")
+        for name in self.gateway.routing.fallback:
+            if name not in self.policies:
+                raise ValueError(f"gateway.routing.fallback: no policy named {name!r} in `policies`")
         for engine in self.engines:
             self._room_for_adapters(engine)
         return self

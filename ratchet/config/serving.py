@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from ratchet.config.limits import LimitsConfig
 from ratchet.config.quota import QuotaConfig
+from ratchet.config.routing import RoutingConfig
 from ratchet.config.section import Name, Section
 from ratchet.config.telemetry import TelemetryConfig
 
@@ -45,6 +46,8 @@ class GatewayConfig(Section):
     """Seconds an engine may take to its first byte (CPU prefill through an adapter is slow)."""
     idle_seconds: float = Field(default=120, gt=0)
     """Seconds an engine may be silent between two chunks."""
+    total_seconds: float = Field(default=3600, gt=0)
+    """Seconds a request may take in all, from its arrival to the answer's last byte."""
     record_seconds: float = Field(default=5, gt=0)
     """Seconds a finished answer waits for the store before it ends in an error."""
     telemetry: TelemetryConfig = TelemetryConfig()
@@ -53,6 +56,8 @@ class GatewayConfig(Section):
     """How the quotas of keys are held."""
     limits: LimitsConfig = LimitsConfig()
     """What a request, a connection, and all of them together may take."""
+    routing: RoutingConfig = RoutingConfig()
+    """Which replica takes a request, and what follows where one fails."""
 
 
 class LaunchConfig(Section):
@@ -105,6 +110,8 @@ class EngineConfig(Section):
     """The bearer key it wants; None: none."""
     adapters_at: str | None = None
     """Where the engine sees the data directory's `adapters/` folder; None: at the same path."""
+    weight: float = Field(default=1, gt=0, le=1000)
+    """Its share of the requests, relative to the other replicas of its model."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:

@@ -141,11 +141,14 @@ async def _until_signal(run: _Run) -> None:
 
 
 async def _introduce(store: Store, keys: KeyPair, config: Config) -> None:
-    """Keys into the store; out of it what an earlier run said of engines it launched, and engines no longer configured."""
+    """Keys into the store; out of it what an earlier run said of engines it launched, and engines no longer configured.
+
+    Those that an operator added at run time stay.
+    """
     await register(store, keys)
     running = {engine.name for engine in config.engines if engine.url is not None}
     for record in await store.fleet.engines():
-        if record.name not in running:
+        if record.name not in running and not record.added:
             await store.fleet.remove(record.name)
 
 

@@ -1,4 +1,4 @@
-"""Recorder, key ring, table, router: the gateway's parts by themselves, on a real store where they need one."""
+"""Recorder, key ring, table: the gateway's parts by themselves, on a real store where they need one."""
 
 from __future__ import annotations
 
@@ -13,19 +13,15 @@ from pathlib import Path
 import pytest
 from starlette.types import Scope
 
-from gateway.catalog import Target
 from gateway.errors import ApiError, store_may_fail
-from gateway.exchange import message_of
 from gateway.keys import KeyRing, require
 from gateway.metrics import Metrics
 from gateway.recorder import Recorder
-from gateway.routing.replica import Replica
-from gateway.routing.router import pick
 from gateway.table import ADMIN, DATA, Table
 from ratchet.buffer import EmbeddedServer, Store, open_store
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreError, StoreUnavailable
-from ratchet.types import EngineRecord, Interaction, KeyRecord
+from ratchet.types import Interaction, KeyRecord
 from tests.stores import interaction
 
 
@@ -181,65 +177,9 @@ def test_the_table_finds_exactly_its_paths() -> None:
     assert Table(DATA).find("/v1/models/a\n") is not Table(DATA).find("/v1/models")
 
 
-async def replica(name: str, *, healthy: bool = True, holds: tuple[str, ...] = (), total: int = 0) -> Replica:
-    made = Replica(EngineRecord(name, "fake", "small", "http://127.0.0.1:9", "small"))
-    made.healthy, made.names, made.total = healthy, frozenset({"small", *holds}), total
-    return made
-
-
-async def test_a_request_goes_to_the_less_busy_replica_that_holds_the_version() -> None:
-    replicas = [
-        await replica("busy", holds=("support@1",), total=5),
-        await replica("free", holds=("support@1",)),
-        await replica("empty"),
-        await replica("down", healthy=False, holds=("support@1",)),
-    ]
-    target = Target("small", "support", 1)
-    assert {found.name for _ in range(50) if (found := pick(replicas, target)) is not None} == {"free"}
-    assert [found.name for found in [pick(replicas, target, {"free"})] if found is not None] == ["busy"]
-    assert pick(replicas, target, {"free", "busy"}) is None
-    assert pick(replicas, Target("large")) is None
-    assert {found.name for _ in range(100) if (found := pick(replicas, Target("small"))) is not None} == {"free", "empty"}
-
-
-def test_a_replica_counts_what_it_has_in_hand_by_model() -> None:
-    made = Replica(EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "small"))
-    made.enter("support@1")
-    made.enter("support@1")
-    made.enter("small")
-    assert (made.total, dict(made.inflight)) == (3, {"support@1": 2, "small": 1})
-    made.leave("support@1")
-    made.leave("support@1")
-    assert (made.total, dict(made.inflight)) == (1, {"small": 1})
-
-
 def test_only_more_than_fifty_milliseconds_before_dispatch_is_held() -> None:
     metrics = Metrics()
     assert not metrics.dispatched(0.05, during_swap=True)
     assert metrics.dispatched(0.051, during_swap=True)
     assert metrics.registry.get_sample_value("ratchet_held_total", {"during_swap": "true"}) == 1
     assert metrics.registry.get_sample_value("ratchet_held_total", {"during_swap": "false"}) == 0
-
-
-def test_a_restarted_engine_is_another_replica() -> None:
-    record = EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "")
-    made = Replica(record)
-    made.record.served_name = "small"
-    assert made.update(EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "", state="down"))
-    assert (made.served, made.record.state) == ("small", "down")
-    assert not made.update(EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "", restarts=1))
-
-
-@pytest.mark.parametrize(
-    ("body", "message", "param"),
-    [
-        (b'{"error": {"message": "too long", "param": "messages", "code": 400}}', "too long", "messages"),
-        (b'{"object": "error", "message": "flat", "code": 400}', "flat", None),
-        (b'{"detail": "other"}', "The engine refused the request.", None),
-        (b"<html>", "The engine refused the request.", None),
-        (b"[" * 5000, "The engine refused the request.", None),
-        (b"", "The engine refused the request.", None),
-    ],
-)
-def test_an_engines_error_is_read_whatever_its_form(body: bytes, message: str, param: str | None) -> None:
-    assert message_of(body) == (message, param)
