@@ -10,7 +10,6 @@ from typing import NamedTuple
 from starlette.types import Scope
 
 from gateway.errors import ApiError, store_away
-from gateway.http import header
 from ratchet import keys, names
 from ratchet.buffer.directory import Keys
 from ratchet.clock import monotonic
@@ -54,7 +53,7 @@ class KeyRing:
 
     async def caller(self, scope: Scope, *, x_api_key: bool = False) -> KeyRecord:
         """Whose key the request carries. ApiError 401 if none or an unknown one, 503 if the store cannot tell."""
-        key = _bearer(scope) or (header(scope, b"x-api-key") if x_api_key else None)
+        key = _bearer(scope) or (_only(scope, b"x-api-key") if x_api_key else None)
         if not key:
             raise _unauthorized("No API key given. Send it as `Authorization: Bearer KEY`.")
         record = await self._find(key) if len(key) <= LONGEST_KEY else None
@@ -134,8 +133,16 @@ def may_use(caller: KeyRecord, model: str) -> bool:
 
 
 def _bearer(scope: Scope) -> str | None:
-    scheme, _, key = (header(scope, b"authorization") or "").partition(" ")
+    scheme, _, key = (_only(scope, b"authorization") or "").partition(" ")
     return key.strip() if scheme.lower() == "bearer" else None
+
+
+def _only(scope: Scope, name: bytes) -> str | None:
+    """The header of that name. ApiError 401 if it comes twice: a proxy in front may have looked at the other one."""
+    found = [value for key, value in scope["headers"] if key == name]
+    if len(found) > 1:
+        raise _unauthorized(f"The header {name.decode()} was sent more than once.")
+    return str(found[0].decode("latin-1")) if found else None
 
 
 def _unauthorized(message: str) -> ApiError:
