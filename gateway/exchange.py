@@ -12,6 +12,7 @@ from gateway.catalog import Target
 from gateway.http import Header
 from gateway.observe import Observation
 from gateway.quota import UNBOUND, Admission
+from gateway.recorder import NOT_KEPT, Room
 from gateway.schema import ChatRequest
 from gateway.table import CHAT
 from ratchet.clock import monotonic, wall
@@ -47,6 +48,8 @@ class Exchange:
     cpu: float = 0.0
     """Seconds of CPU the event loop had used when the request was parsed."""
     created: float = field(default_factory=wall)
+    room: Room = NOT_KEPT
+    """What was promised of its record."""
     dispatched: float | None = None
     first_token: float | None = None
     engine: str = ""
@@ -74,7 +77,7 @@ class Exchange:
     @property
     def kept(self) -> bool:
         """Whether it is recorded at all."""
-        return self.request.store is not False
+        return self.request.store is not False and self.room.promised
 
     @property
     def used(self) -> int | None:

@@ -115,6 +115,10 @@ class Metrics:
         self.hedges = self._counter("ratchet_hedges", "Requests sent to a second engine too, and which of them answered", "won")
         self.fallbacks = self._counter("ratchet_fallbacks", "Answers of another version, since none could serve the live one", "policy")
         self.ejections = self._counter("ratchet_ejections", "Times an engine was left out as an outlier", "engine")
+        self.spooled = Counter("ratchet_spooled", "Answers written to the spool", registry=r)
+        self.drained = Counter("ratchet_drained", "Answers brought from a spool to the store", registry=r)
+        self.set_aside = self._counter("ratchet_set_aside", "Spooled answers that never reach the store", "reason")
+        self.unrecorded = Counter("ratchet_unrecorded", "Answers served unrecorded, and told so", registry=r)
         for during in ("true", "false"):
             self.held.labels(during)
 

@@ -1,39 +1,75 @@
-"""Write finished answers to the store, many in one round trip; tell each request when its own is durable."""
+"""Write finished answers to the store, many in one round trip; tell each request when its own is durable.
+
+The store gets `outbox.wait_ms` for it. An answer it does not take in that time goes to the spool (`outbox.py`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from gateway.metrics import Metrics
+from gateway.outbox import Outbox
 from ratchet.buffer.interactions import Interactions
 from ratchet.clock import monotonic
+from ratchet.config import GatewayConfig
 from ratchet.errors import StoreError, StoreUnavailable
 from ratchet.types import Interaction
 
 GROUP = 64
-"""Answers in one write."""
+"""Answers in one write to the store."""
+SPOOLED = 1024
+"""Answers in one write to the spool, which costs an fsync."""
 QUEUE = 4096
 AGAIN_SECONDS = 0.1
+FAIR = 0.2
+"""Share of `wait_ms` that the store gets for a group which had to wait for the one before."""
+TOKEN_BYTES = 16
+"""Bytes of a token in a record: id, log-prob and text, incompressible (measured of usual ones: 6.6)."""
+TOKENS = 2048
+"""Tokens that room is kept for in each choice; a longer answer may find the spool full."""
+FRAME_BYTES = 2048
 
 log = logging.getLogger(__name__)
 
 
 class _Item(NamedTuple):
     interaction: Interaction
+    due: float
+    """When the store's time is over."""
     deadline: float
     done: asyncio.Future[None]
+
+
+class Room(NamedTuple):
+    """What an answer was told before its first byte: whether it will be recorded, and the bytes the spool keeps for it."""
+
+    promised: bool
+    size: int
+
+
+NOT_KEPT = Room(True, 0)
+"""For an answer that is not to be recorded."""
+
+
+def room_for(body: int, choices: int, tokens: int | None) -> int:
+    """Bytes to keep for an answer to a request of `body` bytes: twice what its record takes, so that the segments' ends may stay empty."""
+    return 2 * (body + FRAME_BYTES + choices * TOKEN_BYTES * min(tokens or TOKENS, TOKENS))
 
 
 class Recorder:
     """A bounded queue and one writer."""
 
-    def __init__(self, interactions: Interactions, metrics: Metrics, seconds: float) -> None:
+    def __init__(self, interactions: Interactions, outbox: Outbox, metrics: Metrics, config: GatewayConfig) -> None:
         self._interactions = interactions
+        self._outbox = outbox
         self._metrics = metrics
-        self._seconds = seconds
+        self._seconds = config.record_seconds
+        self._wait = config.outbox.wait_ms / 1000 * (1 - FAIR)
+        self._fair = config.outbox.wait_ms / 1000 * FAIR
         self._queue: deque[_Item] = deque()
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
@@ -44,9 +80,22 @@ class Recorder:
         """Answers in the queue."""
         return len(self._queue)
 
+    async def admit(self, size: int) -> Room:
+        """Keeps `size` bytes for an answer that begins. Not promised: neither the store nor the spool would take it."""
+        kept = await self._outbox.reserve(size)
+        room = Room(kept > 0 or not self._outbox.away, kept)
+        if not room.promised:
+            self._metrics.unrecorded.inc()
+        return room
+
+    def leave(self, room: Room) -> None:
+        """The answer is over."""
+        self._outbox.release(room.size)
+
     def offer(self, interaction: Interaction) -> asyncio.Future[None]:
         """Takes the answer; the future is done once it is durable, or has StoreUnavailable after `record_seconds`."""
-        item = _Item(interaction, monotonic() + self._seconds, asyncio.get_running_loop().create_future())
+        now = monotonic()
+        item = _Item(interaction, now + self._wait, now + self._seconds, asyncio.get_running_loop().create_future())
         # A future that nobody awaits (an answer the client did not see whole) must not warn.
         item.done.add_done_callback(lambda done: done.cancelled() or done.exception())
         if len(self._queue) >= QUEUE:
@@ -59,11 +108,7 @@ class Recorder:
 
     async def write(self, interaction: Interaction) -> None:
         """Returns once the answer is durable. StoreUnavailable if it is not within `record_seconds`."""
-        try:
-            async with asyncio.timeout(self._seconds):
-                await asyncio.shield(self.offer(interaction))
-        except TimeoutError:
-            raise StoreUnavailable("the answer could not be recorded in time") from None
+        await self.offer(interaction)
 
     async def flush(self, seconds: float) -> bool:
         """Waits until nothing is left to write, or `seconds` are over; whether nothing is."""
@@ -78,31 +123,66 @@ class Recorder:
         """Writes for ever."""
         while True:
             await self._filled.wait()
-            group = [self._queue.popleft() for _ in range(min(GROUP, len(self._queue)))]
-            if not group:
+            if not self._queue:
                 self._filled.clear()
                 self._empty.set()
-                continue
-            await self._put(group)
+            elif self._outbox.away:
+                await self._spool(self._take(SPOOLED))
+            else:
+                await self._put(self._take(GROUP))
+
+    def _take(self, most: int) -> list[_Item]:
+        return [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
 
     async def _put(self, group: list[_Item]) -> None:
+        put = asyncio.create_task(self._stored(group))
         try:
-            async with asyncio.timeout(max(AGAIN_SECONDS, max(item.deadline for item in group) - monotonic())):
-                with self._metrics.recorder_write.time():
-                    await self._interactions.put([item.interaction for item in group])
-        except (StoreUnavailable, TimeoutError):
-            self._again(group)
-            await asyncio.sleep(AGAIN_SECONDS)
-        except (StoreError, ValueError) as error:
-            if len(group) == 1:
-                log.error("an answer could not be recorded: %s", error)
-                self._fail(group[0], StoreUnavailable("the store refused the answer"))
-                return
-            for item in group:  # one of them is at fault; the others must not suffer
-                await self._put([item])
+            await asyncio.wait({put}, timeout=max(self._fair, group[0].due - monotonic()))
+        except asyncio.CancelledError:
+            put.cancel()
+            raise
+        if not put.done():
+            self._outbox.late(put, [item.interaction.id for item in group])
+        elif isinstance(put.exception(), StoreError):
+            self._outbox.failed()
+        elif isinstance(put.exception(), ValueError):
+            await self._apart(group, self._put)
+            return
         else:
-            for item in group:
-                self._written(item)
+            put.result()
+            self._written(group)
+            return
+        await self._spool(group)
+
+    async def _stored(self, group: list[_Item]) -> None:
+        with self._metrics.recorder_write.time():
+            await self._interactions.put([item.interaction for item in group])
+
+    async def _spool(self, group: list[_Item]) -> None:
+        keeping = asyncio.ensure_future(self._outbox.keep([item.interaction for item in group]))
+        keeping.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait({keeping}, timeout=max(AGAIN_SECONDS, group[-1].deadline - monotonic()))
+        kept = 0
+        try:
+            kept = keeping.result() if keeping.done() else 0
+        except ValueError:
+            await self._apart(group, self._spool)
+            return
+        except OSError as error:
+            log.error("answers could not be spooled: %s", error)
+        self._written(group[:kept])
+        if kept < len(group):
+            self._again(group[kept:])
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _apart(self, group: list[_Item], write: Callable[[list[_Item]], Awaitable[None]]) -> None:
+        """One of the group cannot be written at all; the others must not suffer."""
+        if len(group) == 1:
+            log.error("the answer %s cannot be recorded", group[0].interaction.id)
+            self._fail(group[0], StoreUnavailable("the answer cannot be recorded"))
+            return
+        for item in group:
+            await write([item])
 
     def _again(self, group: list[_Item]) -> None:
         now = monotonic()
@@ -112,12 +192,13 @@ class Recorder:
             else:
                 self._fail(item, StoreUnavailable("the answer could not be recorded in time"))
 
-    def _written(self, item: _Item) -> None:
-        self._metrics.recorded.labels(item.interaction.status).inc()
-        if item.interaction.untrainable:
-            self._metrics.untrainable.labels(item.interaction.untrainable).inc()
-        if not item.done.done():
-            item.done.set_result(None)
+    def _written(self, group: Sequence[_Item]) -> None:
+        for item in group:
+            self._metrics.recorded.labels(item.interaction.status).inc()
+            if item.interaction.untrainable:
+                self._metrics.untrainable.labels(item.interaction.untrainable).inc()
+            if not item.done.done():
+                item.done.set_result(None)
 
     def _fail(self, item: _Item, error: StoreUnavailable) -> None:
         self._metrics.recorded.labels("lost").inc()

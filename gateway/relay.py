@@ -24,7 +24,7 @@ from gateway.http import JSON, ClientGone, Header, header, part, read_body, resp
 from gateway.metrics import Metrics
 from gateway.observe import Observation
 from gateway.quota import Quota
-from gateway.recorder import Recorder
+from gateway.recorder import NOT_KEPT, Recorder, Room, room_for
 from gateway.upstream import Answer
 from ratchet import names
 from ratchet.clock import monotonic
@@ -37,6 +37,8 @@ STREAM: list[Header] = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+UNRECORDED: Header = (b"x-ratchet-recorded", b"false")
+NOT_RECORDED = unavailable("The answer could not be recorded.", "not_recorded")
 LONGEST_EVENT = 2**24
 TRACE = (b"traceparent", b"tracestate")
 
@@ -78,6 +80,7 @@ class Relay:
         body = await read_body(scope, receive, self._config.limits.max_body_bytes)
         self._open()
         exchange = self._exchange(scope, body, started)
+        exchange.room = await self._admit(exchange, len(body))
         exchange.task = asyncio.current_task()
         self.running[exchange.id] = exchange
         self._metrics.inflight.inc()
@@ -88,8 +91,15 @@ class Relay:
             exchange.over = True
             watcher.cancel()
             self._metrics.inflight.dec()
+            self._recorder.leave(exchange.room)
             del self.running[exchange.id]
             await exchange.admission.settle(exchange.used)
+
+    async def _admit(self, exchange: Exchange, body: int) -> Room:
+        if not exchange.kept:
+            return NOT_KEPT
+        request = exchange.request
+        return await self._recorder.admit(room_for(body, request.n or 1, request.max_completion_tokens or request.max_tokens))
 
     def _exchange(self, scope: Scope, body: bytes, started: float) -> Exchange:
         tree = strict.parse(body, self._config.limits.max_depth)
@@ -150,6 +160,7 @@ class Relay:
             headers = [
                 (b"x-ratchet-policy", exchange.target.label.encode()),
                 (b"x-ratchet-engine", exchange.engine.encode()),
+                *(() if exchange.room.promised else (UNRECORDED,)),
             ]
             if exchange.request.stream:
                 await self._stream(exchange, answer, headers, send)
@@ -179,7 +190,8 @@ class Relay:
             exchange.seen.broke("engine_broken")
             self._partial(exchange, "truncated")
             raise ApiError(502, "The engine's answer could not be read.", code="engine_broken") from None
-        await self._record(exchange)
+        if not await self._record(exchange):
+            headers.append(UNRECORDED)
         exchange.over = True
         await exchange.admission.settle(exchange.used)
         await taken(respond(send, 200, body, [JSON, *headers]), self._config.idle_seconds)
@@ -191,8 +203,7 @@ class Relay:
             await self._pump(exchange, answer, send)
             answer.answered()
             exchange.seen.generated(exchange.captured.usage)
-            await self._record(exchange)
-            last = frame(DONE)
+            last = frame(DONE) if await self._record(exchange) else _fault(exchange, NOT_RECORDED)
         except (EngineBroken, aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             if exchange.stalled:
                 raise ClientGone from None
@@ -201,8 +212,6 @@ class Relay:
             exchange.seen.broke("engine_broken")
             self._partial(exchange, "truncated")
             last = _fault(exchange, ApiError(502, "The engine broke off its answer.", code="engine_broken"))
-        except ApiError as error:  # not recorded
-            last = _fault(exchange, error)
         exchange.over = True
         await exchange.admission.settle(exchange.used)
         await taken(send(part(last, more=False)), self._config.idle_seconds)
@@ -229,17 +238,19 @@ class Relay:
             exchange.captured = capture.captured()
         _ended(exchange)
 
-    async def _record(self, exchange: Exchange) -> None:
-        """Waits until the answer is durable. ApiError 503 if it cannot be."""
+    async def _record(self, exchange: Exchange) -> bool:
+        """Waits until the answer is durable; False if it is not, though it was to be."""
         if not exchange.kept:
-            return
+            return True
         exchange.recorded = True
         exchange.seen.recording()
         try:
             await self._recorder.write(exchange.interaction("complete", self._catalog.metric(exchange.target.owner)))
         except StoreUnavailable as error:
-            raise unavailable(f"The answer could not be recorded: {error}", "not_recorded") from None
+            log.error("an answer was promised and could not be recorded: %s", error)
+            return False
         exchange.seen.recorded()
+        return True
 
     def _partial(self, exchange: Exchange, status: Status) -> None:
         """Records an answer the client did not see whole; nobody waits for it."""

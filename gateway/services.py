@@ -10,11 +10,13 @@ from typing import Any
 
 from gateway.catalog import Catalog
 from gateway.dispatch import Dispatcher
+from gateway.drain import Drain
 from gateway.errors import store_may_fail
 from gateway.gauges import Gauges, of_fleet
 from gateway.keys import KeyRing
 from gateway.metrics import Metrics
 from gateway.observe import Observer
+from gateway.outbox import Outbox
 from gateway.quota import Quota
 from gateway.recorder import Recorder
 from gateway.relay import Relay
@@ -47,7 +49,9 @@ class Services:
         self.catalog = Catalog(config)
         self.shelf = Shelf(config, data)
         self.fleet = Fleet(store, self.catalog, self.shelf, config.gateway.routing.breaker)
-        self.recorder = Recorder(store.interactions, self.metrics, config.gateway.record_seconds)
+        self.outbox = Outbox(data, config.gateway.outbox, self.metrics)
+        self.draining = Drain(self.outbox, store.interactions, self.metrics, config.gateway.outbox.adopt_seconds)
+        self.recorder = Recorder(store.interactions, self.outbox, self.metrics, config.gateway)
         self.upstream = Upstream(config.gateway)
         self.dispatcher = Dispatcher(self.upstream.begin, self.fleet, self.catalog, config.gateway, self.metrics)
         self.relay = Relay(config.gateway, self.catalog, self.dispatcher, self.recorder, self.metrics, self.quota)
@@ -56,6 +60,7 @@ class Services:
         self.gauges = Gauges(self.metrics.registry)
         of_fleet(self.gauges, self.fleet)
         self.gauges.add_one("ratchet_recorder_queue", "Answers that wait to be recorded", lambda: self.recorder.waiting)
+        self.gauges.add_one("ratchet_spool_bytes", "Bytes in this gateway's spool that wait for the store", lambda: self.outbox.waiting)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Has an exception once a part that must run for ever has ended."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -64,8 +69,10 @@ class Services:
         """Reads the pointers, then starts what runs in the background. StoreError."""
         await self.pointers.begin(self.config)
         await self.fleet.announce(self.config.engines)
+        await self.outbox.start()
         for part in (
             self.recorder.run(),
+            self.draining.run(),
             self.fleet.watch(),
             self.dispatcher.router.watch(),
             self.pointers.follow(),
@@ -87,7 +94,9 @@ class Services:
         if late:
             await asyncio.wait([e.task for e in late if e.task is not None], timeout=LAST_WORDS_SECONDS)
         if not await self.recorder.flush(FLUSH_SECONDS):
-            log.error("answers were left unrecorded: the store did not take them")
+            log.error("answers were left unrecorded: neither the store nor the spool took them")
+        if not await self.draining.settle(FLUSH_SECONDS):
+            log.warning("answers wait in the spool; the next gateway of this data directory brings them to the store")
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -98,6 +107,8 @@ class Services:
         await self.fleet.close()
         await self.upstream.close()
         await self.observer.close()
+        await self.draining.close()
+        await self.outbox.close()
 
     def _run(self, part: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(part)

@@ -237,6 +237,7 @@ async def bench(
             if made.process is not None:
                 await end(made.process)
             await made.store.close()
+            server = made.server
         for fake in fakes.values():
             await end(fake.process)
         await server.stop()

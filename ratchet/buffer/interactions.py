@@ -45,6 +45,24 @@ class _Wanted(NamedTuple):
         return self.metadata.items() <= own.items()
 
 
+class Packed(NamedTuple):
+    """An interaction ready to be put."""
+
+    id: str
+    call: Call
+
+
+def pack(item: Interaction) -> bytes:
+    """The bytes that the store keeps of `item`."""
+    return schema.pack(item)
+
+
+def packed(data: bytes) -> Packed:
+    """What `pack` packed, ready to be put. ValueError: it is no interaction, or none that may be put."""
+    item = schema.unpack(data)
+    return Packed(item.id, _call(item, data))
+
+
 class Interactions:
     """The recorded interactions of all tenants."""
 
@@ -56,7 +74,15 @@ class Interactions:
 
         Feedback parked for an item joins it. Raises StoreUnavailable: some may have been written, so put all again.
         """
-        await self._link.run_all([_call(item) for item in items])
+        await self._link.run_all([_call(item, schema.pack(item)) for item in items])
+
+    async def put_packed(self, items: Sequence[Packed]) -> None:
+        """`put` for what was packed before."""
+        await self._link.run_all([item.call for item in items])
+
+    async def writable(self) -> None:
+        """Returns if the store takes writes now. Raises StoreUnavailable."""
+        await self._link.run("writable")
 
     async def get(self, item: str, tenant: str | None) -> Interaction | None:
         """The interaction, or None if there is none or it is not `tenant`'s (None: anybody's)."""
@@ -184,7 +210,7 @@ def _text(metadata: dict[str, str]) -> str:
     return msgspec.json.encode(metadata).decode() if metadata else ""
 
 
-def _call(item: Interaction) -> Call:
+def _call(item: Interaction, blob: bytes) -> Call:
     if item.tenant == schema.SHADOW_TENANT:
         raise ValueError(f"{item.id}: tenant {schema.SHADOW_TENANT!r} is the learner's own; use experience.add_shadow")
     groups = item.status == "complete" and not item.untrainable and item.policy != item.base
@@ -204,4 +230,4 @@ def _call(item: Interaction) -> Call:
         "metadata": _text(item.metadata),
         "untrainable": item.untrainable,
     }
-    return Call("put", args, schema.pack(item))
+    return Call("put", args, blob)

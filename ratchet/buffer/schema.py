@@ -89,8 +89,11 @@ def pack(item: Interaction) -> bytes:
 
 
 def unpack(data: bytes) -> Interaction:
-    """The interaction that `pack` packed."""
-    return _decoder.decode(zstandard.ZstdDecompressor().decompress(data))
+    """The interaction that `pack` packed. ValueError: it did not."""
+    try:
+        return _decoder.decode(zstandard.ZstdDecompressor().decompress(data))
+    except zstandard.ZstdError as error:
+        raise ValueError(f"not a packed interaction: {error}") from None
 
 
 def unpacked_size(head: bytes) -> int:

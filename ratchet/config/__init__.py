@@ -15,6 +15,7 @@ from ratchet.config.model import (
     ScheduleConfig,
     ShadowConfig,
 )
+from ratchet.config.outbox import OutboxConfig
 from ratchet.config.quota import QuotaConfig
 from ratchet.config.routing import BreakerConfig, EjectionConfig, RetryConfig, RoutingConfig
 from ratchet.config.serving import EngineConfig, GatewayConfig, LaunchConfig, StoreConfig
@@ -34,6 +35,7 @@ __all__ = [
     "LoraConfig",
     "MetricConfig",
     "ModelConfig",
+    "OutboxConfig",
     "PolicyConfig",
     "PythonRewardConfig",
     "QuotaConfig",

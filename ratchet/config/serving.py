@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from ratchet.config.limits import LimitsConfig
+from ratchet.config.outbox import OutboxConfig
 from ratchet.config.quota import QuotaConfig
 from ratchet.config.routing import RoutingConfig
 from ratchet.config.section import Name, Section
@@ -49,7 +50,7 @@ class GatewayConfig(Section):
     total_seconds: float = Field(default=3600, gt=0)
     """Seconds a request may take in all, from its arrival to the answer's last byte."""
     record_seconds: float = Field(default=5, gt=0)
-    """Seconds a finished answer waits for the store before it ends in an error."""
+    """Seconds a finished answer waits for the store or the spool before it ends in an error."""
     telemetry: TelemetryConfig = TelemetryConfig()
     """Traces and log lines."""
     quota: QuotaConfig = QuotaConfig()
@@ -58,6 +59,8 @@ class GatewayConfig(Section):
     """What a request, a connection, and all of them together may take."""
     routing: RoutingConfig = RoutingConfig()
     """Which replica takes a request, and what follows where one fails."""
+    outbox: OutboxConfig = OutboxConfig()
+    """What happens to answers while the store is away."""
 
 
 class LaunchConfig(Section):

@@ -12,6 +12,8 @@ import httpx
 import openai
 import pytest
 
+from ratchet.buffer import EmbeddedServer
+from ratchet.config import StoreConfig
 from ratchet.types import Interaction
 from tests.gateways import POLICY, Bench, bench, until
 
@@ -154,36 +156,80 @@ async def test_a_client_that_goes_away_cancels_the_engine_within_a_second(tmp_pa
         assert await made.metric("ratchet_inflight") == 0
 
 
-async def test_without_the_store_no_answer_claims_to_be_complete_and_feedback_is_503(tmp_path: Path) -> None:
-    async with bench(tmp_path, record_seconds=0.5) as made:
+async def test_without_the_store_answers_are_spooled_and_feedback_is_503(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
         assert (await made.chat()).status_code == 200
         await made.server.stop()
-        stream = await made.chat(stream=True)
-        assert stream.status_code == 200
-        assert "[DONE]" not in stream.text
-        assert json.loads(events(stream.text)[-1])["error"]["code"] == "not_recorded"
-        whole = await made.chat()
-        feedback = await made.call("POST", "/v1/feedback", {"target": "ep-1", "value": 0.5})
+        stream, whole = await made.chat(stream=True), await made.chat()
+        assert stream.text.endswith("data: [DONE]\n\n")
+        assert (stream.status_code, whole.status_code) == (200, 200)
+        assert "x-ratchet-recorded" not in {*stream.headers, *whole.headers}
+        ids = [json.loads(events(stream.text)[0])["id"], whole.json()["id"]]
+        rating = {"target": ids[0], "value": 0.5}
+        feedback = await made.call("POST", "/v1/feedback", rating)
         stored = await made.call("GET", "/v1/chat/completions")
-        for answer in (whole, feedback, stored):
+        for answer in (feedback, stored):
             assert answer.status_code == 503
             assert "retry-after" in answer.headers
         assert (await made.chat(store=False)).status_code == 200
         assert (await made.call("GET", "/readyz", key=None)).status_code == 200
         unknown = await made.call("GET", "/v1/models", key="never-seen")
         assert unknown.status_code == 503
+        made.server = await EmbeddedServer.start(tmp_path, StoreConfig())
+        for public_id in ids:
+            assert (await recorded(made, public_id)).status == "complete"
+        assert (await made.call("POST", "/v1/feedback", rating)).status_code == 202
 
 
-async def test_a_store_that_comes_back_in_time_loses_nothing(tmp_path: Path) -> None:
-    async with bench(tmp_path, record_seconds=20) as made:
+async def test_a_store_that_hangs_delays_no_answer(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        await made.chat()
         made.server.process.send_signal(signal.SIGSTOP)
-        asking = asyncio.create_task(made.chat(stream=True))
-        await idle(made)
-        assert not asking.done()
+        clock = asyncio.get_running_loop().time
+        answers, longest = [], 0.0
+        for _ in range(5):
+            begun = clock()
+            answers.append(await made.chat(stream=True))
+            longest = max(longest, clock() - begun)
+        assert longest < 1
         made.server.process.send_signal(signal.SIGCONT)
-        answer = await asking
-        assert answer.text.endswith("data: [DONE]\n\n")
-        assert await made.store.interactions.get(json.loads(events(answer.text)[0])["id"], "acme") is not None
+        for answer in answers:
+            assert answer.text.endswith("data: [DONE]\n\n")
+            await recorded(made, json.loads(events(answer.text)[0])["id"])
+        assert await made.store.interactions.count() == 6
+
+
+async def test_with_neither_store_nor_spool_answers_say_that_they_are_not_recorded(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("no folder")
+    async with bench(tmp_path, record_seconds=0.5) as made:
+        assert "x-ratchet-recorded" not in (await made.chat()).headers
+        assert await made.metric("ratchet_unrecorded_total") == 0
+        await made.server.stop()
+        # Begun with the store, which is found missing only now: a whole answer can still say it, a stream must not end as if it were kept.
+        caught = await made.chat()
+        assert (caught.status_code, caught.headers["x-ratchet-recorded"]) == (200, "false")
+        for stream in (True, False):
+            told = await made.chat(stream=stream)
+            assert (told.status_code, told.headers["x-ratchet-recorded"]) == (200, "false")
+            assert not stream or told.text.endswith("data: [DONE]\n\n")
+        assert await made.metric("ratchet_unrecorded_total") == 2
+        assert (await made.call("POST", "/v1/feedback", {"target": caught.json()["id"], "value": 0.5})).status_code == 503
+        made.server = await EmbeddedServer.start(tmp_path, StoreConfig())
+
+        async def promised() -> bool:
+            return "x-ratchet-recorded" not in (await made.chat(store=None)).headers
+
+        await until(promised, "answers are recorded again")
+
+
+async def test_a_store_lost_under_a_stream_that_nothing_else_can_keep_leaves_it_without_done(tmp_path: Path) -> None:
+    (tmp_path / "spool").write_text("no folder")
+    async with bench(tmp_path, record_seconds=0.5) as made:
+        await made.chat()
+        await made.server.stop()
+        stream = await made.chat(stream=True)
+        assert (stream.status_code, "[DONE]" in stream.text) == (200, False)
+        assert json.loads(events(stream.text)[-1])["error"]["code"] == "not_recorded"
 
 
 async def test_requests_past_the_limit_in_flight_are_429(tmp_path: Path) -> None:

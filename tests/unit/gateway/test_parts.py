@@ -1,4 +1,4 @@
-"""Recorder, key ring, table: the gateway's parts by themselves, on a real store where they need one."""
+"""Key ring, table: the gateway's parts by themselves, on a real store where they need one."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from starlette.types import Scope
 from gateway.errors import ApiError, store_may_fail
 from gateway.keys import KeyRing, require
 from gateway.metrics import Metrics
-from gateway.recorder import Recorder
 from gateway.table import ADMIN, DATA, Table
 from ratchet.buffer import EmbeddedServer, Store, open_store
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreError, StoreUnavailable
-from ratchet.types import Interaction, KeyRecord
-from tests.stores import interaction
+from ratchet.types import KeyRecord
 
 
 @pytest.fixture
@@ -41,60 +39,6 @@ async def store(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Store]:
 
 def ask(key: str | None, name: bytes = b"authorization", scheme: str = "Bearer ") -> Scope:
     return {"type": "http", "headers": [(name, (scheme + key).encode())] if key is not None else []}
-
-
-async def test_many_answers_at_a_time_are_all_durable_when_they_say_so(store: Store) -> None:
-    recorder = Recorder(store.interactions, Metrics(), 10)
-    writer = asyncio.create_task(recorder.run())
-    items = [interaction() for _ in range(200)]
-
-    async def one(item: Interaction) -> None:
-        await recorder.write(item)
-        assert await store.interactions.get(item.id, None) is not None
-
-    await asyncio.gather(*(one(item) for item in items))
-    assert await store.interactions.count() == 200
-    assert await recorder.flush(1)
-    writer.cancel()
-
-
-async def test_an_answer_the_store_refuses_fails_alone(store: Store) -> None:
-    metrics = Metrics()
-    recorder = Recorder(store.interactions, metrics, 10)
-    good, bad = interaction(), interaction(tenant="_ratchet")
-    futures = [recorder.offer(item) for item in (good, bad, interaction())]
-    writer = asyncio.create_task(recorder.run())
-    results = await asyncio.gather(*futures, return_exceptions=True)
-    assert [type(result) for result in results] == [type(None), StoreUnavailable, type(None)]
-    assert metrics.registry.get_sample_value("ratchet_recorded_total", {"status": "lost"}) == 1
-    writer.cancel()
-
-
-async def test_with_the_store_away_an_answer_fails_in_time_and_the_next_one_works_once_it_is_back(
-    server: EmbeddedServer, store: Store, tmp_path: Path
-) -> None:
-    recorder = Recorder(store.interactions, Metrics(), 0.3)
-    writer = asyncio.create_task(recorder.run())
-    await server.stop()
-    begun = asyncio.get_running_loop().time()
-    with pytest.raises(StoreUnavailable):
-        await recorder.write(interaction())
-    assert asyncio.get_running_loop().time() - begun < 2
-    back = await EmbeddedServer.start(tmp_path, StoreConfig())
-    patient = Recorder(store.interactions, Metrics(), 20)
-    again = asyncio.create_task(patient.run())
-    await patient.write(interaction())
-    for task in (writer, again):
-        task.cancel()
-    await back.stop()
-
-
-async def test_a_full_queue_fails_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.recorder.QUEUE", 1)
-    recorder = Recorder(store.interactions, Metrics(), 10)
-    recorder.offer(interaction())
-    with pytest.raises(StoreUnavailable, match="too many"):
-        await recorder.offer(interaction())
 
 
 async def test_a_key_is_found_by_its_hash_and_remembered_while_the_store_is_away(server: EmbeddedServer, store: Store) -> None:
