@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 from gateway.metrics import Metrics
 from gateway.outbox import CLOSE_SECONDS, Outbox
-from ratchet.buffer.interactions import Interactions, Packed, packed
+from ratchet.buffer.interactions import Interactions, packed
+from ratchet.buffer.link import Call
 from ratchet.buffer.spool import Spool, set_aside
 from ratchet.clock import monotonic
 from ratchet.errors import StoreError, StoreUnavailable
@@ -25,7 +26,7 @@ class _Record(NamedTuple):
     """A record, ready to be put, or why it never will be."""
 
     data: bytes
-    ready: Packed | None
+    ready: Call | None
     why: str = ""
 
 
@@ -107,7 +108,6 @@ class Drain:
 
     async def _rest(self) -> None:
         """Until there is news, or time to look."""
-        self._outbox.stored.clear()
         self._settled.set()
         await self._outbox.trim()
         with contextlib.suppress(TimeoutError):
@@ -131,7 +131,7 @@ class Drain:
 
     async def _put(self, records: list[_Record]) -> None:
         refused = [record for record in records if record.ready is None]
-        ready = [record for record in records if record.ready is not None and record.ready.id not in self._outbox.stored]
+        ready = [record for record in records if record.ready is not None]
         try:
             await self._interactions.put_packed([record.ready for record in ready if record.ready is not None])
         except StoreUnavailable:

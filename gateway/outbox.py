@@ -40,8 +40,6 @@ class Outbox:
         self.root = data / FOLDER
         self.away = False
         """Whether the store failed last."""
-        self.stored: set[str] = set()
-        """Ids that lie in the spool though the store took them after all."""
         self.spool: Spool | None = None
         self.waiting = 0
         """Bytes in the spool that are not in the store yet."""
@@ -91,11 +89,11 @@ class Outbox:
         self.away = True
         self.news.set()
 
-    def late(self, put: asyncio.Future[None], ids: Sequence[str]) -> None:
-        """The store is still busy with `put`; `ids` go to the spool meanwhile."""
+    def late(self, put: asyncio.Future[None]) -> None:
+        """The store is still busy with `put`, whose answers go to the spool meanwhile."""
         self.failed()
         self._late.add(put)
-        put.add_done_callback(lambda _: self._came(put, ids))
+        put.add_done_callback(self._came)
 
     async def trim(self) -> None:
         """Gives the disk back what a burst took."""
@@ -158,9 +156,8 @@ class Outbox:
             if self.spool is not None:
                 self._free, self.waiting = self.spool.free, self.spool.waiting
 
-    def _came(self, put: asyncio.Future[None], ids: Sequence[str]) -> None:
+    def _came(self, put: asyncio.Future[None]) -> None:
         self._late.discard(put)
         if not put.cancelled() and put.exception() is None:
             self.away = False
-            self.stored.update(ids)
             self.news.set()

@@ -142,7 +142,7 @@ class Recorder:
             put.cancel()
             raise
         if not put.done():
-            self._outbox.late(put, [item.interaction.id for item in group])
+            self._outbox.late(put)
         elif isinstance(put.exception(), StoreError):
             self._outbox.failed()
         elif isinstance(put.exception(), ValueError):

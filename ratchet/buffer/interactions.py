@@ -45,22 +45,14 @@ class _Wanted(NamedTuple):
         return self.metadata.items() <= own.items()
 
 
-class Packed(NamedTuple):
-    """An interaction ready to be put."""
-
-    id: str
-    call: Call
-
-
 def pack(item: Interaction) -> bytes:
     """The bytes that the store keeps of `item`."""
     return schema.pack(item)
 
 
-def packed(data: bytes) -> Packed:
+def packed(data: bytes) -> Call:
     """What `pack` packed, ready to be put. ValueError: it is no interaction, or none that may be put."""
-    item = schema.unpack(data)
-    return Packed(item.id, _call(item, data))
+    return _call(schema.unpack(data), data)
 
 
 class Interactions:
@@ -76,9 +68,9 @@ class Interactions:
         """
         await self._link.run_all([_call(item, schema.pack(item)) for item in items])
 
-    async def put_packed(self, items: Sequence[Packed]) -> None:
-        """`put` for what was packed before."""
-        await self._link.run_all([item.call for item in items])
+    async def put_packed(self, items: Sequence[Call]) -> None:
+        """`put` for what `packed` made ready."""
+        await self._link.run_all(items)
 
     async def writable(self) -> None:
         """Returns if the store takes writes now. Raises StoreUnavailable."""
