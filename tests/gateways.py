@@ -81,7 +81,7 @@ class Fake:
         await self.call("POST", "/fake/faults", faults)
 
     async def seen(self) -> dict[str, Any]:
-        """`requests` (the bodies), `running`, `aborted`."""
+        """`requests` (the bodies), `traces` (their `traceparent`), `running`, `aborted`."""
         return dict(await self.call("GET", "/fake/seen"))
 
     async def load(self, name: str, path: Path) -> None:
@@ -128,7 +128,7 @@ class Bench:
     async def metric(self, name: str, **labels: str) -> float:
         """The value of one sample on /metrics; 0 if it is not there yet."""
         text = (await self.call("GET", "/metrics", key="metrics")).text
-        inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        inside = ",".join(f'{key}="{value}"' for key, value in sorted(labels.items()))
         wanted = f"{name}{{{inside}}} " if inside else f"{name} "
         return next((float(line.removeprefix(wanted)) for line in text.splitlines() if line.startswith(wanted)), 0.0)
 

@@ -37,6 +37,8 @@ class FakeEngine:
         self.adapters: dict[str, str] = {}
         self.fate = Fate(faults)
         self.seen: deque[dict[str, Any]] = deque(maxlen=SEEN)
+        self.traces: deque[str] = deque(maxlen=SEEN)
+        """The requests' `traceparent`, "" where they had none."""
         self.running = self.waiting = self.aborted = 0
         self._slots = asyncio.Semaphore(slots)
 
@@ -105,11 +107,12 @@ class FakeEngine:
         return _json({"adapters": []})
 
     async def show(self, request: web.Request) -> web.Response:
-        return _json({"requests": list(self.seen), "running": self.running, "aborted": self.aborted})
+        return _json({"requests": list(self.seen), "traces": list(self.traces), "running": self.running, "aborted": self.aborted})
 
     async def _answer(self, request: web.Request, public_id: str, whole: Any) -> web.StreamResponse:
         ask = await _read(request, Ask)
         self.seen.append(msgspec.json.decode(await request.read()))
+        self.traces.append(request.headers.get("traceparent", ""))
         faults = self.fate.deal()
         if faults.refuse is not None:
             return _error(faults.refuse, "InternalServerError", "refused, as asked")
