@@ -92,6 +92,8 @@ class Trace:
     def __init__(self, tracer: Tracer, server: Span) -> None:
         self._tracer = tracer
         self._server = server
+        self._recording = server.is_recording()
+        """Else it is not sampled: it has no children, and the engine is told so."""
         self._within = set_span_in_context(server, Context())
         self._step: Span | None = None
         """What the request waits for before the engine or after it: the choice, the store."""
@@ -103,13 +105,16 @@ class Trace:
         return format_trace_id(self._server.get_span_context().trace_id)
 
     def resolved(self, target: Target) -> None:
-        self._server.set_attributes({"gen_ai.request.model": target.owner, "ratchet.policy": target.label})
-        self._choose()
+        if self._recording:
+            self._server.set_attributes({"gen_ai.request.model": target.owner, "ratchet.policy": target.label})
+            self._choose()
 
     def _choose(self) -> None:
         self._step = self._tracer.start_span("choose engine", self._within)
 
     def asks(self, replica: Replica, operation: str, retries: int) -> None:
+        if not self._recording:
+            return
         if self._step is not None:
             self._step.set_attribute("ratchet.engine", replica.name)
         self._end_step()
@@ -131,8 +136,7 @@ class Trace:
     def carried(self) -> dict[str, str]:
         """The headers that make the engine's own spans children of this try's."""
         carrier: dict[str, str] = {}
-        if self._engine is not None:
-            _w3c.inject(carrier, set_span_in_context(self._engine, Context()))
+        _w3c.inject(carrier, self._within if self._engine is None else set_span_in_context(self._engine, Context()))
         return carrier
 
     def answers(self, target: Target) -> None:
@@ -158,7 +162,8 @@ class Trace:
                 self._choose()
 
     def recording(self) -> None:
-        self._step = self._tracer.start_span("record", self._within)
+        if self._recording:
+            self._step = self._tracer.start_span("record", self._within)
 
     def recorded(self) -> None:
         self._end_step()
