@@ -92,6 +92,10 @@ class Observation:
         self._usage: Mapping[str, Any] = {}
         self._error = ""
 
+    @property
+    def _engine(self) -> str:
+        return self._replica.name if self._replica is not None else ""
+
     def resolved(self, target: Target, *, stream: bool) -> None:
         """It is known what answers; from here until `asks` an engine is being chosen."""
         self._target, self._stream = target, stream
@@ -105,16 +109,15 @@ class Observation:
         if self._trace is not None:
             self._trace.asks(replica, OPERATIONS.get(self._route, ""), self._retries)
 
-    def carried(self, trace: dict[str, str]) -> dict[str, str]:
-        """The trace headers for the engine: the client's own (`trace`), or where traces are on, those of the span of this try."""
-        return trace if self._trace is None else self._trace.carried()
+    def carried(self, replica: Replica, trace: dict[str, str]) -> dict[str, str]:
+        """The trace headers for the engine: the client's own (`trace`), or where traces are on, those of the span of its try."""
+        return trace if self._trace is None else self._trace.carried(replica.name)
 
-    def missed(self, error: str) -> None:
-        """This try failed before its first byte. `error`: a class or code, no text."""
-        if self._replica is not None:
-            self._metrics.engine_failures.labels(self._replica.name, "before").inc()
+    def missed(self, replica: Replica, error: str) -> None:
+        """The try at this engine failed before its first byte. `error`: a class or code, no text."""
+        self._metrics.engine_failures.labels(replica.name, "before").inc()
         if self._trace is not None:
-            self._trace.missed(error, again=True)
+            self._trace.missed(replica.name, error, again=True)
 
     def answers(self, target: Target, replica: Replica) -> None:
         """Who answers in the end, where a second replica was asked too or another version takes the live one's place."""
@@ -128,20 +131,19 @@ class Observation:
         """The engine's first byte came, at that monotonic second."""
         self._first = at
         if self._trace is not None and self._stream:
-            self._trace.first_token()
+            self._trace.first_token(self._engine)
 
     def generated(self, usage: Mapping[str, Any]) -> None:
         """The answer came whole; `usage` as the engine counted."""
         self._end, self._usage = monotonic(), usage
         if self._trace is not None:
-            self._trace.generated(*_tokens(usage))
+            self._trace.generated(self._engine, *_tokens(usage))
 
     def broke(self, error: str) -> None:
         """The engine broke off an answer it had begun."""
-        if self._replica is not None:
-            self._metrics.engine_failures.labels(self._replica.name, "after").inc()
+        self._metrics.engine_failures.labels(self._engine, "after").inc()
         if self._trace is not None:
-            self._trace.missed(error, again=False)
+            self._trace.missed(self._engine, error, again=False)
 
     def recording(self) -> None:
         """From here the client's last bytes wait until the answer is durable."""

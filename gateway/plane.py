@@ -83,7 +83,7 @@ class Plane:
                 await refuse(receive, reply, broken())
         finally:
             share.give_back()
-        seen.ended(reply.status)
+            seen.ended(reply.status)
 
     async def _enter(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:
         if route is None:

@@ -97,7 +97,8 @@ class Trace:
         self._within = set_span_in_context(server, Context())
         self._step: Span | None = None
         """What the request waits for before the engine or after it: the choice, the store."""
-        self._engine: Span | None = None
+        self._tries: dict[str, Span] = {}
+        """Those under way, by engine; a hedged request has two."""
 
     @property
     def id(self) -> str:
@@ -118,9 +119,7 @@ class Trace:
         if self._step is not None:
             self._step.set_attribute("ratchet.engine", replica.name)
         self._end_step()
-        if self._engine is not None:  # a hedged request: two are asked at a time
-            self._engine.end()
-        self._engine = self._tracer.start_span(
+        self._tries[replica.name] = self._tracer.start_span(
             f"{operation} {replica.record.model}",
             self._within,
             SpanKind.CLIENT,
@@ -133,35 +132,34 @@ class Trace:
             },
         )
 
-    def carried(self) -> dict[str, str]:
-        """The headers that make the engine's own spans children of this try's."""
+    def carried(self, engine: str) -> dict[str, str]:
+        """The headers that make the engine's own spans children of its try's."""
         carrier: dict[str, str] = {}
-        _w3c.inject(carrier, self._within if self._engine is None else set_span_in_context(self._engine, Context()))
+        span = self._tries.get(engine)
+        _w3c.inject(carrier, self._within if span is None else set_span_in_context(span, Context()))
         return carrier
 
     def answers(self, target: Target) -> None:
         self._server.set_attribute("ratchet.policy", target.label)
 
-    def first_token(self) -> None:
-        if self._engine is not None:
-            self._engine.add_event("first token")
+    def first_token(self, engine: str) -> None:
+        if (span := self._tries.get(engine)) is not None:
+            span.add_event("first token")
 
-    def generated(self, read: int, written: int) -> None:
-        if self._engine is not None:
-            self._engine.set_attributes({"gen_ai.usage.input_tokens": read, "gen_ai.usage.output_tokens": written})
-            self._engine.end()
-            self._engine = None
+    def generated(self, engine: str, read: int, written: int) -> None:
+        if (span := self._tries.pop(engine, None)) is not None:
+            span.set_attributes({"gen_ai.usage.input_tokens": read, "gen_ai.usage.output_tokens": written})
+            span.end()
 
-    def missed(self, error: str, *, again: bool) -> None:
-        """The try failed; `again`: another engine may be chosen now."""
-        if self._engine is not None:
-            _failed(self._engine, error)
-            self._engine.end()
-            self._engine = None
-            if again:
+    def missed(self, engine: str, error: str, *, again: bool) -> None:
+        """The try at `engine` failed; `again`: another one may be chosen now."""
+        if (span := self._tries.pop(engine, None)) is not None:
+            _failed(span, error)
+            if again and not self._tries:
                 self._choose()
 
     def recording(self) -> None:
+        self._end_step()
         if self._recording:
             self._step = self._tracer.start_span("record", self._within)
 
@@ -175,7 +173,8 @@ class Trace:
 
     def ended(self, status: int, error: str) -> None:
         """Ends what is still open, the server's span last."""
-        self.missed(error or "cancelled", again=False)
+        for span in self._tries.values():  # the slower one of a hedged request, or what the client did not wait for
+            _failed(span, error or "cancelled")
         self._end_step()
         if status:
             self._server.set_attribute("http.response.status_code", status)
@@ -189,3 +188,4 @@ class Trace:
 def _failed(span: Span, error: str) -> None:
     span.set_attribute("error.type", error)
     span.set_status(Status(StatusCode.ERROR))
+    span.end()

@@ -115,7 +115,7 @@ class Upstream:
                 raise out_of_time() from error
             fault = self._fault(replica, exchange, error)
             if isinstance(fault, EngineUnavailable):
-                exchange.seen.missed(type(error).__name__)
+                exchange.seen.missed(replica, type(error).__name__)
             if fault is error:
                 raise
             raise fault from error
@@ -149,7 +149,11 @@ class Upstream:
         return await self._session.post(
             replica.record.url.rstrip("/") + exchange.path,
             data=chat.upstream(exchange.tree, model, extras),
-            headers={"content-type": "application/json", **exchange.seen.carried(exchange.trace), **replica.engine.headers(exchange.id)},
+            headers={
+                "content-type": "application/json",
+                **exchange.seen.carried(replica, exchange.trace),
+                **replica.engine.headers(exchange.id),
+            },
             allow_redirects=False,
             trace_request_ctx=exchange,
         )

@@ -111,6 +111,23 @@ async def test_each_try_is_a_span_of_its_own(traced: Bench, told: Collector) -> 
         await fake.faults()
 
 
+async def test_both_engines_of_a_hedged_request_have_a_span_and_a_parent_of_their_own(told: Collector, tmp_path: Path) -> None:
+    async with bench(tmp_path, engines=2, telemetry={"otlp_endpoint": told.url}, routing={"hedge_seconds": 0.05}) as made:
+        for fake in made.fakes.values():
+            await fake.faults(token_ms=20)
+        trace, _, header = parent()
+        answer = await made.chat("say:a slow one", headers={"traceparent": header})
+        spans = await told.trace(trace)
+        tries = {attributes(s)["server.address"]: s for s in named(spans, f"chat {BASE}")}
+        assert tries.keys() == set(made.fakes)
+        winner = tries.pop(answer.headers["x-ratchet-engine"])
+        (loser,) = tries.values()
+        assert winner.status.code == SpanStatus.STATUS_CODE_UNSET
+        assert attributes(winner)["gen_ai.usage.output_tokens"] > 0
+        assert attributes(loser)["error.type"] == "cancelled"
+        assert {f"00-{trace}-{s.span_id.hex()}-01" for s in (winner, loser)} <= set(await carried(made))
+
+
 async def test_a_stream_that_breaks_is_an_error_in_its_spans(traced: Bench, told: Collector) -> None:
     for fake in traced.fakes.values():
         await fake.faults(die_after=2)
