@@ -15,7 +15,8 @@ CSS = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1c2733}
 table{border-collapse:collapse;width:100%;margin:.5rem 0 1.5rem}
 th,td{text-align:left;padding:.35rem .6rem;border-bottom:1px solid #dde3e9;vertical-align:top}
-th{color:#5a6875;font-weight:600}svg{max-width:100%;height:auto}.big{font-size:1.5rem}.bad{color:#b4413c}code{font-size:.85em;word-break:break-all}
+td{overflow-wrap:anywhere}
+th{color:#5a6875;font-weight:600}svg{max-width:100%;height:auto}.big{font-size:1.5rem}.bad{color:#b4413c}
 """
 
 

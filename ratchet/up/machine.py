@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 import psutil
@@ -16,7 +16,7 @@ from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import RatchetError, StoreError
 from ratchet.up import strays
-from ratchet.up.parts import EARLY_DEATHS, Backoff, Part, command, environment, last_line
+from ratchet.up.parts import EARLY_DEATHS, Backoff, Part, command, environment, last_line, restarting
 
 STOP_SECONDS = 38.0
 """The store has been told to stop by then; all is gone some seconds later (the contract says 45)."""
@@ -25,12 +25,13 @@ PROMPT_SECONDS = 8.0
 
 
 class Machine:
-    """The parts of `config` on the data directory `data`. Start, wait, stop; used once."""
+    """The parts of `config` on the data directory `data`. Start, wait, stop; used once. `say` is told of restarts, a line each."""
 
-    def __init__(self, config: Config, config_file: Path, data: Path, rewards: Path) -> None:
+    def __init__(self, config: Config, config_file: Path, data: Path, rewards: Path, say: Callable[[str], None]) -> None:
         self.logs = data / "logs"
         self._config = config
         self._data = data
+        self._say = say
         self._server: EmbeddedServer | None = None
         self._starting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -104,7 +105,12 @@ class Machine:
                     psutil.Process(part.pid).send_signal(signal.SIGKILL)
 
     def _part(self, name: str, log: str, argv: list[str]) -> Part:
-        return Part(name, argv, self.logs / f"{log}.log", environment(), self._starting, self._sweep)
+        return Part(name, argv, self.logs / f"{log}.log", environment(), self._starting, self._died)
+
+    async def _died(self, part: Part, status: int) -> None:
+        if part.was_ready:
+            self._say(restarting(part.name, status, part.restarts, part.log))
+        await self._sweep()
 
     async def _sweep(self) -> None:
         async with self._starting:
@@ -119,10 +125,12 @@ class Machine:
 
     async def _keep_store(self) -> None:
         """Restarts the store on the same socket; who was connected reconnects."""
-        backoff = Backoff()
+        backoff, restarts = Backoff(), 0
         while self._server is not None:
             started = monotonic()
-            await self._server.wait()
+            status = await self._server.wait()
+            restarts += 1
+            self._say(restarting("store", status, restarts, self.logs / "store.log"))
             await self._server.stop()
             await asyncio.sleep(backoff.after(monotonic() - started))
             # A full disk is as passing as a server that will not start: its clients wait, and it is tried again.

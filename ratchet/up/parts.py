@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -62,11 +63,17 @@ class Part:
     """One child, kept running until it is stopped.
 
     `starting` is held while a child is being started, so that a sweep for orphans never takes it for one. `died` is
-    called after each death.
+    called after each death that a restart follows, with the exit status.
     """
 
     def __init__(
-        self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str], starting: asyncio.Lock, died: Callable[[], Awaitable[None]]
+        self,
+        name: str,
+        argv: Sequence[str],
+        log: Path,
+        env: Mapping[str, str],
+        starting: asyncio.Lock,
+        died: Callable[[Part, int], Awaitable[None]],
     ) -> None:
         self.name = name
         self.log = log
@@ -98,7 +105,7 @@ class Part:
                 raise ConfigError(f"{self.name}: {last_line(self.log)}")
             if not self.was_ready and self.restarts >= EARLY_DEATHS:
                 raise RatchetError(f"{self.name} ends with status {status} each time it starts; {self.log} ends: {last_line(self.log)}")
-            await self._died()
+            await self._died(self, status)
             await asyncio.sleep(backoff.after(monotonic() - started))
 
     async def _life(self) -> int:
@@ -115,6 +122,17 @@ class Part:
         if self._process is not None and self.pid is not None:
             await kill_tree(self._process.pid, grace)
             await self._process.wait()
+
+
+def restarting(name: str, status: int, restarts: int, log: Path) -> str:
+    """One line on a part that ended with `status` and is started again, for the `restarts`th time."""
+    if status == CANNOT_START:
+        why = "cannot be started now"
+    elif status < 0:
+        why = f"was ended by signal {-status} ({signal.strsignal(-status)})"
+    else:
+        why = f"ended with status {status} ({last_line(log)})"
+    return f"{name} {why}; restart {restarts}, log {log}"
 
 
 def last_line(log: Path) -> str:

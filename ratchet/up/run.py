@@ -71,7 +71,7 @@ class _Run:
         with self.told.step("model and ports"):
             config = await asyncio.to_thread(resolve.resolve, self.config)
         file = resolve.write(config, self.data)
-        machine = self.machine = Machine(config, file, self.data, self.rewards)
+        machine = self.machine = Machine(config, file, self.data, self.rewards, self.told.say)
         with self.told.step("store"):
             await machine.start_store()
             store = await machine.store()

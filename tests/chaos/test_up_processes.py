@@ -84,6 +84,7 @@ async def test_a_part_that_is_killed_is_restarted_and_serves_again(tmp_path: Pat
         headers = {"authorization": f"Bearer {up.ready['keys']['client']}"}
         kept = httpx.get(f"{up.ready['gateway']}/v1/chat/completions/{before}", headers=headers)
         assert kept.json()["id"] == before
+        assert "was ended by signal 9 (Killed); restart 1, log " in up.log.read_text()
         assert await up.end(signal.SIGTERM) == 0
 
 

@@ -52,6 +52,10 @@ def test_the_page_has_the_table_the_lineage_and_the_ledger(html: str) -> None:
     assert all(part in html for part in ("a flat tyre", "Wow!", f"{3:064x}", "1: g3", "ledger.received", "activation[2].version"))
 
 
+def test_a_long_id_is_broken_rather_than_wider_than_the_page(html: str) -> None:
+    assert "td{overflow-wrap:anywhere}" in html
+
+
 def test_the_plot_is_the_same_text_each_time() -> None:
     outcome = runs.outcome()
     assert plot.svg(plot.draw(outcome)) == plot.svg(plot.draw(outcome))

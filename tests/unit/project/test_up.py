@@ -48,9 +48,9 @@ asyncio.run(main())
 
 
 def part(tmp_path: Path, program: str, deaths: list[int] | None = None) -> Part:
-    async def died() -> None:
+    async def died(_: Part, status: int) -> None:
         if deaths is not None:
-            deaths.append(1)
+            deaths.append(status)
 
     argv = [sys.executable, "-c", program]
     return Part("part", argv, tmp_path / "part.log", dict(os.environ), asyncio.Lock(), died)
@@ -161,7 +161,7 @@ async def test_a_part_that_dies_at_once_each_time_gives_up_with_its_last_words(t
     deaths: list[int] = []
     with pytest.raises(RatchetError, match=r"part ends with status 1 each time .* no such luck"):
         await asyncio.wait_for(part(tmp_path, "raise SystemExit('no such luck')", deaths).keep(), DEADLINE)
-    assert len(deaths) == parts.EARLY_DEATHS - 1
+    assert deaths == [1] * (parts.EARLY_DEATHS - 1)
 
 
 async def test_a_part_that_was_ready_is_restarted_however_often(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,6 +222,23 @@ async def test_a_part_that_finds_its_configuration_wrong_is_not_restarted(tmp_pa
     assert one.restarts == 1
 
 
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [(1, "ended with status 1 (two)"), (-9, "was ended by signal 9 (Killed)"), (parts.CANNOT_START, "cannot be started now")],
+)
+async def test_a_restart_after_it_was_ready_is_one_line_with_part_reason_and_count(tmp_path: Path, status: int, why: str) -> None:
+    said: list[str] = []
+    machine = Machine(Config(), tmp_path / "ratchet.yaml", tmp_path, tmp_path, said.append)
+    machine.gateway.log.parent.mkdir()
+    machine.gateway.log.write_text("one\ntwo\n")
+    machine.gateway.restarts = 4
+    await machine._died(machine.gateway, status)
+    assert said == []
+    machine.settled()
+    await machine._died(machine.gateway, status)
+    assert said == [f"gateway {why}; restart 4, log {machine.gateway.log}"]
+
+
 def test_the_last_words_of_a_log_are_its_last_line_that_says_something(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("one\ntwo \n\n  \n")
     assert last_line(tmp_path / "log") == "two"
@@ -235,7 +252,7 @@ async def test_orphans_are_adopted_and_ended_and_known_children_left_alone() -> 
 
 
 async def test_a_machine_waits_for_its_condition_or_for_a_part_that_gives_up(tmp_path: Path) -> None:
-    machine = Machine(Config(), tmp_path / "ratchet.yaml", tmp_path, tmp_path)
+    machine = Machine(Config(), tmp_path / "ratchet.yaml", tmp_path, tmp_path, print)
     assert [one.name for one in machine.parts] == ["gateway"]
     await machine.until(asyncio.sleep(0))
     machine.start_parts()
@@ -245,7 +262,7 @@ async def test_a_machine_waits_for_its_condition_or_for_a_part_that_gives_up(tmp
 
 
 async def test_a_machine_that_is_hurried_stops_at_once(tmp_path: Path) -> None:
-    machine = Machine(load(None, {}), resolve.write(load(None, {}), tmp_path), tmp_path, tmp_path)
+    machine = Machine(load(None, {}), resolve.write(load(None, {}), tmp_path), tmp_path, tmp_path, print)
     assert [one.name for one in machine.parts] == ["engine local", "gateway", "learner"]
     await machine.start_store()
     machine.start_parts()
