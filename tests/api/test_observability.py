@@ -149,6 +149,8 @@ async def test_every_metric_and_label_of_the_dashboard_is_exported(used: Bench) 
         assert asked <= exported.keys(), expression
         grouped = {name.strip() for group in re.findall(r"by \(([^)]*)\)", expression) for name in group.split(",")}
         assert grouped <= set.union(*(page()[name][1] for name in asked), {"le", "job", "instance"}), expression
+    shown = {HISTOGRAMS.sub("", word) for expression in expressions() for word in re.findall(r"\w+", expression)}
+    assert exported.keys() - shown == {"process_virtual_memory_bytes", "process_start_time_seconds"}
 
 
 async def test_an_idle_gateway_exports_the_same_families_as_a_busy_one(used: Bench, tmp_path: Path) -> None:
