@@ -193,9 +193,7 @@ async def test_what_runs_longer_than_a_lease_keeps_it(store: Store) -> None:
     await quota.close()
 
 
-def test_an_estimate_counts_the_prompt_and_every_choice() -> None:
-    quota = Quota.__new__(Quota)
-    quota._config = QuotaConfig(bytes_per_token=4, answer_tokens=512)
+async def test_an_estimate_counts_the_prompt_and_every_choice(quota: Quota) -> None:
     assert quota.estimate(1001, 100) == 251 + 100
     assert quota.estimate(0, None, 2) == 1024
     assert quota.estimate(4, 2**31 - 1, 128) == 2**31
