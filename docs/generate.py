@@ -1,10 +1,11 @@
-"""Writes the pages that are made from the code: docs/configuration.md and docs/cli.md. `--check` only compares.
+"""Writes the pages that are made from the code: docs/configuration.md, docs/cli.md, docs/openapi.json. `--check` only compares.
 
 usage: python docs/generate.py [--check]
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 import typer.main
 import yaml
 
+from gateway.openapi import document
 from ratchet.cli.app import app
 from ratchet.config import BUILT_IN, schema
 
@@ -121,7 +123,8 @@ def _commands(command: Any, context: Any) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    pages = {HERE / "configuration.md": configuration(), HERE / "cli.md": cli()}
+    openapi = json.dumps(document(), indent=1) + "\n"
+    pages = {HERE / "configuration.md": configuration(), HERE / "cli.md": cli(), HERE / "openapi.json": openapi}
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in argv:
         for path in stale:

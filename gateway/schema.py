@@ -28,11 +28,18 @@ class TextPart(Strict, tag_field="type", tag="text"):
     text: str
 
 
+class OnlyText(Strict):
+    """A part where no other kind is taken; msgspec lets a tag be left out where there is nothing to tell apart."""
+
+    type: Literal["text"]
+    text: str
+
+
 class RefusalPart(Strict, tag_field="type", tag="refusal"):
     refusal: str
 
 
-Content = str | list[TextPart]
+Content = str | list[OnlyText]
 
 
 class Developer(Strict, tag_field="role", tag="developer"):

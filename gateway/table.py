@@ -30,6 +30,7 @@ CHAT = "/v1/chat/completions"
 DATA = (
     route("/healthz", PUBLIC, "GET"),
     route("/readyz", PUBLIC, "GET"),
+    route("/openapi.json", PUBLIC, "GET"),
     route(CHAT, INFER, "GET POST"),
     route(CHAT + "/{id}", INFER, "GET POST DELETE"),
     route(CHAT + "/{id}/messages", INFER, "GET"),

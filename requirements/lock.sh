@@ -20,6 +20,6 @@ UV_FIND_LINKS='' "${compile[@]}" pyproject.toml requirements/build.in --extra le
 # What installs the rest.
 "${compile[@]}" requirements/build.in -o requirements/build.lock
 # One environment for each client that `make test-clients` runs.
-for client in openai langchain llamaindex llm; do
+for client in openai langchain llamaindex llm schemathesis; do
   "${compile[@]}" "requirements/clients/$client.in" -o "requirements/clients/$client.lock"
 done

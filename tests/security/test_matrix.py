@@ -49,7 +49,6 @@ NOWHERE = [
     "/v1/models/x/y",
     "/v1/models/%2e%2e/x",
     "/docs",
-    "/openapi.json",
     "/redoc",
     "/v1/chat/completions/x/y",
     "/v1/load_lora_adapter",

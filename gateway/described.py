@@ -1,0 +1,84 @@
+"""What the OpenAPI document says of each built route beside its path and scope."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from pydantic import BaseModel
+
+from gateway.admin.engines import DrainRequest
+from gateway.routes.stored import UpdateRequest
+from gateway.schema import ChatRequest, FeedbackRequest, MoveRequest, RollbackRequest
+from gateway.table import CHAT, POLICY
+from ratchet.config import EngineConfig
+from ratchet.keys import KeySpec
+
+JSON, STREAM = "application/json", "text/event-stream"
+PAGE: dict[str, Any] = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    "after": {"type": "string", "maxLength": 128},
+    "order": {"type": "string", "enum": ["asc", "desc"], "default": "asc"},
+}
+"""The parameters of a list."""
+FILTER: dict[str, Any] = {
+    "model": {"type": "string", "maxLength": 512},
+    "metadata": {
+        "type": "object",
+        "maxProperties": 16,
+        "propertyNames": {"maxLength": 64},
+        "additionalProperties": {"type": "string", "maxLength": 512},
+    },
+}
+
+Form = msgspec.Struct | BaseModel
+ENGINE = "/admin/engines/{name}"
+
+
+class Operation(NamedTuple):
+    """`body`: the form that checks the request's body, None where none is read; `required`: whether it may be left out.
+
+    `answers`: media types of a success.
+    """
+
+    summary: str
+    body: type[Form] | None = None
+    required: bool = True
+    query: Mapping[str, Any] = {}
+    status: int = 200
+    answers: tuple[str, ...] = (JSON,)
+
+
+OPERATIONS: dict[tuple[str, str], Operation] = {
+    ("GET", "/healthz"): Operation("Whether the process lives."),
+    ("GET", "/readyz"): Operation("Whether an engine can answer; 503 if none can."),
+    ("GET", "/openapi.json"): Operation("This document."),
+    ("POST", CHAT): Operation("A chat completion, whole or streamed.", ChatRequest, answers=(JSON, STREAM)),
+    ("GET", CHAT): Operation("The tenant's stored completions.", query={**PAGE, **FILTER}),
+    ("GET", CHAT + "/{id}"): Operation("A stored completion."),
+    ("POST", CHAT + "/{id}"): Operation("Its metadata anew.", UpdateRequest),
+    ("DELETE", CHAT + "/{id}"): Operation("Forgets it."),
+    ("GET", CHAT + "/{id}/messages"): Operation("The messages it answered.", query=PAGE),
+    ("GET", "/v1/models"): Operation("Bases, policies, and versions that may be pinned."),
+    ("GET", "/v1/models/{id}"): Operation("One of them."),
+    ("POST", "/v1/feedback"): Operation("A reward for an answer or an episode; durable once answered.", FeedbackRequest, status=202),
+    ("GET", "/"): Operation("The status page.", answers=("text/html",)),
+    ("GET", "/metrics"): Operation("Prometheus' metrics.", answers=("text/plain",)),
+    ("GET", "/admin/ledger"): Operation("What became of every reward."),
+    ("GET", "/admin/policies"): Operation("Policies with their versions and the learner's status."),
+    ("GET", POLICY): Operation("One policy."),
+    ("GET", POLICY + "/versions/{version}"): Operation("One version with its manifest."),
+    ("POST", POLICY + "/promote"): Operation("Makes a version live.", MoveRequest),
+    ("POST", POLICY + "/rollback"): Operation("Goes back to a version, or to the one before.", RollbackRequest, required=False),
+    ("POST", POLICY + "/train"): Operation("Asks the learner for a step soon."),
+    ("GET", "/admin/engines"): Operation("Replicas, their health and adapters."),
+    ("POST", "/admin/engines"): Operation("Adds an engine that already runs.", EngineConfig, status=201),
+    ("GET", ENGINE): Operation("One replica."),
+    ("DELETE", ENGINE): Operation("It goes once no gateway has a request at it.", status=202),
+    ("POST", ENGINE + "/drain"): Operation("It takes no new requests, or takes them again.", DrainRequest, required=False),
+    ("GET", "/admin/keys"): Operation("Keys, without their secrets."),
+    ("POST", "/admin/keys"): Operation("A new key; its secret is told once.", KeySpec),
+    ("DELETE", "/admin/keys/{id}"): Operation("Revokes it."),
+    ("GET", "/admin/interactions"): Operation("How many answers are stored, and why some are not learned from."),
+}
