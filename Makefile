@@ -50,7 +50,7 @@ format: setup
 	$(BIN)/ruff format
 
 # Writes docs/benchmarks.md. One script: make bench BENCH=fidelity BENCH_ARGS="--count 200"
-BENCH ?= capture fidelity durability demo_seeds
+BENCH ?= capture gateway fidelity durability demo_seeds
 bench: setup
 	set -e; for script in $(BENCH); do $(BIN)/python bench/$$script.py $(BENCH_ARGS); done
 
@@ -61,4 +61,4 @@ lock: setup
 	requirements/lock.sh $(BIN)/uv
 
 clean:
-	rm -rf $(VENV) .venv-clients-* build dist
+	rm -rf $(VENV) .venv-clients-* .venv-bench-* build dist

@@ -23,3 +23,7 @@ UV_FIND_LINKS='' "${compile[@]}" pyproject.toml requirements/build.in --extra le
 for client in openai langchain llamaindex llm schemathesis; do
   "${compile[@]}" "requirements/clients/$client.in" -o "requirements/clients/$client.lock"
 done
+# One for each other gateway that bench/gateway.py measures, and for what profiles ours.
+for peer in smg vllm-router production-stack litellm profile; do
+  "${compile[@]}" "requirements/peers/$peer.in" -o "requirements/peers/$peer.lock"
+done

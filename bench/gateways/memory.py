@@ -1,0 +1,91 @@
+"""Whether memory stays flat, and what a stream that waits costs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.gateways import mock
+from bench.gateways.measure import STEP_US
+from bench.gateways.mock import Mock, ask
+from bench.gateways.ours import recorded
+from bench.gateways.target import Target
+from ratchet.clock import monotonic
+
+SLICES = 10
+CONNECTIONS = 32
+TOKENS = 8
+OPEN_SECONDS = 60.0
+POLL_SECONDS = 0.05
+MIB = 2**20
+
+
+@dataclass
+class Flat:
+    """Memory (bytes) after each tenth of the requests."""
+
+    requests: int
+    recorded: int
+    errors: int
+    after: list[int]
+
+    @property
+    def growth(self) -> int:
+        """Bytes from the second tenth (caches are warm) to the end."""
+        return self.after[-1] - self.after[1]
+
+
+@dataclass
+class Idle:
+    """Memory (bytes) before, with the streams open, after they waited, and after they ended."""
+
+    streams: int
+    before: int
+    opened: int
+    waited: int
+    ended: int
+    errors: int
+
+    @property
+    def a_stream(self) -> float:
+        """Bytes a stream that waits costs."""
+        return (self.opened - self.before) / self.streams
+
+
+async def flat(target: Target, engine: Mock, folder: Path, requests: int) -> Flat:
+    """Memory over `requests` streamed requests."""
+    engine.step(0)
+    body, before, errors, after = ask(folder, tokens=TOKENS), await recorded(target), 0, []
+    for _ in range(SLICES):
+        result = await mock.load(target.url, body, target.headers, c=CONNECTIONS, n=requests // SLICES)
+        errors += sum(result.errors.values())
+        after.append(target.memory())
+    return Flat(requests, await recorded(target) - before, errors, after)
+
+
+async def idle(target: Target, engine: Mock, folder: Path, streams: int, seconds: float) -> Idle:
+    """Memory of `streams` streams that have their first chunk and wait `seconds` for the next."""
+    body = ask(folder, tokens=TOKENS)
+    engine.step(0)
+    await mock.load(target.url, body, target.headers, c=CONNECTIONS, n=CONNECTIONS * 4)
+    before = target.memory()
+    engine.step(-1)
+    running = asyncio.create_task(mock.load(target.url, body, target.headers, c=streams, n=streams, d=seconds, w=OPEN_SECONDS * 2))
+    try:
+        await _until_running(engine, streams)
+        opened = target.memory()
+        await asyncio.sleep(seconds)
+        waited = target.memory()
+    finally:
+        engine.step(STEP_US)
+    result = await running
+    return Idle(streams, before, opened, waited, target.memory(), streams - result.ok)
+
+
+async def _until_running(engine: Mock, streams: int) -> None:
+    deadline = monotonic() + OPEN_SECONDS
+    while engine.running() < streams:
+        if monotonic() > deadline:
+            raise RuntimeError(f"only {engine.running()} of {streams} streams were open after {OPEN_SECONDS:.0f} s")
+        await asyncio.sleep(POLL_SECONDS)

@@ -1,0 +1,104 @@
+"""The C programs of `bench/mock`: compiled here, run as children."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SOURCES = ROOT / "bench" / "mock"
+BUILT = ROOT / "build" / "bench"
+MODEL = "smollm2"
+CHAT = "/v1/chat/completions"
+FLAGS = ("-O2", "-Wall", "-Wextra")
+
+
+def compiled(name: str) -> Path:
+    """The program built from `bench/mock/NAME.c`. SystemExit if this machine has no C compiler."""
+    source, program = SOURCES / f"{name}.c", BUILT / name
+    if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
+        return program
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise SystemExit("bench: no C compiler (cc or gcc), which the mock engine and the load generator need")
+    BUILT.mkdir(parents=True, exist_ok=True)
+    subprocess.run([compiler, *FLAGS, "-o", str(program), str(source)], check=True)
+    return program
+
+
+@dataclass
+class Mock:
+    """A running mock engine."""
+
+    url: str
+
+    def step(self, microseconds: int) -> None:
+        """Sets the time between two tokens of a stream: 0 none, -1 no token after the first chunk."""
+        httpx.post(f"{self.url}/mock/step/{microseconds}").raise_for_status()
+
+    def running(self) -> int:
+        """Streams under way."""
+        return int(httpx.get(f"{self.url}/mock/running").text)
+
+
+@asynccontextmanager
+async def mocked(step: int = 0) -> AsyncIterator[Mock]:
+    """A mock engine on a free port for the context's duration."""
+    process = await asyncio.create_subprocess_exec(compiled("upstream"), "0", MODEL, str(step), stdout=PIPE)
+    assert process.stdout is not None
+    try:
+        yield Mock((await process.stdout.readline()).decode().strip())
+    finally:
+        process.kill()
+        await process.wait()
+
+
+class Result(msgspec.Struct):
+    """What the load generator saw. `ttft_us` and `total_us` of each answer that came whole, microseconds."""
+
+    sent: int
+    ok: int
+    seconds: float
+    events: int
+    bytes: int
+    leaks: int
+    """Pieces in which the client saw token ids that it did not ask for."""
+    last_id: str
+    errors: dict[str, int]
+    ttft_us: list[float]
+    total_us: list[float]
+
+
+async def load(url: str, body: Path, headers: Sequence[str] = (), **options: float) -> Result:
+    """One run of the load generator; `options` are its one-letter flags (`c`, `r`, `d`, `n`, `w`)."""
+    place = urlsplit(url)
+    flags = [word for key, value in options.items() for word in (f"-{key}", f"{value:g}")]
+    flags += [word for line in headers for word in ("-h", line)]
+    argv = [str(compiled("load")), str(place.hostname), str(place.port), CHAT, str(body), *flags]
+    process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE)
+    try:
+        told, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return msgspec.json.decode(told, type=Result)
+
+
+def ask(folder: Path, *, tokens: int, stream: bool = True, prompt: int = 1000) -> Path:
+    """A request body in `folder`: a prompt of `prompt` characters, an answer of `tokens` tokens."""
+    text = ("The moon rises over the quiet harbour, and we wait. " * (prompt // 52 + 1))[:prompt]
+    tree = {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": tokens, "stream": stream}
+    path = folder / f"ask-{tokens}-{prompt}-{'stream' if stream else 'whole'}.json"
+    path.write_bytes(msgspec.json.encode(tree))
+    return path

@@ -1,0 +1,104 @@
+"""The other gateways: how each is started in front of the mock, with its own defaults."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from bench.gateways.environments import Missing, environment, version
+from bench.gateways.mock import MODEL, ROOT
+from bench.gateways.target import Target, child, ready
+from ratchet.process import free_port
+
+
+class Place(NamedTuple):
+    """Where a peer is put: the engine's URL, its own port, what its files are called but for the suffix, and production-stack's
+    checkout, if there is one."""
+
+    mock: str
+    port: int
+    files: Path
+    checkout: Path | None
+
+
+class Start(NamedTuple):
+    """How a peer is run: its command line, what it adds to the environment, and the header lines it wants."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str] = {}
+    headers: Sequence[str] = ()
+
+
+def smg(place: Place) -> Start:
+    """SMG, once sglang-router (Rust)."""
+    program = str(environment("smg") / "smg")
+    return Start([program, "launch", "--worker-urls", place.mock, *_listen(place), *_metrics()])
+
+
+def vllm_router(place: Place) -> Start:
+    """vLLM's router (Rust)."""
+    program = str(environment("vllm-router") / "vllm-router")
+    return Start([program, "--worker-urls", place.mock, *_listen(place), *_metrics()])
+
+
+def production_stack(place: Place) -> Start:
+    """vLLM production-stack's router, which no registry has, from a checkout of its repository."""
+    if place.checkout is None:
+        raise Missing("no registry has it; give a checkout of it with --production-stack")
+    python = str(environment("production-stack") / "python")
+    engines = ["--service-discovery", "static", "--static-backends", place.mock, "--static-models", MODEL, "--routing-logic", "roundrobin"]
+    return Start([python, "-m", "vllm_router.app", *_listen(place), *engines], {"PYTHONPATH": str(place.checkout.resolve() / "src")})
+
+
+def fastapi(place: Place) -> Start:
+    """The proxy in `bench/peers`, in this environment."""
+    return Start([sys.executable, str(ROOT / "bench" / "peers" / "fastapi_proxy.py"), str(place.port), place.mock])
+
+
+def litellm(place: Place) -> Start:
+    """LiteLLM's proxy with the key it insists on; told not to fetch its price list, nothing else."""
+    program, key = environment("litellm") / "litellm", f"sk-{secrets.token_hex(32)}"
+    config = place.files.with_suffix(".yaml")
+    entry = {"model_name": MODEL, "litellm_params": {"model": f"hosted_vllm/{MODEL}", "api_base": f"{place.mock}/v1", "api_key": "none"}}
+    config.write_text(yaml.safe_dump({"model_list": [entry]}), encoding="utf-8")
+    env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_MASTER_KEY": key}
+    return Start([str(program), "--config", str(config), *_listen(place)], env, [f"authorization: Bearer {key}"])
+
+
+PEERS: Mapping[str, Callable[[Place], Start]] = {
+    f"SMG {version('smg', 'smg')}": smg,
+    f"vllm-router {version('vllm-router', 'vllm-router')}": vllm_router,
+    "production-stack": production_stack,
+    "FastAPI + aiohttp": fastapi,
+    f"LiteLLM {version('litellm', 'litellm')}": litellm,
+}
+"""By name and version, from the dearest rival to the easiest."""
+
+
+@asynccontextmanager
+async def peer(name: str, place: Place, core: Sequence[str]) -> AsyncIterator[Target]:
+    """The peer for the context's duration; `core` goes before its command line. Missing, RuntimeError: it cannot run here."""
+    start, log = PEERS[name](place), place.files.with_suffix(".log")
+    async with child([*core, *start.argv], log, name, start.env) as process:
+        yield await ready(Target(name, f"http://127.0.0.1:{place.port}", process.pid, headers=start.headers), process, log)
+
+
+def pinned(core: int | None) -> list[str]:
+    """What goes before a command line to run it on one core; nothing where that cannot be had."""
+    return ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
+
+
+def _listen(place: Place) -> list[str]:
+    return ["--host", "127.0.0.1", "--port", str(place.port)]
+
+
+def _metrics() -> list[str]:
+    """Their Prometheus port is fixed unless told."""
+    return ["--prometheus-port", str(free_port())]

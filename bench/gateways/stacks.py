@@ -1,0 +1,73 @@
+"""Sampled stacks by layer: which part of the gateway each microsecond belongs to. Pure functions over py-spy's raw form."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+LAYERS: Sequence[tuple[str, str]] = (
+    ("store client (redis, hiredis)", r"redis/|ratchet/buffer/(link|lua)\.py"),
+    ("recorder: pack (msgpack, zstd)", r"ratchet/buffer/schema\.py"),
+    ("recorder", r"gateway/recorder\.py|ratchet/buffer/|gateway/outbox"),
+    ("capture and cut", r"engines/(capture|cut|wire|sse)\.py"),
+    ("parse and check", r"gateway/(strict|chat|schema)\.py|gateway/dialects/"),
+    ("metrics", r"prometheus_client/|gateway/metrics|gateway/observe"),
+    ("aiohttp upstream", r"aiohttp/|yarl/|multidict/|gateway/upstream\.py|gateway/routing/|engines/vllm\.py|engines/http\.py"),
+    ("uvicorn (HTTP in, answer out)", r"uvicorn/|httptools/"),
+    ("plane, keys", r"gateway/(plane|keys|table|http|limits\w*|errors)\.py"),
+    ("relay, exchange", r"gateway/(?!__main__|serve)\w+\.py"),
+)
+"""(layer, pattern of a frame's file). The innermost frame that has a layer decides: asyncio's timeouts are their caller's."""
+LOOP = "event loop (uvloop, sockets' reads, tasks)"
+_FRAME = re.compile(r"^(?P<function>.+) \((?P<file>[^()]+?)(?::(?P<line>\d+))?\)$")
+_RULES = [(name, re.compile(r"(?:^|/)(?:" + pattern + ")")) for name, pattern in LAYERS]
+
+
+def parse(raw: str) -> list[tuple[list[str], int]]:
+    """Stacks, outermost frame first, with how often each was seen."""
+    lines = (line.rpartition(" ") for line in raw.splitlines() if line.strip())
+    return [(stack.split(";"), int(count)) for stack, _, count in lines]
+
+
+def layer(stack: Sequence[str]) -> str:
+    """The layer of one sample."""
+    return next((found for frame in reversed(stack) if (found := _layer_of(frame)) is not None), LOOP)
+
+
+def by_layer(samples: Iterable[tuple[list[str], int]]) -> Counter[str]:
+    """Samples of each layer."""
+    counts: Counter[str] = Counter()
+    for stack, count in samples:
+        counts[layer(stack)] += count
+    return counts
+
+
+def by_function(samples: Iterable[tuple[list[str], int]]) -> Counter[str]:
+    """Samples of each innermost Python function; what it calls in C is in it."""
+    counts: Counter[str] = Counter()
+    for stack, count in samples:
+        counts[_named(stack[-1])] += count
+    return counts
+
+
+def inclusive(samples: Iterable[tuple[list[str], int]]) -> Counter[str]:
+    """Samples in which a function is anywhere on the stack."""
+    counts: Counter[str] = Counter()
+    for stack, count in samples:
+        for name in {_named(frame) for frame in stack}:
+            counts[name] += count
+    return counts
+
+
+def _layer_of(frame: str) -> str | None:
+    found = _FRAME.match(frame)
+    if found is None:
+        return None
+    return next((name for name, rule in _RULES if rule.search(found["file"])), None)
+
+
+def _named(frame: str) -> str:
+    """`function (file)` without its line."""
+    found = _FRAME.match(frame)
+    return f"{found['function']} ({found['file']})" if found is not None else frame
