@@ -26,8 +26,8 @@ KEYS = {"client": ["infer", "feedback"], "operator": ["operator"], "metrics": ["
 
 
 def configuration(mock: str, ports: tuple[int, int], workers: int | None = None) -> dict[str, Any]:
-    """The YAML: one engine that is the mock; `workers` None leaves the field out."""
-    gateway: dict[str, Any] = {"port": ports[0], "admin_port": ports[1], "max_inflight": 4096}
+    """The YAML: one engine that is the mock, every limit as built in; `workers` None leaves the field out."""
+    gateway: dict[str, Any] = {"port": ports[0], "admin_port": ports[1]}
     if workers is not None:
         gateway["workers"] = workers
     return {
