@@ -84,6 +84,12 @@ class Fake:
         """`requests` (the bodies), `traces` (their `traceparent`), `running`, `aborted`."""
         return dict(await self.call("GET", "/fake/seen"))
 
+    async def again(self) -> None:
+        """Another process at the same address, with none of this one's adapters."""
+        await end(self.process)
+        port = self.url.rpartition(":")[2]
+        self.process = (await start_fake("--port", port)).process
+
     async def load(self, name: str, path: Path) -> None:
         async with httpx.AsyncClient() as http:
             (await http.post(self.url + "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": str(path)})).raise_for_status()
@@ -182,6 +188,12 @@ class Bench:
             return (await self.chat(store=False)).headers.get("x-ratchet-policy") == label
 
         await until(same, f"{label} serves")
+
+    async def engine(self, name: str) -> dict[str, Any]:
+        """What the gateway says of an engine."""
+        answer = await self.call("GET", f"/admin/engines/{name}", key="operator")
+        assert answer.status_code == 200, answer.text
+        return dict(answer.json())
 
     def log(self) -> str:
         return (self.data / "gateway.log").read_text()

@@ -25,6 +25,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--die-after", type=int, help="reset the connection after this many tokens (0: before the first byte)")
     parser.add_argument("--hang-after", type=int, help="fall silent after this many tokens")
     parser.add_argument("--refuse", type=int, help="answer this status")
+    parser.add_argument("--retry-after", type=int, help="seconds that a refusal asks to be left alone for")
     parser.add_argument("--exit", action="store_true", help="dying ends the process")
     parser.add_argument("--times", type=int, help="requests that the faults hit (default: all)")
     return parser.parse_args(argv)
@@ -32,7 +33,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
 
 async def serve(options: argparse.Namespace) -> None:
     """Serves until SIGINT or SIGTERM."""
-    faults = Faults(options.token_ms, options.die_after, options.hang_after, options.refuse, options.exit, options.times)
+    faults = Faults(
+        options.token_ms, options.die_after, options.hang_after, options.refuse, options.retry_after, options.exit, options.times
+    )
     engine = FakeEngine(options.model, slots=options.slots, faults=faults)
     # Without handler_cancellation an abandoned answer would run on: no engine does that.
     runner = web.AppRunner(engine.app(), handler_cancellation=True, shutdown_timeout=1.0, access_log=None)

@@ -115,7 +115,10 @@ class FakeEngine:
         self.traces.append(request.headers.get("traceparent", ""))
         faults = self.fate.deal()
         if faults.refuse is not None:
-            return _error(faults.refuse, "InternalServerError", "refused, as asked")
+            refused = _error(faults.refuse, "InternalServerError", "refused, as asked")
+            if faults.retry_after is not None:
+                refused.headers["retry-after"] = str(faults.retry_after)
+            return refused
         if ask.model != self.model and ask.model not in self.adapters:
             return _error(404, "NotFoundError", f"The model `{ask.model}` does not exist.")
         if not 1 <= ask.n <= 128 or ask.limit < 1:

@@ -18,6 +18,8 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hang_after: int | None = None
     refuse: int | None = None
     """Status to answer instead."""
+    retry_after: int | None = None
+    """Seconds that the refusal asks to be left alone for."""
     exit: bool = False
     """Whether dying takes the whole process (else: this connection, reset)."""
     times: int | None = None
