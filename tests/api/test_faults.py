@@ -8,13 +8,11 @@ import signal
 from pathlib import Path
 from typing import Any
 
-import httpx
 import openai
 import pytest
 
 from ratchet.buffer import EmbeddedServer
 from ratchet.config import StoreConfig
-from ratchet.types import Interaction
 from tests.gateways import POLICY, Bench, bench, until
 
 LONG = "say:" + "x" * 200
@@ -22,15 +20,6 @@ LONG = "say:" + "x" * 200
 
 def events(text: str) -> list[str]:
     return [line.removeprefix("data: ") for line in text.split("\n\n") if line]
-
-
-async def recorded(made: Bench, public_id: str) -> Interaction:
-    async def look() -> Interaction | None:
-        return await made.store.interactions.get(public_id, None)
-
-    found = await until(look, f"{public_id} is recorded")
-    assert isinstance(found, Interaction)
-    return found
 
 
 async def idle(made: Bench, name: str = "fake-0") -> dict[str, Any]:
@@ -79,30 +68,6 @@ async def test_an_overloaded_replica_is_passed_over_and_alone_is_503(tmp_path: P
         assert "retry-after" in answer.headers
 
 
-async def test_an_engine_that_dies_mid_stream_ends_it_in_an_error_and_it_is_never_learned_from(tmp_path: Path) -> None:
-    async with bench(tmp_path) as made:
-        await made.fakes["fake-0"].faults(die_after=4)
-        for _ in range(5):
-            answer = await made.chat(LONG, stream=True)
-            *chunks, last = events(answer.text)
-            assert json.loads(last)["error"]["code"] == "engine_broken"
-            assert "[DONE]" not in answer.text
-            kept = await recorded(made, json.loads(chunks[0])["id"])
-            assert (kept.status, kept.untrainable) == ("truncated", "truncated")
-            assert kept.choices[0].message["content"] == "xxxx"
-        with pytest.raises(openai.APIError):
-            async for _ in await made.sdk().chat.completions.create(
-                model=POLICY, messages=[{"role": "user", "content": LONG}], stream=True
-            ):
-                pass
-
-        async def all_counted() -> bool:  # nobody waits for the record of a broken answer
-            return await made.metric("ratchet_recorded_total", status="truncated") == 6
-
-        await until(all_counted, "six truncated answers are counted")
-        assert await made.metric("ratchet_inflight") == 0
-
-
 async def test_an_engine_that_falls_silent_is_given_up_and_told_to_stop(tmp_path: Path) -> None:
     async with bench(tmp_path, idle_seconds=0.5) as made:
         await made.fakes["fake-0"].faults(hang_after=4)
@@ -119,40 +84,24 @@ async def test_an_engine_without_a_first_byte_in_time_is_503(tmp_path: Path) -> 
         await idle(made)
 
 
-@pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_goes_away_cancels_the_engine_within_a_second(tmp_path: Path, stream: bool) -> None:
+async def test_a_client_that_goes_away_before_its_answer_began_cancels_the_engine_within_a_second(tmp_path: Path) -> None:
     async with bench(tmp_path) as made:
         fake = made.fakes["fake-0"]
-        await fake.faults(token_ms=20)
-        clock, ids = asyncio.get_running_loop().time, []
+        await fake.faults(hang_after=5)
+
+        async def busy() -> bool:
+            return bool((await fake.seen())["running"])
+
         for _ in range(3):
-            async with httpx.AsyncClient() as client:
-                body = {"model": POLICY, "messages": [{"role": "user", "content": LONG}], "stream": stream}
-                request = client.build_request(
-                    "POST", made.url + "/v1/chat/completions", json=body, headers={"authorization": "Bearer rk-client"}
-                )
-                if stream:
-                    answer = await client.send(request, stream=True)
-                    lines = answer.aiter_lines()
-                    ids.append(json.loads((await anext(lines))[6:])["id"])
-                    await answer.aclose()
-                else:
-                    sending = asyncio.create_task(client.send(request))
-
-                    async def busy() -> bool:
-                        return bool((await fake.seen())["running"])
-
-                    await until(busy, "the engine works")
-                    sending.cancel()
-                    await asyncio.gather(sending, return_exceptions=True)
-            left = clock()
+            sending = asyncio.create_task(made.chat(LONG))
+            await until(busy, "the engine works")
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            left = asyncio.get_running_loop().time()
             await idle(made)
-            assert clock() - left < 1
+            assert asyncio.get_running_loop().time() - left < 1
         assert (await fake.seen())["aborted"] == 3
-        for public_id in ids:
-            kept = await recorded(made, public_id)
-            assert (kept.status, kept.untrainable) == ("cancelled", "cancelled")
-            assert len(kept.choices[0].message["content"] or "") < 200
+        assert await made.store.interactions.count() == 0
         assert await made.metric("ratchet_inflight") == 0
 
 
