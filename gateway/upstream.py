@@ -24,14 +24,16 @@ MAX_ANSWER = 2**28
 
 
 class Answer:
-    """An engine's answer that has begun: `first` are its first bytes. From here on no other replica is asked."""
+    """An engine's answer that has begun: `first` are its first bytes, `seconds` what it may still take. No other replica is asked now."""
 
-    def __init__(self, hold: Hold, response: aiohttp.ClientResponse, first: bytes) -> None:
+    def __init__(self, hold: Hold, response: aiohttp.ClientResponse, first: bytes, seconds: float) -> None:
         self.replica = hold.replica
         self.first = first
         self._hold = hold
         self._response = response
         self._whole: bytes | None = None
+        self._late = False
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._expire)
 
     async def more(self) -> bytes:
         """The next bytes; b"" at the end."""
@@ -62,13 +64,20 @@ class Answer:
         self.replica.answered()
 
     def broke(self) -> None:
-        """It did not: a failure of its replica, which has to prove again that it generates."""
-        self.replica.broke()
+        """It did not: a failure of its replica, which has to prove again that it generates; unless its time was over."""
+        if not self._late:
+            self.replica.broke()
 
     def close(self) -> None:
         """Ends it; an engine still busy with it stops."""
+        self._timer.cancel()
         self._response.close()
         self._hold.leave()
+
+    def _expire(self) -> None:
+        """`total_seconds` are over: whoever reads on meets a broken answer."""
+        self._late = True
+        self._response.close()
 
 
 class Upstream:
@@ -120,7 +129,7 @@ class Upstream:
                 raise
             raise fault from error
         replica.began(exchange.path)
-        return Answer(hold, response, first)
+        return Answer(hold, response, first, late - monotonic())
 
     def _fault(self, replica: Replica, exchange: Exchange, error: BaseException) -> BaseException:
         """What went wrong, after the replica was told; whatever is not about the replica as it is."""

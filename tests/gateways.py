@@ -21,7 +21,7 @@ import yaml
 from ratchet import names
 from ratchet.buffer import EmbeddedServer, Store, open_store
 from ratchet.config import StoreConfig
-from ratchet.types import KeyRecord
+from ratchet.types import Interaction, KeyRecord
 from tests.unit.adapters.adapters import ALPHA, RANK, written
 
 DEADLINE = 30.0
@@ -253,6 +253,22 @@ async def bench(
         for fake in fakes.values():
             await end(fake.process)
         await server.stop()
+
+
+def events(text: str) -> list[str]:
+    """The payloads of a stream's events."""
+    return [line.removeprefix("data: ") for line in text.split("\n\n") if line.startswith("data: ")]
+
+
+async def recorded(made: Bench, public_id: str) -> Interaction:
+    """What is recorded of an answer, once it is."""
+
+    async def look() -> Interaction | None:
+        return await made.store.interactions.get(public_id, None)
+
+    found = await until(look, f"{public_id} is recorded")
+    assert isinstance(found, Interaction)
+    return found
 
 
 def is_public_id(text: str) -> bool:

@@ -13,13 +13,9 @@ import pytest
 
 from ratchet.buffer import EmbeddedServer
 from ratchet.config import StoreConfig
-from tests.gateways import POLICY, Bench, bench, until
+from tests.gateways import POLICY, Bench, bench, events, recorded, until
 
 LONG = "say:" + "x" * 200
-
-
-def events(text: str) -> list[str]:
-    return [line.removeprefix("data: ") for line in text.split("\n\n") if line]
 
 
 async def idle(made: Bench, name: str = "fake-0") -> dict[str, Any]:

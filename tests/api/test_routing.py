@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateways import POLICY, Bench, bench, until
+from tests.gateways import POLICY, Bench, bench, events, recorded, until
 
 
 def ready(made: Bench) -> Any:
@@ -223,3 +224,17 @@ async def test_a_request_past_its_total_time_is_504_before_its_first_byte(tmp_pa
         answer = await made.chat(stream=stream)
         assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
         assert (await made.engine("fake-0"))["inflight"] == 0
+
+
+async def test_a_stream_past_its_total_time_ends_in_an_error_that_is_not_the_engines_fault(tmp_path: Path) -> None:
+    async with bench(tmp_path, total_seconds=1, routing={"breaker": {"failures": 1}}) as made:
+        await made.fakes["fake-0"].faults(token_ms=10)
+        answer = await made.chat("say:" + "x" * 1000, stream=True)
+        *chunks, last = events(answer.text)
+        assert "error" in json.loads(last)
+        assert len(chunks) > 10
+        kept = await recorded(made, json.loads(chunks[0])["id"])
+        assert (kept.status, kept.untrainable) == ("truncated", "truncated")
+        told = await made.engine("fake-0")
+        assert (told["breaker"], told["inflight"], told["tokens"]) == ("closed", 0, 0)
+        assert (await made.chat()).status_code == 200

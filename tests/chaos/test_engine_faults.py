@@ -18,8 +18,7 @@ import psutil
 import pytest
 
 from engines.fake import model
-from ratchet.types import Interaction
-from tests.gateways import POLICY, Bench, bench, until
+from tests.gateways import POLICY, Bench, bench, events, recorded, until
 from tests.load import asks, under_load
 
 FULL = os.environ.get("RATCHET_FAULTS") == "full"
@@ -34,19 +33,6 @@ RSS_GROWTH = 20 * 2**20
 GONE_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
-
-
-def events(text: str) -> list[str]:
-    return [line.removeprefix("data: ") for line in text.split("\n\n") if line.startswith("data: ")]
-
-
-async def recorded(made: Bench, public_id: str) -> Interaction:
-    async def look() -> Interaction | None:
-        return await made.store.interactions.get(public_id, None)
-
-    found = await until(look, f"{public_id} is recorded")
-    assert isinstance(found, Interaction)
-    return found
 
 
 async def dies(made: Bench, name: str) -> None:
