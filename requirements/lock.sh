@@ -19,9 +19,11 @@ UV_FIND_LINKS='' "${compile[@]}" pyproject.toml requirements/build.in --extra le
 "${compile[@]}" requirements/model.in --no-deps -o requirements/model.lock
 # What installs the rest.
 "${compile[@]}" requirements/build.in -o requirements/build.lock
-# One environment for each client that `make test-clients` runs.
-for client in openai langchain llamaindex llm schemathesis; do
-  "${compile[@]}" "requirements/clients/$client.in" -o "requirements/clients/$client.lock"
+# One environment for each client that `make test-clients` runs; NAME.excludes are dependencies left out of it.
+for input in requirements/clients/*.in; do
+  name=${input%.in} excludes=()
+  if [ -f "$name.excludes" ]; then excludes=(--excludes "$name.excludes"); fi
+  "${compile[@]}" "$input" "${excludes[@]}" -o "$name.lock"
 done
 # One for each other gateway that bench/gateway.py measures, and for what profiles ours.
 for peer in smg vllm-router production-stack litellm profile; do
