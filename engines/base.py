@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from engines.capture import Wants
 from ratchet.errors import ConfigError
 from ratchet.types import EngineRecord
 
@@ -37,8 +36,10 @@ class Engine(Protocol):
 
     record: EngineRecord
 
-    def extras(self, body: Mapping[str, Any], wants: Wants) -> dict[str, Any]:
-        """The top-level fields to lay over a chat request so that its answer carries ids, log-probs and usage."""
+    def extras(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The top-level fields to lay over a request to `route` so that its answer carries ids, log-probs and usage.
+
+        Empty where the engine's route cannot give them."""
 
     def headers(self, public_id: str) -> dict[str, str]:
         """The headers of a relayed request: the key, and the public id where the engine can take it over."""

@@ -31,6 +31,8 @@ class Captured(msgspec.Struct):
     choices: list[Choice]
     usage: dict[str, Any]
     exact: bool
+    response: dict[str, Any] | None = None
+    """The answer as the client saw it, of a route whose answer is no list of choices."""
 
     @property
     def finished(self) -> bool:
@@ -75,6 +77,8 @@ class StreamCapture:
             if heard is None:
                 heard = self._heard[part.index] = _Heard()
             heard.take(part)
+            if part.prompt_token_ids is not wire.ABSENT:
+                self._prompt_ids = wire.ids(part.prompt_token_ids) or self._prompt_ids
         for part in body.choices:
             if part.finish_reason is not None and part.finish_reason not in ENDS:
                 raise EngineBroken(f"the engine gave up: {part.finish_reason[:50]}")
@@ -100,7 +104,9 @@ def capture_whole(body: bytes, wants: Wants, public_id: str, rename: str) -> tup
         found = wire.logprobs(part.logprobs)
         values = [v for v in found if v is not None]
         sound = sound and len(values) == len(found)
-        choices.append(Choice(part.index, wire.ids(part.token_ids), values, part.message or {}, part.finish_reason))
+        prompt_ids = prompt_ids or wire.ids(part.prompt_token_ids)
+        message = part.message if part.text is None else {"role": "assistant", "content": part.text}
+        choices.append(Choice(part.index, wire.ids(part.token_ids), values, message or {}, part.finish_reason))
     captured = Captured(prompt_ids, choices, usage, sound and agrees(prompt_ids, choices, usage))
     return cut.visible(body, parsed, wants, public_id, rename), captured
 
@@ -132,6 +138,8 @@ class _Heard:
         self.sound = self.sound and len(values) == len(found)
         self.logprobs += values
         self.finish_reason = part.finish_reason or self.finish_reason
+        if part.text is not None:
+            self.texts.setdefault("content", []).append(part.text)
         delta = part.delta
         if delta is None:
             return

@@ -33,6 +33,8 @@ def hidden(data: bytes, body: Body, wants: Wants) -> bool:
     if not body.choices:
         return body.usage is not None and not wants.usage
     part = body.choices[0]
+    if part.text is not None:
+        return False
     if len(body.choices) > 1 or part.finish_reason is not None or part.delta is None or part.delta.content is not None:
         return False
     return wants.nothing and body.usage is None and b'"delta":{}' in data
@@ -47,7 +49,7 @@ def visible(data: bytes, body: Body, wants: Wants, public_id: str, model: str) -
 
 
 def _cuts(body: Body, wants: Wants, public_id: str, model: str) -> list[tuple[bytes, bytes]]:
-    """(bytes to find, bytes to put there), in the order vLLM writes them."""
+    """(bytes to find, bytes to put there), in the order vLLM writes them (a whole text completion's is another: it is rewritten)."""
     cuts = []
     if body.id != public_id:
         cuts.append((_pair("id", body.id), _pair("id", public_id)))
@@ -56,6 +58,8 @@ def _cuts(body: Body, wants: Wants, public_id: str, model: str) -> list[tuple[by
     for part in body.choices:
         if not wants.logprobs and part.logprobs is not ABSENT and (raw := bytes(part.logprobs)) != NULL:
             cuts.append((b'"logprobs":' + raw, b'"logprobs":null'))
+        if not wants.token_ids and part.prompt_token_ids is not ABSENT:
+            cuts.append((b',"prompt_token_ids":' + bytes(part.prompt_token_ids), b""))
         if not wants.token_ids and part.token_ids is not ABSENT:
             cuts.append((b',"token_ids":' + bytes(part.token_ids), b""))
     if not wants.token_ids and body.prompt_token_ids is not ABSENT:
@@ -91,6 +95,7 @@ def _rewrite(data: bytes, wants: Wants, public_id: str, model: str) -> bytes:
             choice["logprobs"] = None
         if not wants.token_ids:
             choice.pop("token_ids", None)
+            choice.pop("prompt_token_ids", None)
     if not wants.token_ids:
         tree.pop("prompt_token_ids", None)
     return msgspec.json.encode(tree)

@@ -16,12 +16,12 @@ import msgspec
 
 from engines import wire
 from engines.base import Load, Sample
-from engines.capture import Wants
 from engines.http import Client, authorization
+from ratchet import names
 from ratchet.errors import EngineBroken, EngineRefused, EngineUnavailable
-from ratchet.names import CHAT_PREFIX
 from ratchet.types import EngineRecord
 
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ASK_SECONDS = 15.0
 LOAD_SECONDS = 120.0
 GENERATE_SECONDS = 600.0
@@ -66,15 +66,17 @@ class VllmEngine:
         self.record = record
         self._client = Client(record)
 
-    def extras(self, body: Mapping[str, Any], wants: Wants) -> dict[str, Any]:
-        asked: dict[str, Any] = {"return_token_ids": True, "logprobs": True}
+    def extras(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        if route not in (CHAT, TEXT):
+            return {}
+        asked: dict[str, Any] = {"return_token_ids": True, "logprobs": True if route == CHAT else body.get("logprobs") or 0}
         if body.get("stream"):
             asked["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return asked
 
     def headers(self, public_id: str) -> dict[str, str]:
-        # vLLM makes its id from this header: `chatcmpl-` and the value.
-        return {**authorization(self.record.api_key), "x-request-id": public_id.removeprefix(CHAT_PREFIX)}
+        # vLLM makes its id from this header: `chatcmpl-` or `cmpl-` and the value.
+        return {**authorization(self.record.api_key), "x-request-id": names.bare(public_id)}
 
     async def models(self) -> list[str]:
         cards = await self._cards()

@@ -19,7 +19,10 @@ class Entry(msgspec.Struct):
 
 
 class Logprobs(msgspec.Struct):
+    """`content` is a chat's form, `token_logprobs` a text completion's."""
+
     content: list[Entry] | None = None
+    token_logprobs: list[float | None] | None = None
 
 
 class Function(msgspec.Struct, omit_defaults=True):
@@ -44,13 +47,15 @@ class Delta(msgspec.Struct):
 
 
 class Part(msgspec.Struct):
-    """One choice: `delta` in a stream, `message` in a whole answer."""
+    """One choice: `delta` in a stream, `message` in a whole answer, `text` in a text completion's."""
 
     index: int = 0
+    text: str | None = None
     delta: Delta | None = None
     message: dict[str, Any] | None = None
     logprobs: msgspec.Raw = ABSENT
     token_ids: msgspec.Raw = ABSENT
+    prompt_token_ids: msgspec.Raw = ABSENT
     finish_reason: str | None = None
 
 
@@ -97,8 +102,10 @@ def logprobs(raw: msgspec.Raw) -> list[float | None]:
         found = _LOGPROBS.decode(raw)
     except msgspec.DecodeError as error:
         raise EngineBroken(f"log-probs: {error}") from None
-    if found is None or found.content is None:
+    if found is None:
         return []
+    if found.content is None:
+        return [known(value) for value in found.token_logprobs or ()]
     return [known(entry.logprob) for entry in found.content]
 
 

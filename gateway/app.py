@@ -16,9 +16,9 @@ from gateway.bodies import Bodies
 from gateway.errors import ApiError, broken, invalid, store_away
 from gateway.http import refuse
 from gateway.plane import Plane
-from gateway.routes import document, feedback, health, models, stored
+from gateway.routes import document, feedback, health, models, responses, stored
 from gateway.services import Services
-from gateway.table import ADMIN, CHAT, DATA, Table
+from gateway.table import ADMIN, DATA, Table
 from ratchet.errors import StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)
@@ -26,10 +26,9 @@ log = logging.getLogger(__name__)
 
 def data_plane(services: Services) -> Plane:
     """What clients reach."""
-    app = _app(module.router(services) for module in (health, document, models, stored, feedback))
-    return Plane(
-        Table(DATA), services.keys, services.observer, Bodies(services.config.gateway.limits), app, {("POST", CHAT): services.relay}
-    )
+    app = _app(module.router(services) for module in (health, document, models, stored, responses, feedback))
+    hot = {("POST", path): services.relay for path in services.dialects}
+    return Plane(Table(DATA), services.keys, services.observer, Bodies(services.config.gateway.limits), app, hot)
 
 
 def admin_plane(services: Services) -> Plane:

@@ -9,9 +9,11 @@ import msgspec
 from pydantic import BaseModel
 
 from gateway.admin.engines import DrainRequest
+from gateway.dialects.forms import MessagesRequest, ResponsesRequest
+from gateway.dialects.plain import FORMS
 from gateway.routes.stored import UpdateRequest
-from gateway.schema import ChatRequest, FeedbackRequest, MoveRequest, RollbackRequest
-from gateway.table import CHAT, POLICY
+from gateway.schema import ChatRequest, FeedbackRequest, MoveRequest, RollbackRequest, TextRequest
+from gateway.table import CHAT, MESSAGES, POLICY, RESPONSES, TEXT
 from ratchet.config import EngineConfig
 from ratchet.keys import KeySpec
 
@@ -32,6 +34,13 @@ FILTER: dict[str, Any] = {
     },
 }
 
+PLAIN = {
+    "/v1/embeddings": "Embeddings of texts.",
+    "/v1/rerank": "Documents in the order of their relevance to a query.",
+    "/v1/score": "How much each text has to do with another.",
+    "/tokenize": "The token ids of a prompt or a chat.",
+    "/detokenize": "The text of token ids.",
+}
 Form = msgspec.Struct | BaseModel
 ENGINE = "/admin/engines/{name}"
 
@@ -55,6 +64,12 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/readyz"): Operation("Whether an engine can answer; 503 if none can."),
     ("GET", "/openapi.json"): Operation("This document."),
     ("POST", CHAT): Operation("A chat completion, whole or streamed.", ChatRequest, answers=(JSON, STREAM)),
+    ("POST", TEXT): Operation("A text completion, whole or streamed.", TextRequest, answers=(JSON, STREAM)),
+    ("POST", RESPONSES): Operation("A response, whole or as named events.", ResponsesRequest, answers=(JSON, STREAM)),
+    ("GET", RESPONSES + "/{id}"): Operation("A stored response."),
+    ("DELETE", RESPONSES + "/{id}"): Operation("Forgets it."),
+    ("POST", MESSAGES): Operation("A message in Anthropic's form, whole or as named events.", MessagesRequest, answers=(JSON, STREAM)),
+    **{("POST", path): Operation(PLAIN[path], form) for path, form in FORMS.items()},
     ("GET", CHAT): Operation("The tenant's stored completions.", query={**PAGE, **FILTER}),
     ("GET", CHAT + "/{id}"): Operation("A stored completion."),
     ("POST", CHAT + "/{id}"): Operation("Its metadata anew.", UpdateRequest),

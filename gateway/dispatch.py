@@ -63,7 +63,7 @@ class Dispatcher:
 
     async def _reach(self, exchange: Exchange, ticket: Ticket) -> tuple[Answer | None, EngineUnavailable | None]:
         """The answer, or why the last replica asked gave none."""
-        context = self.router.context(exchange.tree, exchange.size, exchange.session, exchange.episode, exchange.target)
+        context = self.router.context(exchange.ask.tree, exchange.size, exchange.session, exchange.episode, exchange.target)
         attempt = _Attempt(self.router, exchange, context, ticket, self._metrics)
         tries = 0
         fault: EngineUnavailable | None = None
@@ -81,7 +81,7 @@ class Dispatcher:
 
     async def _send(self, replica: Replica, attempt: _Attempt) -> Answer:
         exchange, seconds = attempt.exchange, self._config.routing.hedge_seconds
-        if seconds is None or exchange.request.stream or (exchange.request.n or 1) > 1:
+        if seconds is None or exchange.ask.stream or exchange.ask.expected > 1:
             return await self._begin(replica, exchange, attempt.context.tokens)
         return await self._hedged(replica, attempt, seconds)
 
@@ -108,7 +108,7 @@ class Dispatcher:
         answer = await self._begin(replica, attempt.exchange, attempt.context.tokens)
         try:
             async with asyncio.timeout(self._config.idle_seconds):
-                await answer.whole(self._config.idle_seconds)
+                await answer.whole()
         except (EngineBroken, TimeoutError) as error:
             answer.broke()
             answer.close()
@@ -121,7 +121,7 @@ class Dispatcher:
     def _fallbacks(self, target: Target, exchange: Exchange) -> Iterator[Target]:
         """What may answer in place of the live version, now that no replica can."""
         steps = self._config.routing.fallback.get(target.policy, ())
-        if exchange.request.model != target.policy:
+        if exchange.ask.model != target.policy:
             return  # a base, or pinned
         for step in steps:
             version = self._catalog.previous(target.policy) if step == "previous" else 0 if step == "base" else step

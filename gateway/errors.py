@@ -43,6 +43,12 @@ class ApiError(RatchetError):
         return msgspec.json.encode({"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}})
 
     @property
+    def event(self) -> bytes:
+        """The payload of an `error` event, in the forms of OpenAI's responses and of Anthropic's messages at once."""
+        tree = msgspec.json.decode(self.body)
+        return msgspec.json.encode({"type": "error", "code": self.code, "message": str(self), "param": self.param, **tree})
+
+    @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         if self.retry_after is None:
             return [*self._headers]

@@ -4,32 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from engines.capture import Captured, Wants
-from gateway import chat
+from starlette.types import Send
+
+from engines.capture import Captured
 from gateway.catalog import Target
+from gateway.dialects.base import Ask, Dialect
 from gateway.http import Header
 from gateway.observe import Observation
 from gateway.quota import UNBOUND, Admission
 from gateway.recorder import NOT_KEPT, Room
-from gateway.schema import ChatRequest
-from gateway.table import CHAT
 from ratchet.clock import monotonic, wall
 from ratchet.types import Interaction, KeyRecord, Status, Timings
+
+if TYPE_CHECKING:
+    from gateway.upstream import Answer
 
 NOTHING = Captured([], [], {}, exact=False)
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A chat request on its way. Times are monotonic seconds."""
+    """An inference request on its way. Times are monotonic seconds."""
 
     id: str
     caller: KeyRecord
     target: Target
-    request: ChatRequest
-    tree: dict[str, Any]
+    dialect: Dialect
+    ask: Ask
     trace: dict[str, str]
     """The client's trace headers, for the engine."""
     episode: str | None
@@ -60,24 +63,27 @@ class Exchange:
     """Why it was ended from outside: `cancelled` by the client, `truncated` by the gateway's own end."""
     task: asyncio.Task[Any] | None = None
     admission: Admission = UNBOUND
+    answer: Answer | None = None
+    """The engine's, once it has begun."""
     over: bool = False
     recorded: bool = False
     stalled: bool = False
     """Whether it waits for the client to read."""
+    heard: float = 0.0
+    """When the engine, or the client that was waited for, last moved."""
+    told: float = 0.0
+    """When a streaming client was last sent something; 0: nothing yet, or no stream."""
+    send: Send | None = None
 
     @property
     def path(self) -> str:
         """Its route, the engine's too."""
-        return CHAT
-
-    @property
-    def wants(self) -> Wants:
-        return chat.wants(self.request)
+        return self.dialect.path
 
     @property
     def kept(self) -> bool:
         """Whether it is recorded at all."""
-        return self.request.store is not False and self.room.promised
+        return self.ask.store and self.dialect.recorded and self.room.promised
 
     @property
     def used(self) -> int | None:
@@ -98,7 +104,6 @@ class Exchange:
     def interaction(self, status: Status, metric: str) -> Interaction:
         """What is recorded of it."""
         found = self.captured
-        unfit = status if status != "complete" else chat.unfit(self.request, launched=self.launched) or ("" if found.exact else "no_ids")
         first = None if self.first_token is None else self.first_token - self.started
         return Interaction(
             id=self.id,
@@ -107,19 +112,33 @@ class Exchange:
             version=self.target.version,
             base=self.target.base,
             engine=self.engine,
-            route=CHAT,
+            route=self.dialect.path,
             created=self.created,
             status=status,
-            request=self.tree,
+            request=self.ask.tree,
             prompt_ids=found.prompt_ids,
             choices=found.choices,
-            sampling=chat.sampling(self.request),
-            untrainable=unfit,
+            sampling=self.ask.sampling,
+            untrainable=self._unfit(status),
             metric=metric,
             model=self.target.model,
             usage=found.usage,
-            metadata=dict(self.request.metadata or {}),
+            metadata=self.ask.metadata,
             episode_id=self.episode,
             key_id=self.caller.id,
             timings=Timings(first, monotonic() - self.started),
+            response=found.response,
         )
+
+    def _unfit(self, status: Status) -> str:
+        """Why a policy gradient may not learn from it; "" if it may.
+
+        An engine that Ratchet did not launch may give log-probs for T = 1, whatever T was (vLLM's default, `raw_logprobs`).
+        """
+        if status != "complete":
+            return status
+        if self.ask.unfit:
+            return self.ask.unfit
+        if not self.launched and self.ask.sampling.temperature != 1:
+            return "logprobs_mode"
+        return "" if self.captured.exact else "no_ids"

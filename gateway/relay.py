@@ -1,6 +1,6 @@
-"""The hot path: `POST /v1/chat/completions` from the client to a replica and back, recorded on the way.
+"""The hot path: an inference request from the client to a replica and back, recorded on the way; its route's dialect knows the form.
 
-Plain ASGI. An answer's bytes go out first; `[DONE]`, or a whole answer, waits until the interaction is in the store.
+Plain ASGI. An answer's bytes go out first; its last event, or a whole answer, waits until the interaction is durable.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 
-import aiohttp
 from starlette.types import Message, Receive, Scope, Send
 
-from engines.capture import StreamCapture, capture_whole
-from engines.sse import DONE, frame, split
-from gateway import chat, strict
+from engines.sse import split
+from gateway import strict
 from gateway.catalog import Catalog
+from gateway.dialects import Capture, Dialect
+from gateway.dialects.base import episode
 from gateway.dispatch import Dispatcher
 from gateway.errors import ApiError, unavailable
 from gateway.exchange import Exchange
@@ -25,6 +25,7 @@ from gateway.metrics import Metrics
 from gateway.observe import Observation
 from gateway.quota import Quota
 from gateway.recorder import NOT_KEPT, Recorder, Room, room_for
+from gateway.transport import TransportError
 from gateway.upstream import Answer
 from ratchet import names
 from ratchet.clock import monotonic
@@ -40,22 +41,34 @@ STREAM: list[Header] = [
 UNRECORDED: Header = (b"x-ratchet-recorded", b"false")
 NOT_RECORDED = unavailable("The answer could not be recorded.", "not_recorded")
 LONGEST_EVENT = 2**24
+TEND_EVERY = 1.0
+KEEPALIVE_SECONDS = 15.0
+"""Silence of a stream after which the client is sent a comment."""
 TRACE = (b"traceparent", b"tracestate")
 
 log = logging.getLogger(__name__)
 
 
 class Relay:
-    """One instance serves all chat requests; `running` holds those under way, by the id they were given."""
+    """One instance serves all inference requests; `running` holds those under way, by the id they were given."""
 
     def __init__(
-        self, config: GatewayConfig, catalog: Catalog, dispatcher: Dispatcher, recorder: Recorder, metrics: Metrics, quota: Quota
+        self,
+        config: GatewayConfig,
+        catalog: Catalog,
+        dialects: Mapping[str, Dialect],
+        dispatcher: Dispatcher,
+        recorder: Recorder,
+        metrics: Metrics,
+        quota: Quota,
     ) -> None:
         self.running: dict[str, Exchange] = {}
         self.draining = False
         self._entered = 0
+        self._comments: set[asyncio.Future[None]] = set()
         self._config = config
         self._catalog = catalog
+        self._dialects = dialects
         self._dispatcher = dispatcher
         self._recorder = recorder
         self._metrics = metrics
@@ -98,28 +111,27 @@ class Relay:
     async def _admit(self, exchange: Exchange, body: int) -> Room:
         if not exchange.kept:
             return NOT_KEPT
-        request = exchange.request
-        return await self._recorder.admit(room_for(body, request.n or 1, request.max_completion_tokens or request.max_tokens))
+        return await self._recorder.admit(room_for(body, exchange.ask.expected, exchange.ask.sampling.max_tokens))
 
     def _exchange(self, scope: Scope, body: bytes, started: float) -> Exchange:
-        tree = strict.parse(body, self._config.limits.max_depth)
-        request = chat.check(tree, self._config.limits.max_n)
+        dialect = self._dialects[scope["path"]]
+        ask = dialect.check(strict.parse(body, self._config.limits.max_depth), self._config)
         parsed = monotonic()
-        target = self._catalog.resolve(request.model)
+        target = self._catalog.resolve(ask.model)
         seen: Observation = scope["state"]["seen"]
-        seen.resolved(target, stream=bool(request.stream))
+        seen.resolved(target, stream=ask.stream)
         trace = {key.decode(): value for key in TRACE if (value := header(scope, key)) is not None and value.isascii()}
         return Exchange(
-            id=names.mint(names.CHAT_PREFIX),
+            id=names.mint(dialect.prefix),
             caller=scope["state"]["caller"],
             target=target,
-            request=request,
-            tree=tree,
+            dialect=dialect,
+            ask=ask,
             trace=trace,
-            episode=chat.episode(request, header(scope, b"x-ratchet-episode-id")),
+            episode=episode(ask, header(scope, b"x-ratchet-episode-id")),
             seen=seen,
             reply=scope["state"]["headers"],
-            reserve=self._quota.estimate(len(body), chat.sampling(request).max_tokens, request.n or 1),
+            reserve=self._quota.estimate(len(body), ask.sampling.max_tokens, ask.expected),
             started=started,
             parsed=parsed,
             size=len(body),
@@ -143,26 +155,28 @@ class Relay:
             if exchange.stop == "cancelled":
                 raise ClientGone from None
             fault = unavailable("The gateway is shutting down.", "draining")
-            if exchange.first_token is None or not exchange.request.stream:
+            if exchange.first_token is None or not exchange.ask.stream:
                 raise fault from None
             await taken(send(part(_fault(exchange, fault), more=False)), self._config.idle_seconds)
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
-        exchange.admission = await self._quota.admit(exchange.caller, exchange.request.model, exchange.reserve)
+        exchange.admission = await self._quota.admit(exchange.caller, exchange.ask.model, exchange.reserve)
         exchange.reply += exchange.admission.headers
+        exchange.ask = await exchange.dialect.prepare(exchange.ask, exchange.caller)
         try:
             answer = await self._dispatcher.ask(exchange)
         finally:
             self._dispatched(exchange)
         try:
-            exchange.first_token = monotonic()
+            exchange.answer = answer
+            exchange.heard = exchange.first_token = monotonic()
             exchange.seen.first_byte(exchange.first_token)
             headers = [
                 (b"x-ratchet-policy", exchange.target.label.encode()),
                 (b"x-ratchet-engine", exchange.engine.encode()),
                 *(() if exchange.room.promised else (UNRECORDED,)),
             ]
-            if exchange.request.stream:
+            if exchange.ask.stream:
                 await self._stream(exchange, answer, headers, send)
             else:
                 await self._whole(exchange, answer, headers, send)
@@ -179,8 +193,8 @@ class Relay:
 
     async def _whole(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
         try:
-            told = await answer.whole(self._config.idle_seconds)
-            body, exchange.captured = capture_whole(told, exchange.wants, exchange.id, exchange.target.model)
+            told = await answer.whole()
+            body, exchange.captured = exchange.dialect.whole(told, exchange.ask, exchange.id, exchange.target.model)
             _ended(exchange)
             answer.answered()
             exchange.seen.generated(exchange.captured.usage)
@@ -199,14 +213,14 @@ class Relay:
     async def _stream(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
         start: Message = {"type": "http.response.start", "status": 200, "headers": [*STREAM, *headers]}
         await taken(send(start), self._config.idle_seconds)
+        exchange.send = send
         try:
-            await self._pump(exchange, answer, send)
+            last = await self._pump(exchange, answer, send)
             answer.answered()
             exchange.seen.generated(exchange.captured.usage)
-            last = frame(DONE) if await self._record(exchange) else _fault(exchange, NOT_RECORDED)
-        except (EngineBroken, aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            if exchange.stalled:
-                raise ClientGone from None
+            if not await self._record(exchange):
+                last = _fault(exchange, NOT_RECORDED)
+        except (EngineBroken, TransportError) as error:
             log.warning("%s broke a stream: %s", answer.replica.name, error or type(error).__name__)
             answer.broke()
             exchange.seen.broke("engine_broken")
@@ -216,27 +230,26 @@ class Relay:
         await exchange.admission.settle(exchange.used)
         await taken(send(part(last, more=False)), self._config.idle_seconds)
 
-    async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> None:
-        """Relays until `[DONE]`, which it keeps back. EngineBroken, or aiohttp's errors, if it does not come."""
-        capture = StreamCapture(exchange.wants, exchange.id, exchange.target.model)
-        chunk, rest, loop = answer.first, b"", asyncio.get_running_loop()
+    async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> bytes:
+        """Relays up to the last event, which it keeps back and returns. EngineBroken, TransportError if that does not come."""
+        capture = exchange.dialect.capture(exchange.ask, exchange.id, exchange.target.model)
+        chunk, rest, last = answer.first, b"", b""
         try:
-            async with asyncio.timeout(None) as limit:
-                while True:
-                    events, rest = split(rest + chunk)
-                    limit.reschedule(loop.time() + self._config.idle_seconds)
-                    await _forward(exchange, capture, events, send)
-                    if capture.done:
-                        break
-                    if len(rest) > LONGEST_EVENT:
-                        raise EngineBroken("an event without end")
-                    limit.reschedule(loop.time() + self._config.idle_seconds)
-                    chunk = await answer.more()
-                    if not chunk:
-                        raise EngineBroken("the stream ended before [DONE]")
+            while True:
+                events, rest = split(rest + chunk if rest else chunk)
+                last = await _forward(exchange, capture, events, send)
+                if capture.done:
+                    break
+                if len(rest) > LONGEST_EVENT:
+                    raise EngineBroken("an event without end")
+                chunk = await answer.more()
+                exchange.heard = monotonic()
+                if not chunk:
+                    raise EngineBroken("the stream ended before its last event")
         finally:
             exchange.captured = capture.captured()
         _ended(exchange)
+        return last
 
     async def _record(self, exchange: Exchange) -> bool:
         """Waits until the answer is durable; False if it is not, though it was to be."""
@@ -252,6 +265,32 @@ class Relay:
         exchange.seen.recorded()
         return True
 
+    async def tend(self) -> None:
+        """Each second: ends what neither engine nor client moves any more, and keeps long silences alive. For ever."""
+        while True:
+            await asyncio.sleep(TEND_EVERY)
+            now = monotonic()
+            for exchange in list(self.running.values()):
+                if exchange.answer is None or exchange.over or exchange.recorded:
+                    continue
+                if now - exchange.heard > self._config.idle_seconds:
+                    if exchange.stalled:
+                        exchange.end("cancelled")
+                    else:
+                        exchange.answer.give_up("it fell silent")
+                elif now - exchange.started > self._config.total_seconds:
+                    exchange.answer.give_up("it took longer than gateway.total_seconds", late=True)
+                elif exchange.told and not exchange.stalled and now - max(exchange.told, exchange.heard) > KEEPALIVE_SECONDS:
+                    self._comment(exchange, now)
+
+    def _comment(self, exchange: Exchange, now: float) -> None:
+        """A comment line (WHATWG HTML, 9.2.7), so that no proxy on the way gives the connection up."""
+        exchange.told = now
+        if exchange.send is not None:
+            task = asyncio.ensure_future(exchange.send(part(b": keep-alive\n\n")))
+            self._comments.add(task)
+            task.add_done_callback(self._comments.discard)
+
     def _partial(self, exchange: Exchange, status: Status) -> None:
         """Records an answer the client did not see whole; nobody waits for it."""
         if exchange.kept and not exchange.recorded and exchange.first_token is not None:
@@ -262,7 +301,7 @@ class Relay:
 def _fault(exchange: Exchange, error: ApiError) -> bytes:
     """The event that ends a stream whose status is out already."""
     exchange.seen.failed(error.code or str(error.status))
-    return frame(error.body)
+    return exchange.dialect.fault(error)
 
 
 async def taken(sending: Awaitable[None], seconds: float) -> None:
@@ -275,27 +314,36 @@ async def taken(sending: Awaitable[None], seconds: float) -> None:
 
 
 def _ended(exchange: Exchange) -> None:
-    if not exchange.captured.finished or len(exchange.captured.choices) != (exchange.request.n or 1):
+    if not exchange.dialect.recorded:
+        return
+    if not exchange.captured.finished or len(exchange.captured.choices) != exchange.ask.expected:
         raise EngineBroken("a choice has no end")
 
 
-async def _forward(exchange: Exchange, capture: StreamCapture, events: list[bytes], send: Send) -> None:
-    """Sends what the client may see of these events, also when one of them turns out broken."""
+async def _forward(exchange: Exchange, capture: Capture, events: list[bytes], send: Send) -> bytes:
+    """Sends what the client may see of these events, also when one of them turns out broken; returns the last event of all."""
     seen: list[bytes] = []
+    last = b""
     fault: EngineBroken | None = None
+    frame = exchange.dialect.frame
     try:
         for event in events:
             visible = capture.event(event)
-            if visible is not None and not capture.done:
+            if capture.done:
+                last = frame(visible) if visible is not None else b""
+                break
+            if visible is not None:
                 seen.append(frame(visible))
     except EngineBroken as error:
         fault = error
     if seen:
         exchange.stalled = True
-        await send(part(b"".join(seen)))
+        await send(part(seen[0] if len(seen) == 1 else b"".join(seen)))
         exchange.stalled = False
+        exchange.told = exchange.heard
     if fault is not None:
         raise fault
+    return last
 
 
 async def _watch(receive: Receive, exchange: Exchange) -> None:

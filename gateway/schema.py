@@ -1,6 +1,6 @@
 """`POST /v1/chat/completions` as OpenAI's reference documents it, plus the engine fields let through; unknown keys refused.
 
-msgspec checks types, ranges and names while it converts; `gateway.chat` turns its messages into OpenAI's errors.
+msgspec checks types, ranges and names while it converts; `gateway.forms` turns its messages into OpenAI's errors.
 """
 
 from __future__ import annotations
@@ -18,6 +18,15 @@ Tokens = Annotated[int, Meta(ge=1, le=INT32)]
 FunctionName = Annotated[str, Meta(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
 Metadata = Annotated[dict[Annotated[str, Meta(max_length=64)], Annotated[str, Meta(max_length=512)]], Meta(max_length=16)]
 TokenIds = Annotated[list[Annotated[int, Meta(ge=0, le=INT32)]], Meta(max_length=1024)]
+
+
+Model = Annotated[str, Meta(min_length=1, max_length=512)]
+Temperature = Annotated[float, Meta(ge=0, le=2)]
+Repetition = Annotated[float, Meta(gt=0, le=2)]
+TopK = Annotated[int, Meta(ge=-1, le=INT32)]
+TokenId = Annotated[int, Meta(ge=0, le=INT32)]
+LongIds = Annotated[list[TokenId], Meta(min_length=1, max_length=131_072)]
+Prompt = Text | Annotated[list[Text | TokenId | LongIds], Meta(min_length=1, max_length=131_072)]
 
 
 class Strict(Struct, forbid_unknown_fields=True):
@@ -164,59 +173,75 @@ class StructuredOutputs(Strict):
     json_object: bool | None = None
 
 
-class ChatRequest(Strict):
-    """The fields the gateway knows; the body goes on to the engine as the client wrote it."""
+class Sampled(Strict, kw_only=True):
+    """What every generating route of OpenAI's form shares, the engines' own fields included."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=512)]
-    messages: Annotated[list[Message], Meta(min_length=1)]
+    model: Model
     frequency_penalty: Penalty | None = None
-    function_call: Literal["none", "auto"] | Named | None = None
-    functions: Annotated[list[Function], Meta(min_length=1, max_length=128)] | None = None
     logit_bias: dict[Annotated[str, Meta(pattern=r"^[0-9]{1,10}$")], Annotated[float, Meta(ge=-100, le=100)]] | None = None
-    logprobs: bool | None = None
-    max_completion_tokens: Tokens | None = None
     max_tokens: Tokens | None = None
     metadata: Metadata | None = None
-    modalities: list[Literal["text"]] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    parallel_tool_calls: bool | None = None
-    prediction: Prediction | None = None
     presence_penalty: Penalty | None = None
-    prompt_cache_key: Short | None = None
-    prompt_cache_options: dict[str, Any] | None = None
-    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     response_format: TextFormat | JsonFormat | SchemaFormat | None = None
-    safety_identifier: Short | None = None
     seed: int | None = None
-    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
     stop: Text | Annotated[list[Text], Meta(max_length=4)] | None = None
     store: bool | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ChosenTool | AllowedTools | None = None
-    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
-    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    temperature: Temperature | None = None
     top_p: Share | None = None
     user: Short | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
-    web_search_options: dict[str, Any] | None = None
     # Of the engines, not of OpenAI's reference.
     allowed_token_ids: TokenIds | None = None
     bad_words: Annotated[list[Short], Meta(max_length=128)] | None = None
     ignore_eos: bool | None = None
-    include_reasoning: bool | None = None
     include_stop_str_in_output: bool | None = None
     min_p: Share | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=INT32)] | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=2)] | None = None
+    repetition_penalty: Repetition | None = None
     return_token_ids: bool | None = None
     skip_special_tokens: bool | None = None
     spaces_between_special_tokens: bool | None = None
     stop_token_ids: TokenIds | None = None
     structured_outputs: StructuredOutputs | None = None
-    top_k: Annotated[int, Meta(ge=-1, le=INT32)] | None = None
+    top_k: TopK | None = None
+
+
+class ChatRequest(Sampled, kw_only=True):
+    """`POST /v1/chat/completions`. The fields the gateway knows; the body goes on to the engine as the client wrote it."""
+
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    function_call: Literal["none", "auto"] | Named | None = None
+    functions: Annotated[list[Function], Meta(min_length=1, max_length=128)] | None = None
+    logprobs: bool | None = None
+    max_completion_tokens: Tokens | None = None
+    modalities: list[Literal["text"]] | None = None
+    parallel_tool_calls: bool | None = None
+    prediction: Prediction | None = None
+    prompt_cache_key: Short | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: Literal["in_memory", "in-memory", "24h"] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
+    safety_identifier: Short | None = None
+    service_tier: Literal["auto", "default", "flex", "scale", "priority", "fast"] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ChosenTool | AllowedTools | None = None
+    tools: Annotated[list[Tool], Meta(max_length=128)] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    verbosity: Literal["low", "medium", "high"] | None = None
+    web_search_options: dict[str, Any] | None = None
+    # Of the engines, not of OpenAI's reference.
+    chat_template_kwargs: Annotated[dict[Short, Any], Meta(max_length=16)] | None = None
+    include_reasoning: bool | None = None
+
+
+class TextRequest(Sampled, kw_only=True):
+    """`POST /v1/completions`."""
+
+    prompt: Prompt
+    echo: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    add_special_tokens: bool | None = None
 
 
 class FeedbackRequest(Strict):

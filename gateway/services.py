@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.catalog import Catalog
+from gateway.dialects import every
 from gateway.dispatch import Dispatcher
 from gateway.drain import Drain
 from gateway.errors import store_may_fail
@@ -54,7 +55,8 @@ class Services:
         self.recorder = Recorder(store.interactions, self.outbox, self.metrics, config.gateway)
         self.upstream = Upstream(config.gateway)
         self.dispatcher = Dispatcher(self.upstream.begin, self.fleet, self.catalog, config.gateway, self.metrics)
-        self.relay = Relay(config.gateway, self.catalog, self.dispatcher, self.recorder, self.metrics, self.quota)
+        self.dialects = every(store.interactions)
+        self.relay = Relay(config.gateway, self.catalog, self.dialects, self.dispatcher, self.recorder, self.metrics, self.quota)
         self.beat = Beat(store, self.catalog, self.fleet)
         self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.beat.now)
         self.gauges = Gauges(self.metrics.registry)
@@ -70,7 +72,7 @@ class Services:
         await self.pointers.begin(self.config)
         await self.fleet.announce(self.config.engines)
         await self.outbox.start()
-        for part in (
+        parts = (
             self.recorder.run(),
             self.draining.run(),
             self.fleet.watch(),
@@ -78,8 +80,10 @@ class Services:
             self.pointers.follow(),
             self.beat.run(),
             self.quota.renew(),
+            self.relay.tend(),
             self._sweep(),
-        ):
+        )
+        for part in parts:
             self._run(part)
 
     async def drain(self) -> None:

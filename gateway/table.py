@@ -27,6 +27,11 @@ def route(path: str, scopes: frozenset[str], built: str = "", planned: str = "")
 
 
 CHAT = "/v1/chat/completions"
+TEXT = "/v1/completions"
+RESPONSES = "/v1/responses"
+MESSAGES = "/v1/messages"
+POOLING = ("/v1/embeddings", "/v1/rerank", "/v1/score")
+TOKENS = ("/tokenize", "/detokenize")
 DATA = (
     route("/healthz", PUBLIC, "GET"),
     route("/readyz", PUBLIC, "GET"),
@@ -37,9 +42,8 @@ DATA = (
     route("/v1/models", INFER, "GET"),
     route("/v1/models/{id}", INFER, "GET"),
     route("/v1/feedback", FEEDBACK, "POST"),
-    *(route(path, INFER, planned="POST") for path in ("/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank", "/v1/score")),
-    *(route(path, INFER, planned="POST") for path in ("/tokenize", "/detokenize", "/v1/messages")),
-    route("/v1/responses/{id}", INFER, planned="GET DELETE"),
+    *(route(path, INFER, "POST") for path in (TEXT, RESPONSES, MESSAGES, *POOLING, *TOKENS)),
+    route(RESPONSES + "/{id}", INFER, "GET DELETE"),
     route("/v1/files", OPERATOR, planned="GET POST"),
     route("/v1/files/{id}", OPERATOR, planned="GET DELETE"),
     route("/v1/files/{id}/content", OPERATOR, planned="GET"),

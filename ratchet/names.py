@@ -14,7 +14,7 @@ POLICY = re.compile(r"[a-z0-9](?:[a-z0-9_-]|\.(?!\.)){0,62}", re.ASCII)
 VERSIONED = re.compile(r"(?P<policy>[^@]+)@(?P<version>0|[1-9][0-9]{0,8})", re.ASCII)
 RESPONSE_ID = re.compile(r"(?:chatcmpl-|cmpl-|resp_|msg_)[0-9a-f]{32}", re.ASCII)
 EPISODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}", re.ASCII)
-CHAT_PREFIX = "chatcmpl-"
+CHAT_PREFIX, TEXT_PREFIX, RESPONSE_PREFIX, MESSAGE_PREFIX = "chatcmpl-", "cmpl-", "resp_", "msg_"
 
 
 class PolicyVersion(NamedTuple):
@@ -30,6 +30,11 @@ class PolicyVersion(NamedTuple):
 def mint(prefix: str) -> str:
     """A fresh public id: `prefix` and 32 hex digits of 128 random bits."""
     return prefix + secrets.token_hex(16)
+
+
+def bare(public_id: str) -> str:
+    """A public id without its prefix: the part that an engine may be handed."""
+    return public_id[-32:]
 
 
 def is_name(text: str) -> bool:

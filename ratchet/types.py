@@ -80,6 +80,8 @@ class Interaction(msgspec.Struct):
     episode_id: str | None = None
     key_id: str = ""
     timings: Timings = msgspec.field(default_factory=Timings)
+    response: dict[str, Any] | None = None
+    """The answer as the client saw it, of a route whose answer is no list of choices (`/v1/responses`)."""
 
     @property
     def n(self) -> int:

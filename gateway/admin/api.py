@@ -8,9 +8,10 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from gateway import chat, strict
+from gateway import strict
 from gateway.admin import engines, moves
 from gateway.errors import not_found
+from gateway.forms import convert
 from gateway.http import read_body
 from gateway.schema import MoveRequest, RollbackRequest
 from gateway.services import Services
@@ -73,7 +74,7 @@ def _engines(routes: APIRouter, services: Services) -> None:
 
     @routes.post("/admin/engines/{name}/drain")
     async def drain(request: Request, name: str) -> Response:
-        asked = chat.convert(await tree(request), engines.DrainRequest)
+        asked = convert(await tree(request), engines.DrainRequest)
         return as_json(engines.row(await engines.drain(services, name, on=asked.drain)))
 
     @routes.delete("/admin/engines/{name}")
@@ -118,11 +119,11 @@ def _moves(routes: APIRouter, services: Services) -> None:
 
     @routes.post("/admin/policies/{name}/promote")
     async def promote(request: Request, name: str) -> Response:
-        return await moved(name, chat.convert(await tree(request), MoveRequest).version, "promote")
+        return await moved(name, convert(await tree(request), MoveRequest).version, "promote")
 
     @routes.post("/admin/policies/{name}/rollback")
     async def rollback(request: Request, name: str) -> Response:
-        to = chat.convert(await tree(request), RollbackRequest).to
+        to = convert(await tree(request), RollbackRequest).to
         return await moved(name, to if to is not None else await moves.previous(services, name), "rollback")
 
     @routes.post("/admin/policies/{name}/train")

@@ -6,9 +6,9 @@ import msgspec
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from gateway import chat
 from gateway.admin.api import as_json, as_list, tree
 from gateway.errors import invalid, not_found
+from gateway.forms import convert
 from gateway.services import Services
 from ratchet.keys import KeySpec
 from ratchet.types import KeyRecord
@@ -24,7 +24,7 @@ def router(services: Services) -> APIRouter:
 
     @routes.post("")
     async def create(request: Request) -> Response:
-        spec = chat.convert(await tree(request), KeySpec)
+        spec = convert(await tree(request), KeySpec)
         if (fault := spec.fault()) is not None:
             field, what = fault
             raise invalid(f"Invalid value for {field!r}: {what}.", field)

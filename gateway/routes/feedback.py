@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse
 
-from gateway import chat, strict
+from gateway import strict
 from gateway.errors import ApiError, invalid, not_found
+from gateway.forms import convert
 from gateway.http import read_body
 from gateway.schema import FeedbackRequest, Preferred
 from gateway.services import Services
@@ -31,7 +32,7 @@ def router(services: Services) -> APIRouter:
         caller: KeyRecord = request.state.caller
         request.state.headers.extend(await services.quota.count(caller))
         body = await read_body(request.scope, request.receive, limits.max_feedback_bytes)
-        post = chat.convert(strict.parse(body, limits.max_depth), FeedbackRequest)
+        post = convert(strict.parse(body, limits.max_depth), FeedbackRequest)
         try:
             await check(services, post, caller.tenant)
             given = await services.store.feedback.post(
@@ -60,7 +61,7 @@ async def check(services: Services, post: FeedbackRequest, tenant: str) -> None:
     if running is not None and running.caller.tenant != tenant:
         raise TargetNotYours(post.target)
     if running is not None:
-        known: tuple[str, int | None] | None = (running.target.owner, running.request.n or 1)
+        known: tuple[str, int | None] | None = (running.target.owner, running.ask.expected)
     else:
         known = await services.store.feedback.answered(post.target, tenant)
     owner, choices = known if known is not None else (None, None)
@@ -102,7 +103,7 @@ def _number(value: Any, metric: MetricConfig) -> str:
 
 def _preference(value: Any) -> str:
     try:
-        pair = chat.convert(value, Preferred)
+        pair = convert(value, Preferred)
     except ApiError:
         return 'an object {"target": id, "over": id}'
     if pair.target == pair.over or any(names.RESPONSE_ID.fullmatch(name) is None for name in (pair.target, pair.over)):

@@ -9,8 +9,9 @@ import msgspec
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from gateway import chat, strict
+from gateway import strict
 from gateway.errors import ApiError, invalid, not_found
+from gateway.forms import convert
 from gateway.http import read_body
 from gateway.schema import Metadata, Strict
 from gateway.services import Services
@@ -63,7 +64,7 @@ def router(services: Services) -> APIRouter:
     async def update(request: Request, item: str) -> Response:
         limits = services.config.gateway.limits
         body = await read_body(request.scope, request.receive, limits.max_body_bytes)
-        metadata = chat.convert(strict.parse(body, limits.max_depth), UpdateRequest).metadata or {}
+        metadata = convert(strict.parse(body, limits.max_depth), UpdateRequest).metadata or {}
         found = await store.update(_checked(item), request.state.caller.tenant, route=CHAT, metadata=metadata)
         if found is None:
             raise _absent()

@@ -41,6 +41,8 @@ class GatewayConfig(Section):
     """Control plane. 0 takes a free port."""
     drain_seconds: float = Field(default=20, ge=0, le=40)
     """Seconds running requests get to finish at SIGTERM."""
+    template_kwargs: list[str] = []
+    """Names that `chat_template_kwargs` may set; a template's arguments can change the prompt beyond what is recorded."""
     connect_seconds: float = Field(default=5, gt=0)
     """Seconds to connect to an engine."""
     first_byte_seconds: float = Field(default=300, gt=0)

@@ -23,6 +23,7 @@ from ratchet.types import EngineRecord
 from tests.engines_fake import fake_engine
 from tests.engines_real import real_engine, write_adapter  # noqa: F401
 
+ROUTE = "/v1/chat/completions"
 BASE = "smollm2"
 TEXTS = {
     "plain": "The moon is bright.",
@@ -89,7 +90,7 @@ async def ask(session: aiohttp.ClientSession, engine: Engine, body: dict[str, An
     public_id = names.mint(names.CHAT_PREFIX)
     body = {"model": BASE, "max_tokens": 80, **body}
     url = f"{engine.record.url}/v1/chat/completions"
-    async with session.post(url, json={**body, **engine.extras(body, wants)}, headers=engine.headers(public_id)) as answer:
+    async with session.post(url, json={**body, **engine.extras(ROUTE, body)}, headers=engine.headers(public_id)) as answer:
         assert answer.status == 200, await answer.text()
         if not body.get("stream"):
             return capture_whole(await answer.read(), wants, public_id, body["model"])
@@ -161,7 +162,7 @@ async def test_a_client_that_asks_gets_exactly_the_engines_own_bytes(site: Site,
     wants = Wants(logprobs=True, token_ids=True, usage=True)
     public_id = names.mint(names.CHAT_PREFIX)
     body = {"model": BASE, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4, "stream": True, "temperature": 0}
-    asked = {**body, **site.engine.extras(body, wants)}
+    asked = {**body, **site.engine.extras(ROUTE, body)}
     url = f"{site.engine.record.url}/v1/chat/completions"
     async with session.post(url, json=asked, headers=site.engine.headers(public_id)) as answer:
         sent = await answer.read()
@@ -172,8 +173,8 @@ async def test_a_client_that_asks_gets_exactly_the_engines_own_bytes(site: Site,
 
 async def test_usage_options_of_the_client_are_kept(site: Site) -> None:
     body = {"stream": True, "stream_options": {"include_obfuscation": False}}
-    assert site.engine.extras(body, Wants())["stream_options"] == {"include_obfuscation": False, "include_usage": True}
-    assert "stream_options" not in site.engine.extras({}, Wants())
+    assert site.engine.extras(ROUTE, body)["stream_options"] == {"include_obfuscation": False, "include_usage": True}
+    assert "stream_options" not in site.engine.extras(ROUTE, {})
 
 
 async def test_a_stop_string_leaves_ids_and_log_probs_in_step(site: Site, session: aiohttp.ClientSession) -> None:
@@ -252,7 +253,7 @@ async def test_a_missing_adapter_or_the_bases_name_is_refused(site: Site, tmp_pa
 async def test_unloading_lets_a_running_stream_finish(site: Site, session: aiohttp.ClientSession, tmp_path: Path) -> None:
     await site.engine.load_adapter("f@1", write_adapter(tmp_path / "a", 1))
     body = {"messages": [{"role": "user", "content": "Hi"}], "model": "f@1", "stream": True, "max_tokens": 24, "ignore_eos": True}
-    body |= site.engine.extras(body, Wants())
+    body |= site.engine.extras(ROUTE, body)
     capture, rest = StreamCapture(Wants(), names.mint(names.CHAT_PREFIX), "f@1"), b""
     async with session.post(f"{site.engine.record.url}/v1/chat/completions", json=body) as answer:
         rest = await answer.content.readuntil(b"\n\n")

@@ -1,4 +1,4 @@
-"""gateway.chat: what a chat request may hold, what goes on to the engine, what may be learned from."""
+"""gateway.dialects.chat: what a chat request may hold, what goes on to the engine, what may be learned from."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 
 from engines.capture import Wants
-from gateway import chat
+from gateway.dialects.base import episode
+from gateway.dialects.chat import Chat
 from gateway.errors import ApiError
+from ratchet.config import GatewayConfig
 
+CHAT, CONFIG = Chat(), GatewayConfig()
 HELLO = [{"role": "user", "content": "hello"}]
 TOOL = {"type": "function", "function": {"name": "look_up", "parameters": {"type": "object", "properties": {}}}}
 
@@ -21,7 +24,7 @@ def body(**fields: Any) -> dict[str, Any]:
 
 def refused(**fields: Any) -> ApiError:
     with pytest.raises(ApiError) as error:
-        chat.check(body(**fields), 64)
+        CHAT.check(body(**fields), CONFIG)
     assert error.value.status == 400
     return error.value
 
@@ -76,7 +79,7 @@ def test_a_field_out_of_its_range_is_400_and_named(field: str, value: Any) -> No
 
 @pytest.mark.parametrize(
     "field",
-    ["chat_template", "chat_template_kwargs", "prompt_embeds", "priority", "mm_processor_kwargs", "echo", "vllm_xargs", "api_base", "foo"],
+    ["chat_template", "prompt_embeds", "priority", "mm_processor_kwargs", "echo", "vllm_xargs", "api_base", "foo"],
 )
 def test_a_field_outside_the_allowlist_is_an_unknown_parameter(field: str) -> None:
     error = refused(**{field: 1})
@@ -86,7 +89,7 @@ def test_a_field_outside_the_allowlist_is_an_unknown_parameter(field: str) -> No
 @pytest.mark.parametrize("field", ["audio", "moderation"])
 def test_what_no_engine_does_is_refused_but_its_null_is_nothing(field: str) -> None:
     assert refused(**{field: {}}).code == "unsupported_parameter"
-    assert chat.check(body(**{field: None}), 64).model == "support"
+    assert CHAT.check(body(**{field: None}), CONFIG).model == "support"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +133,7 @@ def test_a_message_of_no_known_form_is_refused(message: dict[str, Any]) -> None:
 
 def test_a_missing_field_is_told_from_a_wrong_one() -> None:
     with pytest.raises(ApiError) as error:
-        chat.check({"model": "support"}, 64)
+        CHAT.check({"model": "support"}, CONFIG)
     assert (error.value.code, error.value.param) == ("missing_required_parameter", "messages")
 
 
@@ -178,13 +181,13 @@ def test_every_form_of_openais_reference_is_taken() -> None:
         verbosity="low",
         web_search_options={},
     )
-    assert chat.check({**everything, "messages": messages}, 64).n == 2
-    assert chat.check(body(**dict.fromkeys(everything.keys() - {"model", "messages"})), 64).n is None
+    assert CHAT.check({**everything, "messages": messages}, CONFIG).expected == 2
+    assert CHAT.check(body(**dict.fromkeys(everything.keys() - {"model", "messages"})), CONFIG).expected == 1
 
 
 def test_the_engine_gets_the_clients_fields_and_the_neutral_rest_but_not_the_gateways_own() -> None:
     tree = body(temperature=0.5, top_k=None, metadata={"a": "b"}, store=True, user="u")
-    sent = json.loads(chat.upstream(tree, "support@7", {"logprobs": True}))
+    sent = json.loads(CHAT.body(CHAT.check(tree, CONFIG), "chatcmpl-1", "support@7", {"logprobs": True}))
     assert sent["model"] == "support@7"
     assert sent["messages"] == HELLO
     assert (sent["temperature"], sent["top_p"], sent["top_k"], sent["min_p"], sent["repetition_penalty"]) == (0.5, 1.0, 0, 0.0, 1.0)
@@ -225,33 +228,31 @@ def test_the_engine_gets_the_clients_fields_and_the_neutral_rest_but_not_the_gat
     ],
 )
 def test_only_an_unfiltered_sample_is_fit_for_a_policy_gradient(fields: dict[str, Any], reason: str) -> None:
-    assert chat.unfit(chat.check(body(**fields), 64)) == reason
+    assert CHAT.check(body(**fields), CONFIG).unfit == reason
 
 
-@pytest.mark.parametrize(("temperature", "reason"), [(None, ""), (1, ""), (0.7, "logprobs_mode"), (0, "greedy")])
-def test_log_probs_of_an_engine_that_was_not_launched_here_are_trusted_only_at_temperature_one(
-    temperature: float | None, reason: str
-) -> None:
-    request = chat.check(body(temperature=temperature), 64)
-    assert chat.unfit(request, launched=False) == reason
+def test_a_templates_arguments_are_taken_only_if_they_are_allowed() -> None:
+    asked = body(chat_template_kwargs={"enable_thinking": False})
+    assert CHAT.check(asked, GatewayConfig(template_kwargs=["enable_thinking"])).sent["chat_template_kwargs"] == {"enable_thinking": False}
+    assert refused(chat_template_kwargs={"enable_thinking": False}).param == "chat_template_kwargs"
 
 
 def test_the_client_sees_what_it_asked_for() -> None:
-    assert chat.wants(chat.check(body(), 64)) == Wants(usage=True)
-    assert chat.wants(chat.check(body(stream=True), 64)) == Wants()
+    assert CHAT.check(body(), CONFIG).wants == Wants(usage=True)
+    assert CHAT.check(body(stream=True), CONFIG).wants == Wants()
     asked = body(stream=True, stream_options={"include_usage": True}, logprobs=True, return_token_ids=True)
-    assert chat.wants(chat.check(asked, 64)) == Wants(logprobs=True, token_ids=True, usage=True)
+    assert CHAT.check(asked, CONFIG).wants == Wants(logprobs=True, token_ids=True, usage=True)
 
 
 def test_the_bodys_episode_counts_before_the_headers() -> None:
-    inside = chat.check(body(metadata={"episode_id": "one"}), 64)
-    assert chat.episode(inside, "two") == "one"
-    assert chat.episode(chat.check(body(), 64), "two") == "two"
-    assert chat.episode(chat.check(body(), 64), None) is None
+    inside = CHAT.check(body(metadata={"episode_id": "one"}), CONFIG)
+    assert episode(inside, "two") == "one"
+    assert episode(CHAT.check(body(), CONFIG), "two") == "two"
+    assert episode(CHAT.check(body(), CONFIG), None) is None
 
 
 @pytest.mark.parametrize("name", ["", "a b", "../x", "e" * 129, "chatcmpl-" + "0" * 32])
 def test_a_malformed_episode_is_400(name: str) -> None:
     with pytest.raises(ApiError) as error:
-        chat.episode(chat.check(body(metadata={"episode_id": name}), 64), None)
+        episode(CHAT.check(body(metadata={"episode_id": name}), CONFIG), None)
     assert error.value.param == "metadata.episode_id"

@@ -1,0 +1,54 @@
+"""The sampling parameters in force, and whether a policy gradient may learn from what they sample."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway import schema
+from ratchet.types import Sampling
+
+NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+"""Said aloud where the request is silent: an engine's own defaults may come from the model's folder and shape the distribution."""
+COLDEST = 0.01
+"""vLLM samples at this temperature where one below it, but above 0, is asked for (`_MAX_TEMP` in its sampling_params)."""
+
+
+def sampling(request: schema.Sampled, max_tokens: int | None) -> Sampling:
+    """The parameters in force."""
+    return Sampling(
+        temperature=1.0 if request.temperature is None else float(request.temperature),
+        top_p=1.0 if request.top_p is None else float(request.top_p),
+        top_k=max(0, request.top_k or 0),
+        min_p=request.min_p or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        presence_penalty=request.presence_penalty or 0.0,
+        repetition_penalty=1.0 if request.repetition_penalty is None else float(request.repetition_penalty),
+        max_tokens=max_tokens,
+        seed=request.seed,
+    )
+
+
+def unfit(request: schema.Sampled, force: Sampling, *, grammar: bool) -> str:
+    """Why a policy gradient may not learn from answers to this request; "" if it may.
+
+    It may only where the engine samples from softmax(logits / T) itself: the log-probs then are those of the policy.
+    """
+    if force.temperature <= 0:
+        return "greedy"
+    if force.temperature < COLDEST:
+        return "temperature"
+    if force.top_p < 1:
+        return "top_p"
+    if force.top_k > 0:
+        return "top_k"
+    if force.min_p > 0:
+        return "min_p"
+    if force.frequency_penalty or force.presence_penalty or force.repetition_penalty != 1:
+        return "penalty"
+    if request.logit_bias or request.allowed_token_ids:
+        return "logit_bias"
+    if grammar or request.structured_outputs is not None:
+        return "grammar"
+    if request.min_tokens:
+        return "min_tokens"
+    return "bad_words" if request.bad_words else ""

@@ -1,0 +1,45 @@
+"""The content of items and blocks: text, calls and their results. Media is refused, since an engine would fetch its URL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from gateway.errors import invalid
+
+INPUT_PARTS = frozenset({"input_text", "output_text", "refusal", "summary_text", "text"})
+INPUT_ITEMS = frozenset({"message", "function_call", "function_call_output", "reasoning"})
+ROLES = frozenset({"user", "assistant", "system", "developer"})
+BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
+
+
+def check_items(items: list[dict[str, Any]]) -> None:
+    """The `input` of a response. ApiError 400 for what no engine here takes."""
+    for item in items:
+        kind = item.get("type", "message")
+        if not isinstance(kind, str) or kind not in INPUT_ITEMS:
+            raise invalid(f"Input items of type {str(kind)[:64]!r} are not offered here.", "input", "unsupported_parameter")
+        if kind == "message" and item.get("role") not in ROLES:
+            raise invalid("A message's 'role' is one of user, assistant, system, developer.", "input")
+        content = item.get("content", item.get("output", ""))
+        if kind != "reasoning" and not isinstance(content, str):
+            _parts(content, INPUT_PARTS, "input")
+
+
+def check_blocks(content: Any, param: str) -> None:
+    """The content of an Anthropic message, or its system text. ApiError 400."""
+    if content is None or isinstance(content, str):
+        return
+    for block in _parts(content, BLOCKS, param):
+        if block["type"] == "tool_result":
+            check_blocks(block.get("content"), param)
+
+
+def _parts(content: Any, known: frozenset[str], param: str) -> Iterable[dict[str, Any]]:
+    if not isinstance(content, list):
+        raise invalid("Content is a text or a list of parts.", param)
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(kind, str) or kind not in known:
+            raise invalid(f"Content of type {str(kind)[:64]!r} is not offered here.", param, "unsupported_parameter")
+    return content

@@ -1,0 +1,114 @@
+"""`POST /v1/responses`. The engine gives no token ids here, so answers are recorded and marked untrainable."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engines.capture import Captured
+from engines.events import ResponsesCapture, capture_response, kind_of
+from gateway.dialects.base import Ask, Capture, Dialect, sendable
+from gateway.dialects.forms import ResponsesRequest
+from gateway.dialects.parts import check_items
+from gateway.errors import ApiError, invalid
+from gateway.forms import convert, without_nulls
+from gateway.table import RESPONSES
+from ratchet import names
+from ratchet.buffer.interactions import Interactions
+from ratchet.config import GatewayConfig
+from ratchet.types import Interaction, KeyRecord, Sampling
+
+UNSUPPORTED = frozenset({"conversation", "prompt", "context_management"})
+LONGEST_CHAIN = 100
+"""Responses that one goes on from, all told."""
+
+
+class Responses(Dialect):
+    path = RESPONSES
+    prefix = names.RESPONSE_PREFIX
+    neutral = {"temperature": 1.0, "top_p": 1.0}
+
+    def __init__(self, interactions: Interactions) -> None:
+        self._interactions = interactions
+
+    def check(self, tree: dict[str, Any], config: GatewayConfig) -> Ask:
+        if tree.get("background"):
+            raise invalid("Background responses are not offered here.", "background", "unsupported_parameter")
+        given = without_nulls({key: value for key, value in tree.items() if key != "background"}, UNSUPPORTED)
+        request = convert(given, ResponsesRequest)
+        if not isinstance(request.input, str):
+            check_items(request.input)
+        sampling = Sampling(
+            temperature=1.0 if request.temperature is None else float(request.temperature),
+            top_p=1.0 if request.top_p is None else float(request.top_p),
+            max_tokens=request.max_output_tokens,
+            seed=request.seed,
+        )
+        return Ask(
+            tree=tree,
+            sent=sendable(given, "previous_response_id", "stream_options"),
+            model=request.model,
+            stream=bool(request.stream),
+            store=request.store is not False,
+            metadata=request.metadata or {},
+            sampling=sampling,
+            unfit="no_ids",
+            previous=request.previous_response_id,
+        )
+
+    async def prepare(self, ask: Ask, caller: KeyRecord) -> Ask:
+        """Puts what came before in front of the input, from the records. ApiError 400 if it is not there. StoreError."""
+        turns: list[Any] = []
+        at = ask.previous
+        for _ in range(LONGEST_CHAIN):
+            if at is None:
+                break
+            found = await self._interactions.get(at, caller.tenant) if names.RESPONSE_ID.fullmatch(at) else None
+            if found is None or found.response is None:
+                raise invalid(f"Previous response with id {at[:64]!r} not found.", "previous_response_id", "previous_response_not_found")
+            turns[:0] = [*_items(found.request["input"]), *_output(found)]
+            at = found.request.get("previous_response_id")
+        else:
+            raise invalid(f"More than {LONGEST_CHAIN} responses come before this one.", "previous_response_id")
+        if turns:
+            ask.sent["input"] = [*turns, *_items(ask.sent["input"])]
+        return ask
+
+    def body(self, ask: Ask, public_id: str, model: str, extras: Any) -> bytes:
+        return super().body(ask, public_id, model, {**extras, "request_id": public_id})
+
+    def capture(self, ask: Ask, public_id: str, model: str) -> Capture:
+        return ResponsesCapture(_patch(ask, public_id, model))
+
+    def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
+        return capture_response(told, _patch(ask, public_id, model))
+
+    def frame(self, payload: bytes) -> bytes:
+        return b"event: %s\ndata: %s\n\n" % (kind_of(payload).encode(), payload)
+
+    def fault(self, error: ApiError) -> bytes:
+        return b"event: error\ndata: %s\n\n" % error.event
+
+
+def _patch(ask: Ask, public_id: str, model: str) -> dict[str, Any]:
+    told = {"id": public_id, "model": model, "previous_response_id": ask.previous, "metadata": ask.metadata, "store": ask.store}
+    return {**told, "background": False}
+
+
+def _items(given: Any) -> list[Any]:
+    return [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
+
+
+def _output(found: Interaction) -> list[Any]:
+    """What was answered, as the next request's input: its log-probs are the answer's own."""
+    items = [dict(item) for item in (found.response or {}).get("output") or () if isinstance(item, dict)]
+    for item in items:
+        if isinstance(item.get("content"), list):
+            item["content"] = [{**part, "logprobs": None} if part.get("type") == "output_text" else part for part in item["content"]]
+    return [item for item in items if item.get("type") in ("message", "function_call")]
+
+
+def retrievable(found: Interaction | None) -> dict[str, Any] | None:
+    """The stored `response` object; None if the interaction is none or was deleted."""
+    if found is None or found.route != RESPONSES or found.response is None:
+        return None
+    return found.response
