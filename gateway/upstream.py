@@ -50,7 +50,7 @@ class Answer:
         raise EngineBroken("the engine's answer has no end")
 
     def give_up(self, why: str, *, late: bool = False) -> None:
-        """Ends it from outside; whoever reads it gets a TransportError. `late`: its whole time is over, which is no fault of its replica."""
+        """Ends it from outside; whoever reads it gets a TransportError. `late`: its whole time is over, no fault of its replica."""
         self._late = late
         self._response.fail(Closed(why))
 
