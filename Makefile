@@ -31,7 +31,7 @@ test-engines: setup
 	$(PYTEST) tests/contracts $(PYTEST_ARGS)
 
 test-faults: setup
-	RATCHET_FAULTS=full $(PYTEST) tests/chaos $(PYTEST_ARGS)
+	RATCHET_FAULTS=full $(PYTEST) tests/chaos tests/security $(PYTEST_ARGS)
 
 # Other people's clients, each in its own environment, against a gateway; see docs/clients.md.
 test-clients: setup $(CLIENTS:%=.venv-clients-%/.ratchet-setup)

@@ -109,6 +109,8 @@ class Bench:
     store: Store
     fakes: dict[str, Fake]
     config: dict[str, Any]
+    module: str = "gateway"
+    """What is started as the gateway: `tests.audited` is one that writes down what it opens."""
     process: Process | None = None
     url: str = ""
     admin: str = ""
@@ -148,7 +150,7 @@ class Bench:
         """Starts the gateway and waits until it listens."""
         config = self.data / "ratchet.yaml"
         config.write_text(yaml.safe_dump(self.config))
-        argv = [sys.executable, "-m", "gateway", "--config", str(config), "--data", str(self.data), *flags]
+        argv = [sys.executable, "-m", self.module, "--config", str(config), "--data", str(self.data), *flags]
         with (self.data / "gateway.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
         told = json.loads(await first_line(self.process))
