@@ -33,7 +33,7 @@ class Door:
 
 def connections(limits: LimitsConfig) -> int:
     """`max_connections`, or as many as the system's bound on open files leaves; that bound is raised as far as needed and allowed."""
-    others = limits.max_admin_connections + limits.max_inflight + TURNED_AWAY + SPARE
+    others = limits.max_admin_connections + 2 * limits.max_inflight + TURNED_AWAY + SPARE  # a hedged request has two engines
     wanted = limits.max_connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)

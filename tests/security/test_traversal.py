@@ -12,6 +12,7 @@ from urllib.parse import quote
 import pytest
 import pytest_asyncio
 
+from ratchet import names
 from tests import audited
 from tests.gateways import POLICY, Bench, bench
 from tests.wire import Wire, head
@@ -67,15 +68,15 @@ def bodies(form: str) -> list[tuple[str, str, str]]:
     found = [
         (CHAT, {**chat, "model": form}, "client"),
         (CHAT, {**chat, "model": f"{POLICY}@{form}"}, "client"),
-        (CHAT, {**chat, "metadata": {"episode_id": form}}, "client"),
         (CHAT + "/" + segment(form), {"metadata": {"a": "b"}}, "client"),
-        (RATE, {"target": form, "value": 1}, "client"),
         (RATE, {"target": seen, "metric": form, "value": 1}, "client"),
         (RATE, {"target": seen, "metric": "choice", "value": {"target": form, "over": seen}}, "client"),
         *((f"/admin/policies/{segment(form)}/{what}", {"version": 1}, "operator") for what in ("promote", "train")),
         (f"/admin/policies/{segment(form)}/rollback", {"to": 0}, "operator"),
         (f"/admin/policies/{POLICY}/promote", {"version": form}, "operator"),
     ]
+    if names.EPISODE_ID.fullmatch(form) is None:  # else it is an episode's name, in order and no path
+        found += [(CHAT, {**chat, "metadata": {"episode_id": form}}, "client"), (RATE, {"target": form, "value": 1}, "client")]
     return [(path, json.dumps(body), key) for path, body, key in found]
 
 
