@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateways import Bench
+from tests.gateways import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 URL = "http://169.254.169.254/latest/meta-data"
@@ -80,11 +80,39 @@ PARTS: list[dict[str, Any]] = [
     {"type": "text", "text": "x", "image_url": {"url": URL}},
 ]
 
+OTHERS: dict[str, dict[str, Any]] = {
+    "/v1/completions": {"prompt": "x"},
+    "/v1/responses": {"input": "x"},
+    "/v1/messages": {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1},
+    "/v1/embeddings": {"input": "x"},
+    "/v1/rerank": {"query": "x", "documents": ["x"]},
+    "/v1/score": {"text_1": "x", "text_2": "x"},
+    "/tokenize": {"prompt": "x"},
+    "/detokenize": {"tokens": [1]},
+}
+"""A sound body for each other route to an engine."""
+THEIRS = {
+    "/v1/completions": {"echo"},
+    "/v1/embeddings": {"truncate_prompt_tokens"},
+    "/v1/rerank": {"documents", "truncate_prompt_tokens"},
+    "/v1/score": {"documents", "truncate_prompt_tokens"},
+    "/tokenize": {"add_generation_prompt", "continue_final_message"},
+}
+"""Of FIELDS, what a route does know."""
+SOURCES: list[dict[str, Any]] = [
+    {"type": "image", "source": {"type": "url", "url": URL}},
+    {"type": "document", "source": {"type": "url", "url": URL}},
+    {"type": "input_image", "image_url": URL},
+    {"type": "input_file", "file_url": URL},
+    {"type": "item_reference", "id": URL},
+    *PARTS[:-1],
+]
+
 
 async def seen(made: Bench) -> list[dict[str, Any]]:
     """The bodies the engine was sent, but for the gateway's own probes."""
     bodies = (await made.fakes["fake-0"].seen())["requests"]
-    return [body for body in bodies if body["messages"][0]["content"] == "say:mark" or body.get("temperature") != 0]
+    return [body for body in bodies if body.get("temperature") != 0]
 
 
 async def refused(made: Bench, **fields: Any) -> None:
@@ -120,3 +148,17 @@ async def test_what_the_engine_saw_of_a_full_request_is_on_the_list(shared: Benc
     assert asked["max_tokens"] == INT32
     assert not asked.keys() & FIELDS.keys()
     assert not asked.keys() & {"metadata", "store"}
+
+
+@pytest.mark.parametrize("path", OTHERS)
+async def test_the_other_routes_refuse_the_same_fields_and_media(shared: Bench, path: str) -> None:
+    before = len(await seen(shared))
+    hostile = [{field: value} for field, value in FIELDS.items() if field not in THEIRS.get(path, ())]
+    for key in ("input", "messages", "system", "prompt", "query", "documents", "text_1", "tools"):
+        told: list[Any] = SOURCES if key != "tools" else [{"type": "mcp", "server_url": URL}, {"type": "web_search", "url": URL}]
+        hostile += [{key: [source]} for source in told]
+        hostile += [{key: [{"role": "user", "content": [source]}]} for source in told]
+    for fields in hostile:
+        answer = await shared.call("POST", path, {"model": POLICY, **OTHERS[path], **fields})
+        assert answer.status_code == 400, (fields, answer.text)
+    assert len(await seen(shared)) == before

@@ -8,6 +8,7 @@ import random
 
 import pytest
 
+from gateway.table import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from tests.gateways import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -19,6 +20,7 @@ ROUTES = {
     "/v1/feedback": (f'{{"target": "{UNSEEN}", "value": ', "}", "client"),
     "/v1/chat/completions/" + UNSEEN: ('{"metadata": ', "}", "client"),
     "/admin/policies/support/rollback": ('{"to": ', "}", "operator"),
+    **dict.fromkeys((TEXT, RESPONSES, MESSAGES, *POOLING, *TOKENS), (f'{{"model": "{POLICY}", "seed": ', "}", "client")),
 }
 """A body that is in order but for the value that is missing in it, and a key."""
 VALUES = {
