@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from bench.gateways.figures import rotated, told
 from bench.gateways.measure import LONG, SHORT, STEP_US, Bench
 from bench.gateways.mock import Mock, ask
 from bench.gateways.ours import NAME, ours
+from bench.gateways.peers import pinned
 from bench.gateways.target import Target
 from ratchet.config import GatewayConfig
 
@@ -46,10 +48,14 @@ def has_workers() -> bool:
 
 
 async def workers(bench: Bench, engine: Mock, folder: Path, count: int, rounds: int) -> str:
-    """CPU a request with `count` workers against one, interleaved; no core is set, as they need several."""
+    """CPU a request with `count` workers against one, interleaved; on all cores, as they need several."""
     engine.step(0)
     body = ask(folder, tokens=SHORT)
-    async with ours(engine.url, folder / "one", workers=1) as one, ours(engine.url, folder / "many", workers=count) as many:
+    core = pinned(f"0-{(os.cpu_count() or 1) - 1}")
+    async with (
+        ours(engine.url, folder / "one", workers=1, core=core) as one,
+        ours(engine.url, folder / "many", workers=count, core=core) as many,
+    ):
         one.name, many.name = f"{NAME}, 1 worker", f"{NAME}, {count} workers"
         for turn in range(rounds):
             for target in rotated([one.name, many.name], turn):

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench.gateways import mock
 from bench.gateways.figures import Samples, percentile
 from bench.gateways.mock import Mock, Result, ask
-from bench.gateways.ours import NAME, read_back, recorded
+from bench.gateways.ours import NAME, read_back, recorded, spooled
 from bench.gateways.target import Target
 
 SHORT, LONG = 8, 80
@@ -38,6 +38,8 @@ class Faults:
     asked: int = 0
     recorded: int = 0
     read_back: int = 0
+    spooled: int = 0
+    """Of them, those that the store did not take in time, so that they went over the disk."""
     notes: list[str] = field(default_factory=list)
 
     def count(self, name: str, result: Result) -> None:
@@ -107,14 +109,15 @@ class Bench:
         Of ours it is proved that each answer was recorded, and one is read back.
         """
         ours = target.name.startswith(NAME)
-        before = await recorded(target) if ours else 0
+        before, over = (await recorded(target), await spooled(target)) if ours else (0, 0)
         cpu, store = target.cpu(), target.store_cpu()
         result = await mock.load(target.url, body, target.headers, w=PATIENCE, **options)
         used, stored = target.cpu() - cpu, target.store_cpu() - store
         self.faults.count(target.name, result)
         if ours:
             self.faults.leaks += result.leaks
+            self.faults.spooled += await spooled(target) - over
             self.faults.asked += result.ok
-            self.faults.recorded += await recorded(target) - before
+            self.faults.recorded += await recorded(target, before + result.ok) - before
             self.faults.read_back += bool(result.last_id and await read_back(target, result.last_id))
         return result, used, stored

@@ -61,7 +61,7 @@ async def flat(target: Target, engine: Mock, folder: Path, requests: int) -> Fla
         result = await mock.load(target.url, body, target.headers, c=CONNECTIONS, n=requests // SLICES)
         errors += sum(result.errors.values())
         after.append(target.memory())
-    return Flat(requests, await recorded(target) - before, errors, after)
+    return Flat(requests, await recorded(target, before + requests - errors) - before, errors, after)
 
 
 async def idle(target: Target, engine: Mock, folder: Path, streams: int, seconds: float) -> Idle:

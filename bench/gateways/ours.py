@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -10,16 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import yaml
 
 from bench.gateways.mock import CHAT, MODEL
 from bench.gateways.target import Target, child, ready
 from ratchet.buffer import EmbeddedServer, open_store
+from ratchet.clock import monotonic
 from ratchet.config import StoreConfig
 from ratchet.process import free_port
 from ratchet.types import KeyRecord
 
 NAME = "Ratchet"
+SETTLE_SECONDS = 30.0
+POLL_SECONDS = 0.1
 MEMORY_MB = 8192
 """Of the store: a hundred thousand answers must fit."""
 KEYS = {"client": ["infer", "feedback"], "operator": ["operator"], "metrics": ["metrics"]}
@@ -74,17 +80,31 @@ async def ours(mock: str, folder: Path, *, workers: int | None = None, core: Seq
         await server.stop()
 
 
-async def recorded(target: Target) -> int:
-    """Interactions in its store, by the admin API."""
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {target.keys['operator']}"}) as http:
-        answer = await http.get(target.admin + "/admin/interactions")
-    answer.raise_for_status()
-    return int(answer.json()["count"])
+async def recorded(target: Target, expected: int = 0) -> int:
+    """Interactions in its store, by the admin API; waits up to SETTLE_SECONDS until it has `expected`, as the spool may have to drain."""
+    deadline = monotonic() + SETTLE_SECONDS
+    while True:
+        count = int(msgspec.json.decode(await _told(target, "/admin/interactions", "operator"))["count"])
+        if count >= expected or monotonic() > deadline:
+            return count
+        await asyncio.sleep(POLL_SECONDS)
+
+
+async def spooled(target: Target) -> int:
+    """Answers that the store did not take in time, so that they went over the disk's spool first."""
+    found = re.search(rb"^ratchet_spooled_total (\S+)$", await _told(target, "/metrics", "metrics"), re.MULTILINE)
+    return int(float(found[1])) if found is not None else 0
 
 
 async def read_back(target: Target, item: str) -> str:
     """The text of a stored completion, by the public API."""
-    async with httpx.AsyncClient(headers={"authorization": f"Bearer {target.keys['client']}"}) as http:
-        answer = await http.get(f"{target.url}{CHAT}/{item}")
+    answer = msgspec.json.decode(await _told(target, f"{CHAT}/{item}", "client"))
+    return str(answer["choices"][0]["message"]["content"])
+
+
+async def _told(target: Target, path: str, key: str) -> bytes:
+    base = target.url if key == "client" else target.admin
+    async with httpx.AsyncClient(headers={"authorization": f"Bearer {target.keys[key]}"}, timeout=SETTLE_SECONDS) as http:
+        answer = await http.get(base + path)
     answer.raise_for_status()
-    return str(answer.json()["choices"][0]["message"]["content"])
+    return answer.content

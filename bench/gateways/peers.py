@@ -90,9 +90,9 @@ async def peer(name: str, place: Place, core: Sequence[str]) -> AsyncIterator[Ta
         yield await ready(Target(name, f"http://127.0.0.1:{place.port}", process.pid, headers=start.headers), process, log)
 
 
-def pinned(core: int | None) -> list[str]:
-    """What goes before a command line to run it on one core; nothing where that cannot be had."""
-    return ["taskset", "-c", str(core)] if core is not None and shutil.which("taskset") else []
+def pinned(cores: int | str | None) -> list[str]:
+    """What goes before a command line to run it on one core, or on those of a list such as `0-3`; nothing where that cannot be had."""
+    return ["taskset", "-c", str(cores)] if cores is not None and shutil.which("taskset") else []
 
 
 def _listen(place: Place) -> list[str]:

@@ -91,7 +91,10 @@ def verdicts(found: Sequence[Bar]) -> str:
 
 def proof(faults: Faults) -> str:
     """Whether every answer was recorded, and what failed."""
-    recorded = f"{faults.asked} answers came whole through Ratchet, {faults.recorded} were recorded; {faults.read_back} read back"
+    recorded = (
+        f"{faults.asked} answers came whole through Ratchet, {faults.recorded} were recorded, {faults.spooled} of them over the spool; "
+    )
+    recorded += f"{faults.read_back} read back"
     leaks = f"{faults.leaks} pieces showed a client ids it had not asked for"
     errors = ", ".join(f"{name} {count}" for name, count in faults.errors.items()) or "none"
     lines = [f"{recorded}; {leaks}. Failed requests: {errors}."]

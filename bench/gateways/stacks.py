@@ -9,25 +9,28 @@ from collections.abc import Iterable, Sequence
 LAYERS: Sequence[tuple[str, str]] = (
     ("store client (redis, hiredis)", r"redis/|ratchet/buffer/(link|lua)\.py"),
     ("recorder: pack (msgpack, zstd)", r"ratchet/buffer/schema\.py"),
-    ("recorder", r"gateway/recorder\.py|ratchet/buffer/|gateway/outbox"),
+    ("recorder", r"gateway/(recorder|outbox|drain)\.py|ratchet/buffer/"),
     ("capture and cut", r"engines/(capture|cut|wire|sse)\.py"),
-    ("parse and check", r"gateway/(strict|chat|schema)\.py|gateway/dialects/"),
-    ("metrics", r"prometheus_client/|gateway/metrics|gateway/observe"),
-    ("aiohttp upstream", r"aiohttp/|yarl/|multidict/|gateway/upstream\.py|gateway/routing/|engines/vllm\.py|engines/http\.py"),
-    ("uvicorn (HTTP in, answer out)", r"uvicorn/|httptools/"),
-    ("plane, keys", r"gateway/(plane|keys|table|http|limits\w*|errors)\.py"),
+    ("parse and check", r"gateway/(strict|chat|schema|forms)\.py|gateway/dialects/"),
+    ("metrics, traces, logs", r"prometheus_client/|gateway/(metrics|observe|tracing|logs|gauges)\.py|logging/"),
+    ("upstream", r"aiohttp/|yarl/|multidict/|gateway/(upstream|transport|dispatch|refusal)\.py|gateway/routing/|engines/(vllm|http)\.py"),
+    ("uvicorn (HTTP in, answer out)", r"uvicorn/|httptools/|gateway/(protocol|door)\.py"),
+    ("plane, keys, quota", r"gateway/(plane|keys|quota|table|http|bodies|errors)\.py"),
     ("relay, exchange", r"gateway/(?!__main__|serve)\w+\.py"),
 )
 """(layer, pattern of a frame's file). The innermost frame that has a layer decides: asyncio's timeouts are their caller's."""
 LOOP = "event loop (uvloop, sockets' reads, tasks)"
+WAITING = frozenset({"_worker (concurrent/futures/thread.py)", "Condition.wait (threading.py)", "wait (threading.py)"})
+"""Where a thread with nothing to do waits, which py-spy may take for a busy one."""
 _FRAME = re.compile(r"^(?P<function>.+) \((?P<file>[^()]+?)(?::(?P<line>\d+))?\)$")
 _RULES = [(name, re.compile(r"(?:^|/)(?:" + pattern + ")")) for name, pattern in LAYERS]
 
 
 def parse(raw: str) -> list[tuple[list[str], int]]:
-    """Stacks, outermost frame first, with how often each was seen."""
+    """Stacks, outermost frame first, with how often each was seen; those of threads that wait for work left out."""
     lines = (line.rpartition(" ") for line in raw.splitlines() if line.strip())
-    return [(stack.split(";"), int(count)) for stack, _, count in lines]
+    found = [(stack.split(";"), int(count)) for stack, _, count in lines]
+    return [(stack, count) for stack, count in found if _named(stack[-1]) not in WAITING]
 
 
 def layer(stack: Sequence[str]) -> str:
