@@ -3,52 +3,48 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 from ratchet.clock import monotonic
 from ratchet.config import RetryConfig
 
 WINDOW = 10.0
 """Seconds after which what ended weighs 1/e."""
+STEP = 0.1
+"""Seconds between two decays."""
 
 
 class Budget:
-    """Counts requests and retries: in full while they wait, decaying once they ended. Memory: six numbers."""
+    """Counts requests and retries: in full while they wait, decaying once they ended. Memory: a few numbers."""
 
     def __init__(self, config: RetryConfig, clock: Callable[[], float] = monotonic) -> None:
         self._config = config
         self._clock = clock
         self._at = clock()
-        self._waiting = self._retrying = 0
+        self.waiting = self.retrying = 0
+        """Requests that may still be retried, and the retries that they spent."""
         self.requests = self.retries = 0.0
-        """What ended lately."""
+        """Those that ended lately."""
 
-    @contextmanager
-    def request(self) -> Iterator[Ticket]:
-        """One request, for as long as it may be retried."""
-        ticket = Ticket(self)
-        self._waiting += 1
-        try:
-            yield ticket
-        finally:
-            self._decay()
-            self._waiting -= 1
-            self._retrying -= ticket.spent
-            self.requests += 1
-            self.retries += ticket.spent
+    def request(self) -> Ticket:
+        """One request; `with` it for as long as it may be retried."""
+        return Ticket(self)
 
     def take(self) -> bool:
         """Whether one more retry is within the budget; if so it is spent."""
-        self._decay()
-        allowed = self._config.share * (self.requests + self._waiting) + self._config.minimum
-        if self.retries + self._retrying + 1 > allowed:
+        self.decay()
+        allowed = self._config.share * (self.requests + self.waiting) + self._config.minimum
+        if self.retries + self.retrying + 1 > allowed:
             return False
-        self._retrying += 1
+        self.retrying += 1
         return True
 
-    def _decay(self) -> None:
+    def decay(self) -> None:
+        """What ended weighs less and less."""
         now = self._clock()
+        if now - self._at < STEP:
+            return
         factor = math.exp((self._at - now) / WINDOW)
         self._at = now
         self.requests *= factor
@@ -58,9 +54,23 @@ class Budget:
 class Ticket:
     """One request's claim on the budget."""
 
+    __slots__ = ("_budget", "spent")
+
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.spent = 0
+
+    def __enter__(self) -> Ticket:
+        self._budget.waiting += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        budget = self._budget
+        budget.decay()
+        budget.waiting -= 1
+        budget.requests += 1
+        budget.retrying -= self.spent
+        budget.retries += self.spent
 
     def take(self) -> bool:
         """Whether this request may be sent once more."""
