@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.routing.context import key, prefix, tokens
@@ -94,8 +94,13 @@ def test_nothing_to_read_is_no_prefix() -> None:
         assert prefix(tree, 256) == b""
 
 
+@settings(deadline=None, max_examples=50)
 @given(
-    st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner))
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+        max_leaves=6,
+    )
 )
 def test_no_body_however_odd_breaks_it(value: Any) -> None:
     for field in ("messages", "prompt", "input", "system"):

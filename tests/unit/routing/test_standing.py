@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.routing.breaker import Breaker
@@ -70,6 +70,7 @@ def test_failures_of_requests_sent_before_it_opened_do_not_prolong_it() -> None:
     assert made.state(2) == "half_open"
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.lists(st.sampled_from(["enter", "failed", "began", "succeeded", "release", "wait"]), max_size=80))
 def test_whatever_happens_an_open_breaker_is_half_open_within_its_longest_time(steps: list[str]) -> None:
     made, now = Breaker(BREAKER), 0.0
@@ -100,6 +101,7 @@ def test_the_worst_go_first_and_never_more_than_there_is_room_for() -> None:
     assert outliers(found, EJECTION, 0) == outliers(found, EJECTION, -1) == []
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.dictionaries(st.text(min_size=1, max_size=3), st.tuples(st.integers(0, 200), st.integers(0, 200)), max_size=8),
     st.floats(0, 1),
@@ -136,6 +138,7 @@ def test_requests_that_still_wait_count_however_long_they_have() -> None:
     assert [ticket.take() for ticket in tickets] == [True] * 5 + [False] * 5
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=200),
     st.floats(0, 1),

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.routing.strategies import Context, bounded, make, ranked, rotate, two_choices
@@ -61,6 +61,7 @@ def test_under_load_the_two_choices_keep_the_tokens_in_hand_near_the_weights() -
     assert max(filled) < 1.05 * min(filled)
 
 
+@settings(deadline=None, max_examples=50)
 @given(loads, st.randoms(use_true_random=False))
 def test_two_choices_never_take_the_most_loaded_of_several(load: list[tuple[float, int]], rng: random.Random) -> None:
     made = [Seat(f"e{i}", weight, tokens) for i, (weight, tokens) in enumerate(load)]
@@ -70,6 +71,7 @@ def test_two_choices_never_take_the_most_loaded_of_several(load: list[tuple[floa
     assert chosen is not worst or len(ties) > 1 or len(made) == 1
 
 
+@settings(deadline=None, max_examples=50)
 @given(weights)
 def test_each_has_its_turn_as_often_as_its_weight_says_at_every_moment(shape: list[float]) -> None:
     made, turns, counts = seats(*shape), dict[str, float](), Counter[str]()
@@ -102,6 +104,7 @@ def test_keys_are_at_home_by_weight(shape: tuple[float, ...]) -> None:
     near(Counter(made[ranked(made, key)[0]].name for key in KEYS), made, DRAWS)
 
 
+@settings(deadline=None, max_examples=50)
 @given(weights.filter(lambda found: len(found) > 1), st.binary(max_size=40), st.data())
 def test_a_replica_that_leaves_moves_only_its_own_keys_and_one_that_comes_takes_only_its_own(
     shape: list[float], key: bytes, data: st.DataObject
@@ -120,6 +123,7 @@ def test_one_of_ten_that_leaves_moves_a_tenth() -> None:
     assert 0.08 * DRAWS < moved < 0.12 * DRAWS
 
 
+@settings(deadline=None, max_examples=50)
 @given(weights, st.lists(st.tuples(st.sampled_from(KEYS[:5]), st.integers(1, 500)), max_size=120))
 def test_no_replica_ever_has_more_than_its_bound_and_one_request(shape: list[float], asked: list[tuple[bytes, int]]) -> None:
     made, factor, slack = seats(*shape), 1.25, 100
