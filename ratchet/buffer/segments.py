@@ -7,6 +7,7 @@ the last record is zeros, or the torn end of a write.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -64,9 +65,10 @@ class Segment:
         made = []
         for path in sorted(folder.iterdir()):
             if (name := _NAME.fullmatch(path.name)) is not None:
-                file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-                size = os.fstat(file).st_size
-                made.append(cls(path, file, bytes.fromhex(name[2]), size, size))
+                with contextlib.suppress(FileNotFoundError):  # drained meanwhile
+                    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+                    size = os.fstat(file).st_size
+                    made.append(cls(path, file, bytes.fromhex(name[2]), size, size))
         return made
 
     @property

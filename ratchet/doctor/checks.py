@@ -14,6 +14,7 @@ import msgspec
 import psutil
 
 from ratchet import models
+from ratchet.buffer.spool import FOLDER, REFUSED, survey
 from ratchet.config import Config, ModelConfig, load
 from ratchet.doctor import engine, store
 from ratchet.errors import ConfigError, RatchetError
@@ -38,6 +39,7 @@ async def examine(file: Path | None, data: Path) -> AsyncIterator[Finding]:
     """All findings, one by one as they are made."""
     for finding in machine(data):
         yield finding
+    yield spool(data)
     try:
         config = load(file)
     except ConfigError as error:
@@ -65,6 +67,17 @@ def machine(data: Path) -> list[Finding]:
         Finding("disk", "fit" if free >= DISK_GIB else "unfit", f"{free:.1f} GiB free at {place}"),
         Finding("GPU", "fit", _gpus()),
     ]
+
+
+def spool(data: Path) -> Finding:
+    """Answers that wait on disk for the store, and those it refused for good."""
+    try:
+        found = survey(data / FOLDER)
+    except OSError as error:
+        return Finding("spool", "unfit", f"{data / FOLDER} cannot be read ({error.strerror})")
+    waiting = f"{found.waiting} answers ({found.bytes / 2**20:.1f} MiB) wait" if found.waiting else "nothing waits"
+    refused = f"; {found.refused} it refused are in {data / FOLDER / REFUSED}" if found.refused else ""
+    return Finding("spool", "note" if found.waiting or found.refused else "fit", f"{waiting} for the store{refused}")
 
 
 def packages(config: Config) -> list[Finding]:

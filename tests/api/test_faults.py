@@ -126,6 +126,24 @@ async def test_without_the_store_answers_are_spooled_and_feedback_is_503(tmp_pat
         assert (await made.call("POST", "/v1/feedback", rating)).status_code == 202
 
 
+async def test_what_a_gateway_spooled_before_it_was_ended_is_drained_by_the_next(tmp_path: Path) -> None:
+    async with bench(tmp_path) as made:
+        await made.chat()
+        await made.server.stop()
+        answers = [(await made.chat()).json()["id"] for _ in range(3)]
+        assert made.process is not None
+        made.process.terminate()
+        await made.process.communicate()
+        assert "answers wait in the spool" in made.log()
+        made.server = await EmbeddedServer.start(tmp_path, StoreConfig())
+        await made.start()
+        for public_id in answers:
+            await recorded(made, public_id)
+        made.process.terminate()
+        await made.process.communicate()
+        assert list((tmp_path / "spool").iterdir()) == []
+
+
 async def test_a_store_that_hangs_delays_no_answer(tmp_path: Path) -> None:
     async with bench(tmp_path) as made:
         await made.chat()

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
+from ratchet.buffer.spool import FOLDER, Spool, set_aside
 from ratchet.cli.app import run
 from ratchet.config import EngineConfig, StoreConfig
-from ratchet.doctor import Finding, engine, examine, store
+from ratchet.doctor import Finding, checks, engine, examine, store
 from ratchet.errors import EngineRefused, EngineUnavailable, StoreUnavailable
 from ratchet.process import free_port, kill_tree, spawn
 from tests.machines import until
@@ -89,6 +90,17 @@ async def test_what_answers_but_is_no_engine_is_unfit() -> None:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         with pytest.raises(EngineRefused, match="no OpenAI-compatible engine"):
             await engine.generates(EngineConfig(name="e", kind="vllm", model="m", url=url))
+
+
+async def test_what_waits_in_the_spool_is_told(tmp_path: Path) -> None:
+    assert checks.spool(tmp_path) == Finding("spool", "fit", "nothing waits for the store")
+    held = Spool.create(tmp_path / FOLDER, 2**16, 2**20)
+    held.append([bytes(2**14)] * 3)
+    set_aside(tmp_path / FOLDER, b"poison")
+    found = checks.spool(tmp_path)
+    assert found.state == "note"
+    assert found.seen == f"3 answers (0.0 MiB) wait for the store; 1 it refused are in {tmp_path / FOLDER / 'refused'}"
+    held.close()
 
 
 async def test_models_are_looked_for(tmp_path: Path) -> None:
