@@ -18,8 +18,8 @@ import pytest
 from ratchet.buffer import EmbeddedServer
 from ratchet.buffer.spool import FOLDER, survey
 from ratchet.config import StoreConfig
-from tests.gateways import Bench, bench
 from tests.acknowledged import loading
+from tests.gateways import Bench, bench
 
 FULL = os.environ.get("RATCHET_FAULTS") == "full"
 AWAY_SECONDS = 60.0 if FULL else 3.0
