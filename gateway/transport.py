@@ -234,15 +234,15 @@ class _Connection(asyncio.Protocol):
         if self._response is None:  # bytes that nobody asked for
             self._drop()
             return
-        if not self._response.status:
-            self._head_bytes += len(data)
-            if self._head_bytes > LONGEST_HEAD and not self._headers:
-                self._fail("its head has no end")
-                return
+        self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("it does not speak HTTP")
+            return
+        # Only now: one read may bring a head and much of its body.
+        if self._response is not None and not self._response.status and self._head_bytes > LONGEST_HEAD:
+            self._fail("its head has no end")
 
     def connection_lost(self, error: Exception | None) -> None:
         response, self._response = self._response, None
