@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from redis.asyncio import Redis
+
 from ratchet import names
 from ratchet.buffer import EmbeddedServer, Store, open_store
+from ratchet.buffer.embedded import url_of
 from ratchet.config import StoreConfig
 from ratchet.types import Choice, FeedbackPost, Interaction, PolicyVersionRecord, Sampling
 
@@ -30,6 +33,18 @@ async def embedded_store(data: Path, config: StoreConfig | None = None) -> Async
             await store.close()
     finally:
         await server.stop()
+
+
+@asynccontextmanager
+async def emptied(data: Path) -> AsyncIterator[Store]:
+    """A store on the server that runs under `data`, with all that was in it gone."""
+    async with Redis.from_url(url_of(data)) as client:
+        await client.flushall()
+    store = await open_store("embedded", StoreConfig(), data=data)
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def interaction(n: int = 1, **fields: Any) -> Interaction:

@@ -9,7 +9,6 @@ import pytest_asyncio
 from ratchet.buffer import Store
 from tests import tiny_model
 from tests.learner_world import tiny_engine
-from tests.stores import embedded_store
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +22,6 @@ async def url(model: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIte
         yield found
 
 
-@pytest_asyncio.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    async with embedded_store(tmp_path) as opened:
-        yield opened
+@pytest.fixture
+def store(empty_store: Store) -> Store:
+    return empty_store
