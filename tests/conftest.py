@@ -13,6 +13,8 @@ import pytest
 ORDER = ("unit", "contracts", "api", "security", "chaos", "e2e", "clients")
 SLOW = ("chaos", "e2e", "clients")
 """Folders that `make test-fast` leaves out: whole machines, started and killed."""
+OWN_GATEWAY = ("api", "security")
+"""Folders of which it leaves out each test with a data directory of its own: that starts a gateway on it. The others share one."""
 LEAVE_SECONDS = 5.0
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Processes that the standard library keeps for the interpreter's whole life."""
@@ -28,7 +30,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Cheap tests first; those on the real engine last in their folder, so that it is started late and only once."""
     root = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(root).parts[0] in SLOW:
+        folder = item.path.relative_to(root).parts[0]
+        if folder in SLOW or (folder in OWN_GATEWAY and "tmp_path" in getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
 
     def rank(item: pytest.Item) -> tuple[int, bool]:

@@ -15,6 +15,8 @@ from typing import IO
 from urllib.parse import quote
 
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from ratchet import clock
@@ -197,7 +199,8 @@ def _flags(folder: Path, socket: Path, config: StoreConfig) -> list[str]:
 
 
 async def _pings(socket: Path) -> bool:
-    client = Redis(unix_socket_path=str(socket), socket_timeout=1.0, socket_connect_timeout=1.0)
+    # Without retries of its own: their pauses, up to seconds, would be waited for before a look at whether the server lives.
+    client = Redis(unix_socket_path=str(socket), socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0))
     try:
         return bool(await client.ping())
     except (RedisError, OSError):

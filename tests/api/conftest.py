@@ -1,4 +1,4 @@
-"""A gateway that the tests of one file share (they change nothing for each other)."""
+"""A gateway that tests share (they change nothing for each other)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest_asyncio
 from tests.gateways import Bench, bench
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     """One replica, every key."""
     async with bench(tmp_path_factory.mktemp("gateway")) as made:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.gateways import BASE, POLICY, Bench
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def show(shared: Bench, path: str) -> Any:

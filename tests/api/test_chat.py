@@ -13,7 +13,7 @@ import pytest
 
 from tests.gateways import BASE, POLICY, Bench, is_public_id
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 SAY = [{"role": "user", "content": "say:héllo 🙂"}]
 
 

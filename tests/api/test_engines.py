@@ -164,7 +164,7 @@ BAD: list[tuple[dict[str, Any], str | None]] = [
 ]
 
 
-@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.asyncio(loop_scope="session")
 class TestBodies:
     """On one gateway: none of these changes anything."""
 

@@ -11,7 +11,7 @@ import pytest
 from ratchet import names
 from tests.gateways import BASE, Bench
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 UNSEEN = "chatcmpl-" + "0" * 32
 
 

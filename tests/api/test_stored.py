@@ -11,7 +11,7 @@ from ratchet import names
 from tests.gateways import POLICY, Bench
 from tests.stores import interaction
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 PARTS: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "say:"}, {"type": "text", "text": "hé"}]}]
 
 

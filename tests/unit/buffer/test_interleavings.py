@@ -268,6 +268,7 @@ def machine(tmp_path: Path) -> Iterator[type[Interleavings]]:
         runner.run(server.stop())
 
 
+@pytest.mark.slow
 def test_any_interleaving_keeps_the_ledger_balanced_and_uses_a_reward_at_most_once(machine: type[Interleavings]) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         machine,

@@ -32,6 +32,7 @@ def in_a_new_process(base: Path, directory: Path, digest: str, first: int, last:
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_a_run_resumed_in_a_new_process_writes_the_same_bytes_as_one_that_was_not_stopped(base: Path, tmp_path: Path) -> None:
     whole = in_a_new_process(base, tmp_path / "whole", "-", 0, 4)
     half = in_a_new_process(base, tmp_path / "parts", "-", 0, 2)

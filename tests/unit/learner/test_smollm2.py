@@ -19,6 +19,8 @@ from ratchet import models
 from ratchet.config.model import GrpoConfig, LoraConfig
 from ratchet.types import Choice, Group, Interaction, Sampling
 
+pytestmark = pytest.mark.slow
+
 EXCITED = [{"role": "system", "content": "Be excited!"}, {"role": "user", "content": "Tell me about the moon."}]
 ANSWERS = ["The moon is amazing! It", "The Moon is the only natural satellite of Earth.", "Oh, the moon! What a sight!", "It is a rock."]
 

@@ -11,6 +11,13 @@ from tests import tiny_model
 from tests.learner_world import tiny_engine
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`make test-fast` leaves out what needs the small real engine."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent and "url" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_model.save(tmp_path_factory.mktemp("models") / "tiny")

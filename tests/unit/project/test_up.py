@@ -138,6 +138,7 @@ def test_children_inherit_no_override_twice() -> None:
     assert environment(given) == {"RATCHET_DATA": "d", "HOME": "/h", "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 
 
+@pytest.mark.slow
 def test_a_folder_named_like_a_package_is_not_taken_for_it(tmp_path: Path) -> None:
     for name in ("gateway", "learner", "engines"):
         (tmp_path / name).mkdir()
