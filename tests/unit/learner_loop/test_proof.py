@@ -55,6 +55,7 @@ def test_a_replica_that_draws_nothing_proves_nothing() -> None:
         proof.compare("e", [])
 
 
+@pytest.mark.slow
 async def test_an_engine_that_serves_the_base_under_the_candidates_name_is_refused(store: Store, model: Path, tmp_path: Path) -> None:
     async with tiny_engine(model, tmp_path / "liar.log", "--serve-base") as url, world(store, tmp_path, configuration(model, url)) as w:
         await w.learnable("Where is my parcel?")
@@ -67,6 +68,7 @@ async def test_an_engine_that_serves_the_base_under_the_candidates_name_is_refus
         assert (await store.feedback.ledger()).rejected == {"gate": 4}
 
 
+@pytest.mark.slow
 async def test_an_engine_of_another_base_is_refused(store: Store, model: Path, tmp_path: Path) -> None:
     from tests import tiny_model
 
