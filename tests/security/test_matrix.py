@@ -177,7 +177,7 @@ async def test_anothers_id_is_404_as_one_that_never_was(door: Bench, route: Rout
         for item in (theirs.id, names.mint(prefix)):
             answer = await door.call(method, route.path.replace("{id}", item), CHANGE if method == "POST" else None, key="other")
             assert answer.status_code == 404, method
-            told.append(answer.json())
+            told.append(answer.text.replace(item, "ID"))
         assert told[0] == told[1]
     assert await door.store.interactions.get(theirs.id, KEYS["client"][0]) == theirs
 
