@@ -97,9 +97,13 @@ class Exchange:
 
     def end(self, status: Status) -> None:
         """Ends it from outside; whatever it waits for is cancelled."""
-        if not self.over and self.stop is None and self.task is not None:
+        if (self.stalled or not self.over) and self.stop is None and self.task is not None:
             self.stop = status
             self.task.cancel()
+
+    def left(self) -> None:
+        """Its client went away, or takes nothing more."""
+        self.end("cancelled")
 
     def interaction(self, status: Status, metric: str) -> Interaction:
         """What is recorded of it."""

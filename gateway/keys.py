@@ -14,6 +14,7 @@ from ratchet import keys, names
 from ratchet.buffer.directory import Keys
 from ratchet.clock import monotonic
 from ratchet.errors import StoreError, StoreUnavailable
+from ratchet.tasks import end
 from ratchet.types import KeyRecord
 
 KNOWN_SECONDS = 5.0
@@ -111,10 +112,7 @@ class KeyRing:
 
     async def close(self) -> None:
         """Ends the questions under way."""
-        tasks = [asked.task for asked in self._asked.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end([asked.task for asked in self._asked.values()])
 
 
 def require(caller: KeyRecord, scopes: frozenset[str]) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -24,6 +25,19 @@ PIPELINED = 8
 """Requests that may wait for an answer under way on their connection."""
 LINE_ENDS = 4
 """Bytes of `: ` and CRLF."""
+
+
+class Gone:
+    """What to do when the client closes its connection: `scope["gone"].call`, set by who answers for as long as it does.
+
+    A task that waits for `http.disconnect` says the same and costs each request its making and its end.
+    """
+
+    __slots__ = ("call", "over")
+
+    def __init__(self) -> None:
+        self.call: Callable[[], None] | None = None
+        self.over = False
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -42,6 +56,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fault: ApiError | None = None
         """What is still to be said once the answers that are due are out."""
         self._counted = len(self.connections) <= self.door.connections
+        self._gone = Gone()
         self._timer = self.loop.call_later(self.door.header_seconds, self._look)
         if not self._counted:
             self._turn_away()
@@ -50,6 +65,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer.cancel()
         self.door.turned_away -= not self._counted
         super().connection_lost(exc)
+        self._gone.over = True
+        if self._gone.call is not None:
+            self._gone.call()
 
     def data_received(self, data: bytes) -> None:
         if self._phase >= DEAF:
@@ -71,6 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        cast(dict[str, Any], self.scope)["gone"] = self._gone
         self._phase = HEAD
         if not self._answering:
             self._since = self.loop.time()

@@ -21,6 +21,7 @@ from ratchet.buffer.quotas import Ended, Quotas, Standing
 from ratchet.clock import monotonic
 from ratchet.config import QuotaConfig
 from ratchet.errors import StoreError, StoreUnavailable
+from ratchet.tasks import end
 from ratchet.types import KeyRecord
 
 T = TypeVar("T")
@@ -194,9 +195,7 @@ class Quota:
         """Waits a moment for what is being settled, then ends it."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=PAUSE_SECONDS)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await end(late)
 
 
 def headers(caller: KeyRecord, standing: Standing) -> list[Header]:

@@ -23,6 +23,7 @@ from gateway.exchange import Exchange
 from gateway.http import JSON, ClientGone, Header, header, part, read_body, respond
 from gateway.metrics import Metrics
 from gateway.observe import Observation
+from gateway.protocol import Gone
 from gateway.quota import Quota
 from gateway.recorder import NOT_KEPT, Recorder, Room, room_for
 from gateway.transport import TransportError
@@ -41,7 +42,8 @@ STREAM: list[Header] = [
 UNRECORDED: Header = (b"x-ratchet-recorded", b"false")
 NOT_RECORDED = unavailable("The answer could not be recorded.", "not_recorded")
 LONGEST_EVENT = 2**24
-TEND_EVERY = 1.0
+TEND_EVERY = 0.5
+"""Seconds between two looks; a bound in seconds may be passed by as much."""
 KEEPALIVE_SECONDS = 15.0
 """Silence of a stream after which the client is sent a comment."""
 TRACE = (b"traceparent", b"tracestate")
@@ -97,12 +99,15 @@ class Relay:
         exchange.task = asyncio.current_task()
         self.running[exchange.id] = exchange
         self._metrics.inflight.inc()
-        watcher = asyncio.create_task(_watch(receive, exchange))
+        gone: Gone = scope["gone"]
+        gone.call = exchange.left
         try:
+            if gone.over:
+                raise ClientGone
             await self._guarded(exchange, send)
         finally:
             exchange.over = True
-            watcher.cancel()
+            gone.call = None
             self._metrics.inflight.dec()
             self._recorder.leave(exchange.room)
             del self.running[exchange.id]
@@ -157,7 +162,7 @@ class Relay:
             fault = unavailable("The gateway is shutting down.", "draining")
             if exchange.first_token is None or not exchange.ask.stream:
                 raise fault from None
-            await taken(send(part(_fault(exchange, fault), more=False)), self._config.idle_seconds)
+            await tell(exchange, send(part(_fault(exchange, fault), more=False)))
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
         exchange.admission = await self._quota.admit(exchange.caller, exchange.ask.model, exchange.reserve)
@@ -208,11 +213,11 @@ class Relay:
             headers.append(UNRECORDED)
         exchange.over = True
         await exchange.admission.settle(exchange.used)
-        await taken(respond(send, 200, body, [JSON, *headers]), self._config.idle_seconds)
+        await tell(exchange, respond(send, 200, body, [JSON, *headers]))
 
     async def _stream(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
         start: Message = {"type": "http.response.start", "status": 200, "headers": [*STREAM, *headers]}
-        await taken(send(start), self._config.idle_seconds)
+        await tell(exchange, send(start))
         exchange.send = send
         try:
             last = await self._pump(exchange, answer, send)
@@ -228,7 +233,7 @@ class Relay:
             last = _fault(exchange, ApiError(502, "The engine broke off its answer.", code="engine_broken"))
         exchange.over = True
         await exchange.admission.settle(exchange.used)
-        await taken(send(part(last, more=False)), self._config.idle_seconds)
+        await tell(exchange, send(part(last, more=False)))
 
     async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> bytes:
         """Relays up to the last event, which it keeps back and returns. EngineBroken, TransportError if that does not come."""
@@ -266,21 +271,21 @@ class Relay:
         return True
 
     async def tend(self) -> None:
-        """Each second: ends what neither engine nor client moves any more, and keeps long silences alive. For ever."""
+        """Ends what neither engine nor client moves any more, and keeps long silences alive. For ever."""
         while True:
             await asyncio.sleep(TEND_EVERY)
             now = monotonic()
             for exchange in list(self.running.values()):
-                if exchange.answer is None or exchange.over or exchange.recorded:
+                if exchange.stalled:
+                    if now - exchange.heard > self._config.idle_seconds:
+                        exchange.left()
+                elif exchange.answer is None or exchange.over or exchange.recorded:
                     continue
-                if now - exchange.heard > self._config.idle_seconds:
-                    if exchange.stalled:
-                        exchange.end("cancelled")
-                    else:
-                        exchange.answer.give_up("it fell silent")
+                elif now - exchange.heard > self._config.idle_seconds:
+                    exchange.answer.give_up("it fell silent")
                 elif now - exchange.started > self._config.total_seconds:
                     exchange.answer.give_up("it took longer than gateway.total_seconds", late=True)
-                elif exchange.told and not exchange.stalled and now - max(exchange.told, exchange.heard) > KEEPALIVE_SECONDS:
+                elif exchange.told and now - max(exchange.told, exchange.heard) > KEEPALIVE_SECONDS:
                     self._comment(exchange, now)
 
     def _comment(self, exchange: Exchange, now: float) -> None:
@@ -304,13 +309,12 @@ def _fault(exchange: Exchange, error: ApiError) -> bytes:
     return exchange.dialect.fault(error)
 
 
-async def taken(sending: Awaitable[None], seconds: float) -> None:
-    """Waits until the client took what is being sent. ClientGone if it does not within `seconds`."""
-    try:
-        async with asyncio.timeout(seconds):
-            await sending
-    except TimeoutError:
-        raise ClientGone from None
+async def tell(exchange: Exchange, sending: Awaitable[None]) -> None:
+    """Waits until the client took what is being sent; `tend` ends it where that takes too long."""
+    exchange.heard = monotonic()
+    exchange.stalled = True
+    await sending
+    exchange.stalled = False
 
 
 def _ended(exchange: Exchange) -> None:
@@ -344,10 +348,3 @@ async def _forward(exchange: Exchange, capture: Capture, events: list[bytes], se
     if fault is not None:
         raise fault
     return last
-
-
-async def _watch(receive: Receive, exchange: Exchange) -> None:
-    """Ends the exchange when its client goes away."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-    exchange.end("cancelled")

@@ -28,6 +28,7 @@ from gateway.routing.shelf import Shelf
 from gateway.upstream import Upstream
 from ratchet.buffer import Store
 from ratchet.config import Config
+from ratchet.tasks import end
 
 SWEEP_EVERY = 10.0
 SWEEP = 1000
@@ -81,6 +82,7 @@ class Services:
             self.beat.run(),
             self.quota.renew(),
             self.relay.tend(),
+            self.upstream.tend(),
             self._sweep(),
         )
         for part in parts:
@@ -103,9 +105,7 @@ class Services:
             log.warning("answers wait in the spool; the next gateway of this data directory brings them to the store")
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         await self.keys.close()
         await self.quota.close()
         await self.fleet.close()

@@ -14,6 +14,8 @@ from ratchet.config import GatewayConfig
 from ratchet.errors import EngineBroken, EngineUnavailable
 
 LONGEST_ERROR = 2**16
+TEND_EVERY = 0.25
+"""Seconds between two looks at what is awaited; a bound in seconds may be passed by as much."""
 MAX_ANSWER = 2**28
 
 
@@ -75,6 +77,16 @@ class Upstream:
     def __init__(self, config: GatewayConfig) -> None:
         self._config = config
         self._pools: dict[str, Pool] = {}
+        self._awaited: dict[Response, float] = {}
+        """Answers that have not begun, and when they have to."""
+
+    async def tend(self) -> None:
+        """Gives up answers that do not begin in time. For ever; one look for all costs less than a timer for each."""
+        while True:
+            await asyncio.sleep(TEND_EVERY)
+            now = monotonic()
+            for response in [response for response, due in self._awaited.items() if due < now]:
+                response.fail(Closed("it gave no first byte in time"))
 
     async def close(self) -> None:
         for pool in self._pools.values():
@@ -90,18 +102,18 @@ class Upstream:
         exchange.seen.asks(replica)
         response: Response | None = None
         try:
-            async with asyncio.timeout(min(self._config.first_byte_seconds, late - monotonic())):
-                response = await self._post(replica, exchange, model)
-                if (status := await response.head()) != 200:
-                    raise refusal(replica.name, model, status, response.headers, await _error_body(response))
-                first = await response.more()
+            response = await self._post(replica, exchange, model)
+            self._awaited[response] = min(monotonic() + self._config.first_byte_seconds, late)
+            if (status := await response.head()) != 200:
+                raise refusal(replica.name, model, status, response.headers, await _error_body(response))
+            first = await response.more()
             if not first:
                 raise EngineUnavailable(f"{replica.name} closed the connection before its answer")
         except BaseException as error:
             if response is not None:
                 response.close()
             hold.leave()
-            if isinstance(error, TimeoutError) and monotonic() >= late:
+            if isinstance(error, TransportError) and monotonic() >= late:
                 raise out_of_time() from error
             fault = self._fault(replica, exchange, error)
             if isinstance(fault, EngineUnavailable):
@@ -109,6 +121,9 @@ class Upstream:
             if fault is error:
                 raise
             raise fault from error
+        finally:
+            if response is not None:
+                self._awaited.pop(response, None)
         replica.began(exchange.path)
         return Answer(hold, response, first)
 
@@ -128,7 +143,7 @@ class Upstream:
                 replica.failed()
             case Closed(kept=True):
                 return Stale(f"{replica.name} gave no answer")
-            case TransportError() | TimeoutError():
+            case TransportError():
                 replica.failed()
                 return EngineUnavailable(f"{replica.name} gave no answer")
         return error

@@ -18,13 +18,13 @@ from learner.publish import Retirement
 from learner.replicas import Replicas
 from learner.shadow import AHEAD, BUSY_SECONDS, Shadow
 from learner.status import Status
-from learner.tasks import end
 from learner.trainer import Abandoned, Trainer
 from learner.update import StepReport
 from ratchet import adapters, clock, failpoints
 from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.errors import Conflict, EngineError, GateRefused, RatchetError, StoreUnavailable
+from ratchet.tasks import end
 from ratchet.types import Group, Lease, PolicyRecord, PolicyVersionRecord
 
 log = logging.getLogger(__name__)

@@ -23,12 +23,12 @@ from learner.replicas import Replicas
 from learner.rewards import Scorer
 from learner.shadow import Shadow
 from learner.status import Status
-from learner.tasks import end
 from learner.trainer import Trainer, Worker
 from ratchet import clock
 from ratchet.buffer import Store, open_store
 from ratchet.config.model import Config, PolicyConfig
 from ratchet.errors import ConfigError, StoreUnavailable
+from ratchet.tasks import end
 
 log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 
 from engines import Engine
 from learner.replicas import Replicas, live_name
-from learner.tasks import end
 from ratchet import clock, failpoints, names
 from ratchet.buffer import Store
 from ratchet.errors import EngineError, EngineRefused, EngineUnavailable, GateRefused, RatchetError
+from ratchet.tasks import end
 from ratchet.types import PolicyRecord, PolicyVersionRecord
 
 log = logging.getLogger(__name__)

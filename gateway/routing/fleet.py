@@ -19,6 +19,7 @@ from ratchet.buffer import Store
 from ratchet.clock import monotonic
 from ratchet.config import BreakerConfig, EngineConfig
 from ratchet.errors import AdapterError, EngineError, EngineUnavailable
+from ratchet.tasks import end
 from ratchet.types import EngineRecord
 
 LIST_EVERY = 1.0
@@ -104,10 +105,7 @@ class Fleet:
         await self.relist(base)
 
     async def close(self) -> None:
-        probes = list(self._probes.values())
-        for probe in probes:
-            probe.cancel()
-        await asyncio.gather(*probes, return_exceptions=True)
+        await end(self._probes.values())
         for replica in self.all():
             await replica.engine.close()
 
@@ -139,8 +137,7 @@ class Fleet:
     async def _drop(self, name: str) -> None:
         probe, replica = self._probes.pop(name, None), self.replicas.pop(name, None)
         if probe is not None:
-            probe.cancel()
-            await asyncio.gather(probe, return_exceptions=True)
+            await end([probe])
         if replica is not None:
             replica.healthy = False
             await replica.engine.close()

@@ -6,6 +6,7 @@ connection that broke is retried on a fresh one; a time-out is not, and is the c
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -18,11 +19,14 @@ from redis.backoff import ExponentialBackoff, NoBackoff
 
 from ratchet import errors
 from ratchet.buffer.lua import scripts
+from ratchet.buffer.wire import Wire
 from ratchet.config import StoreConfig
 
 CONNECT_SECONDS = 2.0
 COMMAND_SECONDS = 5.0
 CONNECTIONS = 64
+AGAIN_SECONDS = (0.02, 0.04, 0.08)
+"""Pauses before a script is sent again on a fresh connection."""
 HOUR_MS = 3_600_000
 REPLIES: dict[str, type[errors.RatchetError]] = {
     "CONFLICT": errors.Conflict,
@@ -56,6 +60,7 @@ class Link:
                 url, max_connections=CONNECTIONS, timeout=COMMAND_SECONDS, socket_timeout=COMMAND_SECONDS, retry=retry, **self._options
             )
         )
+        self._wire = Wire(url, CONNECT_SECONDS, COMMAND_SECONDS)
         self._limits = {
             "retention": max(1, round(config.retention_hours * HOUR_MS)),
             "ttl": max(1, round(config.feedback_ttl_hours * HOUR_MS)),
@@ -100,14 +105,20 @@ class Link:
         await self.together(*(("SCRIPT LOAD", script.text) for script in scripts().values()))
 
     async def close(self) -> None:
+        self._wire.close()
         await self._client.aclose()
         await self._client.connection_pool.disconnect()
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for call in calls:
-                pipe.execute_command("EVALSHA", scripts()[call.script].sha, 0, self._pack(call.args), call.blob)
-            return list(await pipe.execute(raise_on_error=False))
+        commands = [("EVALSHA", scripts()[call.script].sha, 0, self._pack(call.args), call.blob) for call in calls]
+        for pause in AGAIN_SECONDS:
+            try:
+                return await self._wire.send(commands)
+            except exceptions.AuthenticationError:
+                raise
+            except exceptions.ConnectionError:
+                await asyncio.sleep(pause)
+        return await self._wire.send(commands)
 
     def _pack(self, args: Mapping[str, Any]) -> bytes:
         return msgspec.msgpack.encode({**self._limits, **{key: value for key, value in args.items() if value is not None}})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import msgspec
 import zstandard
 
@@ -19,7 +21,9 @@ HEAD_BYTES = 18
 """How much of a packed interaction tells its size: zstd's longest frame header."""
 _LEVEL = 3
 
+_local = threading.local()
 _encoder = msgspec.msgpack.Encoder()
+_local = threading.local()
 _decoder = msgspec.msgpack.Decoder(Interaction)
 
 
@@ -85,7 +89,10 @@ def job(name: str) -> str:
 
 def pack(item: Interaction) -> bytes:
     """An interaction as msgpack in zstd."""
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(_encoder.encode(item))
+    compressor = getattr(_local, "compressor", None)
+    if compressor is None:  # making one costs more than using it, and it is for one thread
+        compressor = _local.compressor = zstandard.ZstdCompressor(level=_LEVEL)
+    return bytes(compressor.compress(_encoder.encode(item)))
 
 
 def unpack(data: bytes) -> Interaction:

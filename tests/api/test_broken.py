@@ -129,11 +129,9 @@ async def slow_body(made: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWr
 async def test_a_body_that_is_being_read_counts_as_a_request_in_flight(tmp_path: Path) -> None:
     async with bench(tmp_path, limits={"max_inflight": 1}) as made:
         reader, writer, rest = await slow_body(made)
-
-        async def full() -> bool:
-            return (await made.chat()).status_code == 429
-
-        await until(full, "the slow body takes the only place")
+        while (await made.chat()).status_code != 429:  # that one may have come first, and turned the slow one away
+            writer.close()
+            reader, writer, rest = await slow_body(made)
         writer.write(rest)
         assert b" 200 " in await reader.readline()
         writer.close()

@@ -16,6 +16,7 @@ from gateway.routing.replica import Replica
 from gateway.routing.shelf import Shelf
 from ratchet.buffer import Store
 from ratchet.config import Config
+from ratchet.tasks import end
 from ratchet.types import EngineRecord
 from tests.stores import candidate, embedded_store
 
@@ -70,8 +71,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         await made.pointers.begin(CONFIG)
         following = asyncio.create_task(made.pointers.follow())
         yield made
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await end([following])
         await made.fleet.close()
 
 

@@ -111,7 +111,8 @@ async def test_the_same_experience_after_a_refusal_makes_what_it_would_have_made
         base = await store.registry.version(POLICY, 0)
         assert base is not None
         await fresh.at(base)
-        from ratchet.types import Group
+        from ratchet.tasks import end
+from ratchet.types import Group
 
         await fresh.update([Group(item.id, "natural", item, [0.0, 1.0, 2.0, 3.0])], lambda done, total: None)
         assert fresh.policy.adapter_files() == trained
@@ -245,8 +246,7 @@ async def test_the_loop_outlives_what_passes_and_says_why(store: Store, model: P
         await until(lambda: says(w, "no engine of tiny is ready"))
         await store.fleet.put(record(url))
         await until(lambda: is_live(w, 1))
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end([running])
 
 
 async def test_a_policy_with_no_work_holds_no_model(store: Store, url: str, tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from learner.process import only_one
-from learner.tasks import end
 from ratchet import process
 from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.errors import ConfigError
+from ratchet.tasks import end
 from tests.learner_world import ROOT, configuration, until
 from tests.stores import POLICY
 

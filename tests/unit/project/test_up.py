@@ -19,6 +19,7 @@ from rich.console import Console
 from ratchet.buffer import EmbeddedServer, open_store
 from ratchet.config import Config, GatewayConfig, StoreConfig, load
 from ratchet.errors import ConfigError, RatchetError
+from ratchet.tasks import end
 from ratchet.types import EngineRecord
 from ratchet.up import keys, parts, resolve, run
 from ratchet.up.machine import Machine
@@ -176,8 +177,7 @@ async def test_a_part_that_was_ready_is_restarted_however_often(tmp_path: Path, 
             await asyncio.sleep(0.01)
 
     await asyncio.wait_for(lived_often(), DEADLINE)
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    await end([keeping])
     await one.stop(1)
     assert one.pid is None
 
@@ -199,8 +199,7 @@ async def test_a_part_that_cannot_be_started_for_now_is_tried_again(tmp_path: Pa
     async with asyncio.timeout(DEADLINE):
         while not one.log.is_file() or "lived" not in one.log.read_text():
             await asyncio.sleep(0.01)
-    keeping.cancel()
-    await asyncio.gather(keeping, return_exceptions=True)
+    await end([keeping])
     await one.stop(1)
 
 

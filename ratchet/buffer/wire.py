@@ -1,0 +1,159 @@
+"""The hot way to the server: pipelined scripts over one connection, straight on the event loop.
+
+redis-py's pipeline costs the gateway about as much CPU an answer as sending the answer to the client does; its parser's C part
+(hiredis) and its URLs are used here without the rest. Everything else goes through `link`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hiredis
+from redis import exceptions
+from redis.asyncio import SSLConnection
+from redis.asyncio.connection import parse_url
+
+ERRORS: tuple[tuple[str, type[exceptions.RedisError]], ...] = (
+    ("NOSCRIPT", exceptions.NoScriptError),
+    ("LOADING", exceptions.BusyLoadingError),
+    ("NOAUTH", exceptions.AuthenticationError),
+    ("WRONGPASS", exceptions.AuthenticationError),
+)
+
+
+def reply_error(text: str) -> exceptions.RedisError:
+    """An error the server answered, as redis-py's class."""
+    return next((kind(text) for word, kind in ERRORS if text.startswith(word)), exceptions.ResponseError(text))
+
+
+_packed: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+"""A command as the server reads it. (The library's own annotation takes one-element tuples only.)"""
+
+
+class Wire:
+    """One connection, opened at the first use and again after it broke."""
+
+    def __init__(self, url: str, connect_seconds: float, answer_seconds: float) -> None:
+        self._url = url
+        self._connect_seconds = connect_seconds
+        self._answer_seconds = answer_seconds
+        self._line: _Line | None = None
+        self._opening = asyncio.Lock()
+
+    async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """The answers, errors among them as exceptions. redis' ConnectionError, TimeoutError: the server may have done some."""
+        data = b"".join([_packed(command) for command in commands])
+        line = self._line
+        if line is None or line.closed:
+            line = await self._open()
+        return await line.ask(data, len(commands), self._answer_seconds)
+
+    def close(self) -> None:
+        if self._line is not None:
+            self._line.close()
+
+    async def _open(self) -> _Line:
+        async with self._opening:
+            if self._line is not None and not self._line.closed:
+                return self._line
+            told: dict[str, Any] = dict(parse_url(self._url))
+            try:
+                async with asyncio.timeout(self._connect_seconds):
+                    line = await _connected(told)
+                    for greeting in _greetings(told):
+                        for answer in await line.ask(_packed(greeting), 1, self._answer_seconds):
+                            if isinstance(answer, Exception):
+                                line.close()
+                                raise answer
+            except (OSError, TimeoutError) as error:
+                raise exceptions.ConnectionError(str(error) or "no connection in time") from error
+            self._line = line
+            return line
+
+
+async def _connected(told: dict[str, Any]) -> _Line:
+    loop = asyncio.get_running_loop()
+    if "path" in told:
+        _, line = await loop.create_unix_connection(_Line, told["path"])
+        return line
+    secure = None
+    if issubclass(told.get("connection_class", object), SSLConnection):
+        secure = ssl.create_default_context(cafile=told.get("ssl_ca_certs"))
+    _, line = await loop.create_connection(_Line, told.get("host", "localhost"), told.get("port", 6379), ssl=secure)
+    return line
+
+
+def _greetings(told: dict[str, Any]) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    if told.get("password"):
+        found.append(("AUTH", told.get("username") or "default", told["password"]))
+    if told.get("db"):
+        found.append(("SELECT", str(told["db"])))
+    return found
+
+
+class _Line(asyncio.Protocol):
+    """The socket, and who waits for how many answers."""
+
+    def __init__(self) -> None:
+        self.closed = False
+        self._transport: Any = None
+        self._reader = hiredis.Reader(replyError=reply_error)
+        self._waiting: deque[tuple[int, list[Any], asyncio.Future[list[Any]]]] = deque()
+
+    async def ask(self, data: bytes, count: int, seconds: float) -> list[Any]:
+        if self.closed:
+            raise exceptions.ConnectionError("the connection is closed")
+        loop = asyncio.get_running_loop()
+        asked: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append((count, [], asked))
+        self._transport.write(data)
+        timer = loop.call_later(seconds, self._late, asked)
+        try:
+            return await asked
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while self._waiting:
+                answer = self._reader.gets()
+                if answer is False:
+                    return
+                self._take(answer)
+        except hiredis.HiredisError:
+            self.close()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.closed = True
+        while self._waiting:
+            _, _, asked = self._waiting.popleft()
+            if not asked.done():
+                asked.set_exception(exceptions.ConnectionError(str(error or "the connection was closed")))
+
+    def _take(self, answer: Any) -> None:
+        count, found, asked = self._waiting[0]
+        found.append(answer)
+        if len(found) == count:
+            self._waiting.popleft()
+            if not asked.done():
+                asked.set_result(found)
+
+    def _late(self, asked: asyncio.Future[list[Any]]) -> None:
+        """What is still to come cannot be told apart from what was asked later, so the connection goes too."""
+        if not asked.done():
+            asked.set_exception(exceptions.TimeoutError("no answer in time"))
+        self.close()
