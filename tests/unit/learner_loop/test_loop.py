@@ -12,6 +12,8 @@ from learner.trainer import Trainer
 from ratchet import adapters, process
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable
+from ratchet.tasks import end
+from ratchet.types import Group
 from tests.learner_world import World, answered, configuration, record, until, world
 from tests.stores import POLICY, rate
 
@@ -111,9 +113,6 @@ async def test_the_same_experience_after_a_refusal_makes_what_it_would_have_made
         base = await store.registry.version(POLICY, 0)
         assert base is not None
         await fresh.at(base)
-        from ratchet.tasks import end
-from ratchet.types import Group
-
         await fresh.update([Group(item.id, "natural", item, [0.0, 1.0, 2.0, 3.0])], lambda done, total: None)
         assert fresh.policy.adapter_files() == trained
 
