@@ -3,7 +3,7 @@ SHELL := bash
 .DELETE_ON_ERROR:
 VENV := .venv
 BIN := $(VENV)/bin
-CLIENTS := openai langchain llamaindex llm open-webui schemathesis
+CLIENTS := anthropic openai langchain llamaindex llm open-webui schemathesis
 STAMP := $(VENV)/.ratchet-setup
 PYTEST := $(BIN)/python -m pytest
 LOCKS := requirements/build.lock requirements/cpu.lock requirements/cuda.lock requirements/model.lock

@@ -1,8 +1,7 @@
-"""Bodies and chunks in exactly the form of vLLM 0.32."""
+"""What is asked of the fake, and the tokens it answers with, whatever the route."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import cached_property
 from typing import Any
@@ -14,13 +13,17 @@ from engines.fake import model, play
 Pace = Callable[[int], Awaitable[None]]
 """Awaited with the number of tokens so far before each token, for all choices together."""
 
+LONGEST = 2**14
+"""Tokens of an answer; a model's length bounds them too."""
+
 
 class Ask(msgspec.Struct, dict=True):
     """The fields of a request that the fake heeds."""
 
     model: str = ""
     messages: list[dict[str, Any]] = []
-    prompt: list[int] | str = ""
+    prompt: str | list[str | int | list[int]] = ""
+    echo: bool = False
     n: int = 1
     stream: bool = False
     stream_options: dict[str, Any] | None = None
@@ -58,12 +61,18 @@ class Ask(msgspec.Struct, dict=True):
 
     @property
     def limit(self) -> int:
-        return self.max_completion_tokens or self.max_tokens or 1024
+        return min(self.max_completion_tokens or self.max_tokens or 1024, LONGEST)
 
-    def ids(self) -> list[int]:
+    def prompts(self) -> list[list[int]]:
+        """The ids of each prompt; a chat is one."""
         if self.messages:
-            return model.prompt_ids(self.messages)
-        return list(self.prompt.encode()) if isinstance(self.prompt, str) else list(self.prompt)
+            return [model.prompt_ids(self.messages)]
+        if isinstance(self.prompt, str):
+            return [list(self.prompt.encode())]
+        ids = [item for item in self.prompt if isinstance(item, int)]
+        return (
+            [ids] if ids else [list(item.encode()) if isinstance(item, str) else item for item in self.prompt if not isinstance(item, int)]
+        )
 
 
 class Token(msgspec.Struct):
@@ -78,9 +87,9 @@ class Token(msgspec.Struct):
     stop: str | None = None
 
 
-async def tokens(ask: Ask, prompt: Sequence[int], pace: Pace) -> AsyncIterator[Token]:
-    """All choices' tokens, a step of each in turn, as continuous batching gives them."""
-    running = {i: _Running(ask, prompt, i) for i in range(ask.n)}
+async def tokens(ask: Ask, prompts: Sequence[Sequence[int]], pace: Pace) -> AsyncIterator[Token]:
+    """All choices' tokens, a step of each in turn, as continuous batching gives them: `n` choices of the first prompt, then the next's."""
+    running = {p * ask.n + i: _Running(ask, prompt, p * ask.n + i, i) for p, prompt in enumerate(prompts) for i in range(ask.n)}
     count = 0
     while running:
         for index in list(running):
@@ -93,10 +102,10 @@ async def tokens(ask: Ask, prompt: Sequence[int], pace: Pace) -> AsyncIterator[T
 
 
 class _Running:
-    def __init__(self, ask: Ask, prompt: Sequence[int], index: int) -> None:
+    def __init__(self, ask: Ask, prompt: Sequence[int], index: int, draw: int) -> None:
         greedy = ask.temperature == 0
         seed = 0 if greedy else ask.seed or 0
-        drawn = model.answer(ask.model, prompt, 0 if greedy else index, seed, tokens=ask.limit, endless=ask.ignore_eos, text=ask.text)
+        drawn = model.answer(ask.model, prompt, 0 if greedy else draw, seed, tokens=ask.limit, endless=ask.ignore_eos, text=ask.text)
         self._ids = list(drawn)
         self._ask, self._prompt, self._index = ask, prompt, index
         self._decoder, self._text, self._at, self._told = model.Decoder(), "", 0, 0
@@ -135,87 +144,7 @@ def chat_logprobs(drawn: Sequence[Token], top: int) -> dict[str, Any]:
     return {"content": [{**told(t.id, t.logprob), "top_logprobs": likeliest(t)} for t in drawn]}
 
 
-def usage(prompt: Sequence[int], completion: int) -> dict[str, int]:
-    return {"prompt_tokens": len(prompt), "total_tokens": len(prompt) + completion, "completion_tokens": completion}
-
-
-def chat_body(ask: Ask, public_id: str, prompt: Sequence[int], drawn: Sequence[Token]) -> dict[str, Any]:
-    choices = [_chat_choice(ask, index, [t for t in drawn if t.choice == index]) for index in range(ask.n)]
-    return {
-        "id": public_id,
-        "object": "chat.completion",
-        "created": int(time.time()),
-        "model": ask.model,
-        "choices": choices,
-        "usage": usage(prompt, len(drawn)),
-        "prompt_logprobs": None,
-        "prompt_token_ids": list(prompt) if ask.return_token_ids else None,
-    }
-
-
-def _chat_choice(ask: Ask, index: int, drawn: Sequence[Token]) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": "".join(t.text for t in drawn), "refusal": None}
-    if ask.call is not None and drawn[-1].finish == "tool_calls":
-        message |= {"content": None, "tool_calls": [ask.call.message]}
-    return {
-        "index": index,
-        "message": message,
-        "logprobs": chat_logprobs(drawn, ask.top_logprobs or 0) if ask.logprobs else None,
-        "finish_reason": drawn[-1].finish,
-        "stop_reason": drawn[-1].stop,
-        "token_ids": [t.id for t in drawn] if ask.return_token_ids else None,
-    }
-
-
-def text_body(ask: Ask, public_id: str, prompt: Sequence[int], drawn: Sequence[Token]) -> dict[str, Any]:
-    choices = [_text_choice(ask, index, prompt, [t for t in drawn if t.choice == index]) for index in range(ask.n)]
-    return {
-        "id": public_id,
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": ask.model,
-        "choices": choices,
-        "usage": usage(prompt, len(drawn)),
-    }
-
-
-def _text_choice(ask: Ask, index: int, prompt: Sequence[int], drawn: Sequence[Token]) -> dict[str, Any]:
-    pairs = {"token_logprobs": [t.logprob for t in drawn], "tokens": [model.token_text(t.id) for t in drawn]}
-    return {
-        "index": index,
-        "text": "".join(t.text for t in drawn),
-        "logprobs": pairs if ask.logprobs is not None and ask.logprobs is not False else None,
-        "finish_reason": drawn[-1].finish,
-        "stop_reason": drawn[-1].stop,
-        "token_ids": [t.id for t in drawn] if ask.return_token_ids else None,
-        "prompt_token_ids": list(prompt) if ask.return_token_ids else None,
-    }
-
-
-class Chunks:
-    """A stream's chunks, in vLLM's order of keys and white space."""
-
-    def __init__(self, ask: Ask, public_id: str) -> None:
-        self._ask = ask
-        self._head = {"id": public_id, "object": "chat.completion.chunk", "created": int(time.time()), "model": ask.model}
-
-    def first(self, index: int, prompt: Sequence[int]) -> bytes:
-        choice = {"index": index, "delta": {"role": "assistant", "content": ""}, "logprobs": None, "finish_reason": None}
-        ids = list(prompt) if self._ask.return_token_ids else None
-        return msgspec.json.encode({**self._head, "choices": [choice], "prompt_token_ids": ids, "prompt_text": None})
-
-    def token(self, token: Token) -> bytes:
-        call = self._ask.call
-        choice: dict[str, Any] = {
-            "index": token.choice,
-            "delta": {"content": token.text} if call is None else call.delta(token.at, token.text),
-            "logprobs": chat_logprobs([token], self._ask.top_logprobs or 0) if self._ask.logprobs else None,
-            "finish_reason": token.finish,
-        }
-        if token.finish is not None:
-            choice["stop_reason"] = token.stop
-        choice["token_ids"] = [token.id] if self._ask.return_token_ids else None
-        return msgspec.json.encode({**self._head, "choices": [choice]})
-
-    def last(self, prompt: Sequence[int], completion: int) -> bytes:
-        return msgspec.json.encode({**self._head, "choices": [], "usage": usage(prompt, completion)})
+def usage(prompts: Sequence[Sequence[int]], completion: int) -> dict[str, int]:
+    """`n` answers to a prompt have it once."""
+    read = sum(len(prompt) for prompt in prompts)
+    return {"prompt_tokens": read, "total_tokens": read + completion, "completion_tokens": completion}

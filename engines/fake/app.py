@@ -12,12 +12,10 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from engines import sse
-from engines.fake import answers
+from engines.fake import answers, forms, messages, plain, responses
 from engines.fake.answers import Ask
 from engines.fake.faults import Fate, Faults, befall
 from ratchet import names
-from ratchet.names import CHAT_PREFIX
 
 SEEN = 1000
 """Request bodies that `GET /fake/seen` still knows."""
@@ -53,6 +51,9 @@ class FakeEngine:
                 web.post("/v1/unload_lora_adapter", self.unload),
                 web.post("/v1/chat/completions", self.chat),
                 web.post("/v1/completions", self.completions),
+                web.post("/v1/responses", self.responses),
+                web.post("/v1/messages", self.messages),
+                *(web.post(path, self.plain) for path in plain.ROUTES),
                 web.post("/fake/faults", self.set_faults),
                 web.post("/fake/forget", self.forget),
                 web.get("/fake/seen", self.show),
@@ -91,11 +92,28 @@ class FakeEngine:
         return web.Response(text=f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
-        public_id = CHAT_PREFIX + request.headers.get("X-Request-Id", names.mint(""))
-        return await self._answer(request, public_id, answers.chat_body)
+        ask = await _read(request, Ask)
+        return await self._answer(request, ask, forms.Chat(ask, _request_id(request)))
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
-        return await self._answer(request, names.mint("cmpl-"), answers.text_body)
+        ask = await _read(request, Ask)
+        ask.max_tokens = 16 if ask.max_tokens is None else ask.max_tokens
+        return await self._answer(request, ask, forms.Text(ask, _request_id(request)))
+
+    async def responses(self, request: web.Request) -> web.StreamResponse:
+        asked = await _read(request, responses.Asked)
+        ask = asked.ask()
+        return await self._answer(request, ask, responses.Responses(asked, ask))
+
+    async def messages(self, request: web.Request) -> web.StreamResponse:
+        ask = (await _read(request, messages.Asked)).ask()
+        return await self._answer(request, ask, messages.Messages(ask, _request_id(request)))
+
+    async def plain(self, request: web.Request) -> web.Response:
+        """A route that generates nothing."""
+        asked = await _read(request, plain.Asked)
+        _, refused = await self._meet(request, asked.model)
+        return refused or _json(plain.ROUTES[request.path](asked))
 
     async def set_faults(self, request: web.Request) -> web.Response:
         self.fate = Fate(await _read(request, Faults))
@@ -109,8 +127,8 @@ class FakeEngine:
     async def show(self, request: web.Request) -> web.Response:
         return _json({"requests": list(self.seen), "traces": list(self.traces), "running": self.running, "aborted": self.aborted})
 
-    async def _answer(self, request: web.Request, public_id: str, whole: Any) -> web.StreamResponse:
-        ask = await _read(request, Ask)
+    async def _meet(self, request: web.Request, named: str) -> tuple[Faults, web.Response | None]:
+        """Notes the request down; what befalls it, and the refusal if there is one."""
         self.seen.append(msgspec.json.decode(await request.read()))
         self.traces.append(request.headers.get("traceparent", ""))
         faults = self.fate.deal()
@@ -118,9 +136,15 @@ class FakeEngine:
             refused = _error(faults.refuse, "InternalServerError", "refused, as asked")
             if faults.retry_after is not None:
                 refused.headers["retry-after"] = str(faults.retry_after)
+            return faults, refused
+        if named != self.model and named not in self.adapters:
+            return faults, _error(404, "NotFoundError", f"The model `{named}` does not exist.")
+        return faults, None
+
+    async def _answer(self, request: web.Request, ask: Ask, form: forms.Form) -> web.StreamResponse:
+        faults, refused = await self._meet(request, ask.model)
+        if refused is not None:
             return refused
-        if ask.model != self.model and ask.model not in self.adapters:
-            return _error(404, "NotFoundError", f"The model `{ask.model}` does not exist.")
         if not 1 <= ask.n <= 128 or ask.limit < 1:
             return _error(400, "BadRequestError", f"n must be at least 1, got {ask.n}.")
         if not ask.playable:
@@ -131,30 +155,13 @@ class FakeEngine:
 
         async with self._busy():
             try:
+                prompts = ask.prompts()
+                stream = answers.tokens(ask, prompts, pace)
                 if ask.stream:
-                    return await self._stream(request, ask, public_id, pace)
-                prompt = ask.ids()
-                return _json(whole(ask, public_id, prompt, [t async for t in answers.tokens(ask, prompt, pace)]))
+                    return await _stream(request, form, prompts, stream)
+                return _json(form.whole(prompts, [token async for token in stream]))
             except ConnectionResetError:
                 return web.Response(status=500)  # the connection is gone: nobody reads it
-
-    async def _stream(self, request: web.Request, ask: Ask, public_id: str, pace: answers.Pace) -> web.StreamResponse:
-        prompt, chunks, count = ask.ids(), answers.Chunks(ask, public_id), 0
-        response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
-        stream = answers.tokens(ask, prompt, pace)
-        token = await anext(stream)  # a fault before the first token comes before the first byte
-        await response.prepare(request)
-        for index in range(ask.n):
-            await response.write(sse.frame(chunks.first(index, prompt)))
-        await response.write(sse.frame(chunks.token(token)))
-        count = 1
-        async for token in stream:
-            await response.write(sse.frame(chunks.token(token)))
-            count += 1
-        if (ask.stream_options or {}).get("include_usage"):
-            await response.write(sse.frame(chunks.last(prompt, count)))
-        await response.write(sse.frame(sse.DONE))
-        return response
 
     @asynccontextmanager
     async def _busy(self) -> AsyncIterator[None]:
@@ -176,6 +183,25 @@ class FakeEngine:
 
 def _is_adapter(path: str) -> bool:
     return Path(path, "adapter_config.json").is_file()
+
+
+async def _stream(
+    request: web.Request, form: forms.Form, prompts: list[list[int]], stream: AsyncIterator[answers.Token]
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+    drawn = [await anext(stream)]  # a fault before the first token comes before the first byte
+    await response.prepare(request)
+    await response.write(b"".join([*form.begin(prompts), *form.token(drawn[0])]))
+    async for token in stream:
+        drawn.append(token)
+        for frame in form.token(token):
+            await response.write(frame)
+    await response.write(b"".join(form.end(prompts, drawn)))
+    return response
+
+
+def _request_id(request: web.Request) -> str:
+    return request.headers.get("X-Request-Id", names.mint(""))
 
 
 def _abort(request: web.Request) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 
 END = 256
 END_TEXT = "<|end|>"
-SAY = b"user\nsay:"
-"""A last user message that begins so is answered with the rest of it, to the byte; `say:` alone gives an empty answer."""
+SAY = b"say:"
+"""A last user message, or a plain prompt, that begins so is answered with the rest of it, to the byte; alone, with nothing."""
 WORDS = ("the", "moon", "rises", "over", "naïve", "日本", "🙂", "`x = {}`", "and", "we", "wait!")
 
 
@@ -50,6 +50,11 @@ class Decoder:
         return self._utf8.decode(b"", final=True) if token == END else self._utf8.decode(bytes([token]))
 
 
+def text_of(ids: Sequence[int]) -> str:
+    """The ids' text; END and what no byte is are left out."""
+    return bytes(token for token in ids if 0 <= token < END).decode(errors="replace")
+
+
 def token_text(token: int) -> str:
     return END_TEXT if token == END else bytes([token]).decode(errors="replace")
 
@@ -66,11 +71,10 @@ def _text(content: Any) -> str:
 
 def _said(prompt: Sequence[int]) -> bytes | None:
     ends = [i for i, token in enumerate(prompt) if token == END]
-    if not ends:
-        return None
+    head = b"user\n" + SAY if ends else SAY
     begin = ends[-2] + 1 if len(ends) > 1 else 0
-    last = bytes(t for t in prompt[begin : ends[-1]] if t < END)
-    return last.removeprefix(SAY) if last.startswith(SAY) else None
+    last = bytes(t for t in prompt[begin : ends[-1] if ends else None] if 0 <= t < END)
+    return last.removeprefix(head) if last.startswith(head) else None
 
 
 def _invented(model: str, prompt: Sequence[int], choice: int, seed: int) -> bytes:

@@ -33,6 +33,9 @@ class Text(Dialect):
         if n * prompts > config.limits.max_n:
             raise invalid(f"Invalid value for 'n': at most {config.limits.max_n} answers in all.", "n", "integer_above_max_value")
         check_options(request)
+        if request.echo and request.logprobs is not None:
+            # vLLM 0.32 on a CPU, adapters on, dies of it: the engine, not the request.
+            raise invalid("'echo' with 'logprobs' is not offered here: prompts have no log-probs.", "logprobs", "unsupported_parameter")
         force = fitness.sampling(request, request.max_tokens or 16)
         grammar = request.response_format is not None and not isinstance(request.response_format, schema.TextFormat)
         shape = "batch" if prompts > 1 else "echo" if request.echo else ""

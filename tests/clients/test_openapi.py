@@ -9,12 +9,13 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from gateway.openapi import document
-from gateway.table import ADMIN, CHAT, DATA
+from gateway.table import ADMIN, CHAT, DATA, MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from ratchet.types import KeyRecord
 from tests.clients.environments import SUITES, beside, interpreter, run
 from tests.gateways import BASE, POLICY, Bench, bench, start_fake
@@ -48,8 +49,10 @@ async def made(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]
 async def known(made: Bench) -> dict[str, list[str]]:
     """Names that exist, by their path; the first of each is never deleted."""
     keys = [await made.call("POST", "/admin/keys", {"tenant": "acme", "scopes": ["infer"]}, key="operator") for _ in range(MANY)]
+    responses = [await made.call("POST", RESPONSES, {"model": POLICY, "input": "say:hello"}) for _ in range(MANY)]
     return {
         CHAT: [(await made.chat()).json()["id"] for _ in range(MANY)],
+        RESPONSES: [response.json()["id"] for response in responses],
         "/v1/models": [POLICY] * MANY,
         "/admin/policies": [POLICY] * MANY,
         "/admin/keys": [key.json()["id"] for key in keys],
@@ -59,8 +62,9 @@ async def known(made: Bench) -> dict[str, list[str]]:
 async def fuzzed(made: Bench, plane: str, folder: Path) -> Counter[str]:
     """Cases by `METHOD path status`. AssertionError, with all that schemathesis said, if it found anything."""
     statuses, names = folder / f"{plane}.txt", await known(made)
-    fields = {
-        CHAT: {"model": POLICY},
+    relayed = (CHAT, TEXT, RESPONSES, MESSAGES, *POOLING, *TOKENS)
+    fields: dict[str, dict[str, Any]] = {
+        **{path: {"model": POLICY} for path in relayed},
         "/v1/feedback": {"target": names[CHAT][0], "metric": "reward", "value": 0.5, "choice": 0},
         "/admin/engines": {"name": "spare", "kind": "fake", "model": BASE, "url": made.fakes["spare"].url, **dict.fromkeys(UNSET)},
         "/admin/policies/{name}/promote": {"version": 1},

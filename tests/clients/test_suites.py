@@ -38,3 +38,8 @@ async def test_langchains_standard_suite_passes(made: Bench, tmp_path: Path) -> 
 async def test_llamaindex_finds_all_it_knows(made: Bench, tmp_path: Path) -> None:
     found = await suite("llamaindex", "llamaindex", tmp_path, beside(made))
     assert found.skipped == set()
+
+
+async def test_the_anthropic_package_finds_all_it_knows(made: Bench, tmp_path: Path) -> None:
+    found = await suite("anthropic", "anthropic_sdk", tmp_path, beside(made))
+    assert found.skipped == set()

@@ -40,3 +40,11 @@ class TestChatOpenAI(ChatModelIntegrationTests):
     @property
     def model_override_value(self) -> str:
         return f"{os.environ['MODEL']}@1"
+
+
+class TestChatOpenAIResponses(TestChatOpenAI):
+    """The same over the responses API."""
+
+    @property
+    def chat_model_params(self) -> dict:
+        return {"model": os.environ["MODEL"], "use_responses_api": True}

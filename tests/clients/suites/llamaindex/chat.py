@@ -5,6 +5,7 @@ import os
 import pytest
 from llama_index.core.llms import ChatMessage
 from llama_index.core.tools import FunctionTool
+from llama_index.embeddings.openai_like import OpenAILikeEmbedding
 from llama_index.llms.openai_like import OpenAILike
 from pydantic import BaseModel
 
@@ -62,3 +63,16 @@ def test_it_calls_a_tool(llm: OpenAILike) -> None:
 def test_it_predicts_a_class(llm: OpenAILike) -> None:
     answer = llm.as_structured_llm(Plan).chat([ChatMessage(role="user", content="Plan 'a trip' of 3 hours")])
     assert answer.raw == Plan(title="a trip", hours=3)
+
+
+def test_it_completes_a_prompt_by_the_completions_route(model: str) -> None:
+    plain = OpenAILike(model=model, api_base=os.environ["OPENAI_BASE_URL"], api_key=os.environ["OPENAI_API_KEY"], max_tokens=40)
+    assert plain.complete("say:plain").text == "plain"
+    assert list(plain.stream_complete("say:plain"))[-1].text == "plain"
+
+
+async def test_it_embeds(model: str) -> None:
+    embedder = OpenAILikeEmbedding(model_name=model, api_base=os.environ["OPENAI_BASE_URL"], api_key=os.environ["OPENAI_API_KEY"])
+    one, two = embedder.get_text_embedding_batch(["one", "two"])
+    assert one != two
+    assert await embedder.aget_query_embedding("one") == pytest.approx(one)

@@ -32,6 +32,16 @@ def test_a_completion_is_stored_listed_and_read_back_by_its_tenant_alone(model: 
         OpenAI(api_key=os.environ["KEY_OTHER"]).chat.completions.retrieve(made[0])
 
 
+def test_a_stored_completions_metadata_is_changed_and_it_is_deleted(model: str) -> None:
+    client = OpenAI()
+    made = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "say:kept"}], metadata={"a": "1"})
+    assert client.chat.completions.update(made.id, metadata={"b": "2"}).metadata == {"b": "2"}
+    assert client.chat.completions.retrieve(made.id).metadata == {"b": "2"}
+    assert client.chat.completions.delete(made.id).deleted
+    with pytest.raises(openai.NotFoundError):
+        client.chat.completions.retrieve(made.id)
+
+
 def test_what_is_not_to_be_stored_is_not(model: str) -> None:
     client = OpenAI()
     made = client.chat.completions.create(model=model, messages=[{"role": "user", "content": "say:gone"}], store=False)
