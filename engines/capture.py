@@ -15,6 +15,8 @@ from ratchet.types import Choice
 
 __all__ = ["Captured", "StreamCapture", "Wants", "capture_whole"]
 
+BATCH = 64
+"""Tokens whose ids and log-probs are decoded together."""
 ENDS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
 """OpenAI's finish reasons. Any other tells that the engine gave up: vLLM writes "abort" when it is stopped."""
 
@@ -87,7 +89,7 @@ class StreamCapture:
         return cut.visible(data, body, self._wants, self._id, self._model)
 
     def captured(self) -> Captured:
-        """What was heard so far; `exact` only once the stream has told its usage."""
+        """What was heard so far; `exact` only once the stream has told its usage. EngineBroken if ids or log-probs are of another form."""
         choices = [heard.choice(index) for index, heard in sorted(self._heard.items())]
         sound = all(heard.sound for heard in self._heard.values())
         return Captured(self._prompt_ids, choices, self._usage, sound and agrees(self._prompt_ids, choices, self._usage))
@@ -119,25 +121,30 @@ def agrees(prompt_ids: list[int], choices: list[Choice], usage: dict[str, Any]) 
 
 
 class _Heard:
-    """One choice of a stream, as far as it has come. `sound` turns false once a token's log-prob was missing."""
+    """One choice of a stream, as far as it has come. `sound` turns false once a decoded token's log-prob was missing."""
 
-    __slots__ = ("calls", "finish_reason", "ids", "logprobs", "sound", "texts")
+    __slots__ = ("_ids", "_logprobs", "_raw_ids", "_raw_logprobs", "calls", "finish_reason", "sound", "texts")
 
     def __init__(self) -> None:
-        self.ids: list[int] = []
-        self.logprobs: list[float] = []
+        self._ids: list[int] = []
+        self._logprobs: list[float] = []
         self.sound = True
+        # Spans that wait to be decoded: many at once cost a fraction of one by one.
+        self._raw_ids: list[msgspec.Raw] = []
+        self._raw_logprobs: list[msgspec.Raw] = []
         self.finish_reason: str | None = None
         self.texts: dict[str, list[str]] = {}
         self.calls: dict[int, wire.ToolCall] = {}
 
     def take(self, part: wire.Part) -> None:
-        self.ids += wire.ids(part.token_ids)
-        found = wire.logprobs(part.logprobs)
-        values = [v for v in found if v is not None]
-        self.sound = self.sound and len(values) == len(found)
-        self.logprobs += values
-        self.finish_reason = part.finish_reason or self.finish_reason
+        if part.token_ids is not wire.ABSENT:
+            self._raw_ids.append(part.token_ids)
+        if part.logprobs is not wire.ABSENT:
+            self._raw_logprobs.append(part.logprobs)
+            if len(self._raw_logprobs) >= BATCH:
+                self._decode()
+        if part.finish_reason is not None:
+            self.finish_reason = part.finish_reason
         if part.text is not None:
             self.texts.setdefault("content", []).append(part.text)
         delta = part.delta
@@ -149,6 +156,14 @@ class _Heard:
             self._take_rare(delta)
         for call in delta.tool_calls or ():
             self._take_call(call)
+
+    def _decode(self) -> None:
+        self._ids += wire.many_ids(self._raw_ids)
+        found = wire.many_logprobs(self._raw_logprobs)
+        values = [value for value in found if value is not None]
+        self.sound = self.sound and len(values) == len(found)
+        self._logprobs += values
+        self._raw_ids, self._raw_logprobs = [], []
 
     def _take_rare(self, delta: wire.Delta) -> None:
         for key in ("refusal", "reasoning", "reasoning_content"):
@@ -163,12 +178,14 @@ class _Heard:
             known.function.arguments = (known.function.arguments or "") + (call.function.arguments or "")
 
     def choice(self, index: int) -> Choice:
+        """EngineBroken if ids or log-probs are of another form."""
+        self._decode()
         texts = {key: "".join(parts) for key, parts in self.texts.items()}
         message: dict[str, Any] = {"role": "assistant", "content": texts.pop("content", None), **texts}
         if self.calls:
             message["content"] = message["content"] or None
             message["tool_calls"] = list(_calls(call for _, call in sorted(self.calls.items())))
-        return Choice(index, list(self.ids), list(self.logprobs), message, self.finish_reason)
+        return Choice(index, list(self._ids), list(self._logprobs), message, self.finish_reason)
 
 
 def _calls(calls: Iterable[wire.ToolCall]) -> Iterable[dict[str, Any]]:

@@ -12,6 +12,9 @@ import msgspec
 
 from engines.wire import ABSENT, NULL, Body
 
+Cut = tuple[bytes, bytes, bytes]
+"""A key with its quotes and colon, the value behind it, and what goes there instead of both."""
+
 
 class Wants(msgspec.Struct, frozen=True):
     """What the client itself asked to see."""
@@ -48,41 +51,39 @@ def visible(data: bytes, body: Body, wants: Wants, public_id: str, model: str) -
     return _splice(data, cuts) or _rewrite(data, wants, public_id, model)
 
 
-def _cuts(body: Body, wants: Wants, public_id: str, model: str) -> list[tuple[bytes, bytes]]:
-    """(bytes to find, bytes to put there), in the order vLLM writes them (a whole text completion's is another: it is rewritten)."""
-    cuts = []
+def _cuts(body: Body, wants: Wants, public_id: str, model: str) -> list[Cut]:
+    """In the order vLLM writes them (a whole text completion's is another: it is rewritten)."""
+    cuts: list[Cut] = []
     if body.id != public_id:
-        cuts.append((_pair("id", body.id), _pair("id", public_id)))
+        cuts.append((b'"id":', msgspec.json.encode(body.id), b'"id":' + msgspec.json.encode(public_id)))
     if body.model != model:
-        cuts.append((_pair("model", body.model), _pair("model", model)))
+        cuts.append((b'"model":', msgspec.json.encode(body.model), b'"model":' + msgspec.json.encode(model)))
     for part in body.choices:
         if not wants.logprobs and part.logprobs is not ABSENT and (raw := bytes(part.logprobs)) != NULL:
-            cuts.append((b'"logprobs":' + raw, b'"logprobs":null'))
-        if not wants.token_ids and part.prompt_token_ids is not ABSENT:
-            cuts.append((b',"prompt_token_ids":' + bytes(part.prompt_token_ids), b""))
-        if not wants.token_ids and part.token_ids is not ABSENT:
-            cuts.append((b',"token_ids":' + bytes(part.token_ids), b""))
+            cuts.append((b'"logprobs":', raw, b'"logprobs":null'))
+        if not wants.token_ids:
+            if part.prompt_token_ids is not ABSENT:
+                cuts.append((b',"prompt_token_ids":', bytes(part.prompt_token_ids), b""))
+            if part.token_ids is not ABSENT:
+                cuts.append((b',"token_ids":', bytes(part.token_ids), b""))
     if not wants.token_ids and body.prompt_token_ids is not ABSENT:
-        cuts.append((b',"prompt_token_ids":' + bytes(body.prompt_token_ids), b""))
+        cuts.append((b',"prompt_token_ids":', bytes(body.prompt_token_ids), b""))
     return cuts
 
 
-def _pair(key: str, value: str) -> bytes:
-    return b'"%s":%s' % (key.encode(), msgspec.json.encode(value))
-
-
-def _splice(data: bytes, cuts: list[tuple[bytes, bytes]]) -> bytes | None:
+def _splice(data: bytes, cuts: list[Cut]) -> bytes | None:
     """One pass over `data`; None if a span is not literally there (other white space, another order)."""
-    if len(cuts) == 1 and cuts[0][0] in data:
-        return data.replace(cuts[0][0], cuts[0][1], 1)
     pieces: list[bytes] = []
     at = 0
-    for old, new in cuts:
-        found = data.find(old, at)
-        if found < 0:
+    for key, value, new in cuts:
+        found = data.find(key, at)
+        after = found + len(key)
+        if found < 0 or not data.startswith(value, after):
             return None
-        pieces += (data[at:found], new)
-        at = found + len(old)
+        pieces.append(data[at:found])
+        if new:
+            pieces.append(new)
+        at = after + len(value)
     pieces.append(data[at:])
     return b"".join(pieces)
 

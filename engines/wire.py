@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -71,6 +72,8 @@ class Body(msgspec.Struct):
 _BODY = msgspec.json.Decoder(Body)
 _IDS = msgspec.json.Decoder(list[int] | None)
 _LOGPROBS = msgspec.json.Decoder(Logprobs | None)
+_MANY_IDS = msgspec.json.Decoder(list[list[int] | None])
+_MANY_LOGPROBS = msgspec.json.Decoder(list[Logprobs | None])
 
 
 def parse(data: bytes) -> Body:
@@ -102,8 +105,28 @@ def logprobs(raw: msgspec.Raw) -> list[float | None]:
         found = _LOGPROBS.decode(raw)
     except msgspec.DecodeError as error:
         raise EngineBroken(f"log-probs: {error}") from None
-    if found is None:
-        return []
+    return [] if found is None else _values(found)
+
+
+def many_ids(raws: Sequence[msgspec.Raw]) -> list[int]:
+    """The token ids of many spans, in their order. EngineBroken if one is no list of integers."""
+    try:
+        found = _MANY_IDS.decode(b"[%b]" % b",".join(raws))
+    except msgspec.DecodeError as error:
+        raise EngineBroken(f"token ids: {error}") from None
+    return [one for ids in found if ids for one in ids]
+
+
+def many_logprobs(raws: Sequence[msgspec.Raw]) -> list[float | None]:
+    """The log-probs of many spans, as `logprobs` gives those of one."""
+    try:
+        found = _MANY_LOGPROBS.decode(b"[%b]" % b",".join(raws))
+    except msgspec.DecodeError as error:
+        raise EngineBroken(f"log-probs: {error}") from None
+    return [value for one in found if one is not None for value in _values(one)]
+
+
+def _values(found: Logprobs) -> list[float | None]:
     if found.content is None:
         return [known(value) for value in found.token_logprobs or ()]
     return [known(entry.logprob) for entry in found.content]

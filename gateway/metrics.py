@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Generic, NamedTuple, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, ProcessCollector, disable_created_metrics, generate_latest
+from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
 
 from gateway.errors import ApiError
 
@@ -28,6 +33,51 @@ MOST_SERIES = 1024
 OTHER = "other"
 
 M = TypeVar("M", bound=MetricWrapperBase)
+
+
+class Buckets:
+    """One histogram's counts. The library's own takes a lock and walks the bounds for each observation."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+
+class Histograms(Collector):
+    """A histogram with labels, for the loop's thread to fill; past MOST_SERIES combinations, one that all further ones share."""
+
+    def __init__(self, name: str, about: str, labels: Sequence[str], bounds: tuple[float, ...], registry: CollectorRegistry) -> None:
+        self._name, self._about, self._labels, self._bounds = name, about, labels, bounds
+        self._known: dict[tuple[str, ...], Buckets] = {}
+        if not labels:
+            self.labels()
+        registry.register(self)
+
+    def labels(self, *values: str) -> Buckets:
+        """The histogram with these label values."""
+        found = self._known.get(values)
+        if found is None:
+            if len(self._known) >= MOST_SERIES:
+                values = (OTHER,) * len(self._labels)
+            found = self._known.setdefault(values, Buckets(self._bounds))
+        return found
+
+    def describe(self) -> Iterable[Metric]:
+        return [HistogramMetricFamily(self._name, self._about, labels=self._labels)]
+
+    def collect(self) -> Iterable[Metric]:
+        family = HistogramMetricFamily(self._name, self._about, labels=self._labels)
+        names = [*(repr(float(bound)) for bound in self._bounds), "+Inf"]
+        for values, buckets in list(self._known.items()):
+            family.add_metric(values, list(zip(names, accumulate(list(buckets.counts)), strict=True)), buckets.total)
+        yield family
 
 
 class Family(Generic[M]):
@@ -60,8 +110,8 @@ class GenAI:
     """OpenTelemetry's GenAI metrics."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        def histogram(name: str, about: str, labels: list[str], buckets: tuple[float, ...]) -> Family[Histogram]:
-            return Family(Histogram(name, about, labels, buckets=buckets, registry=registry))
+        def histogram(name: str, about: str, labels: list[str], bounds: tuple[float, ...]) -> Histograms:
+            return Histograms(name, about, labels, bounds, registry)
 
         self._duration = histogram(
             "gen_ai_server_request_duration_seconds", "From arrival to the last byte", [*GEN_AI, "error_type"], DURATION_BUCKETS
@@ -98,15 +148,15 @@ class Metrics:
         self.gen_ai = GenAI(r)
         self.requests = self._counter("ratchet_requests", "Answered requests", "route", "status")
         self.held = self._counter("ratchet_held", "Requests delayed > 50 ms before dispatch", "during_swap")
-        self.dispatch = Histogram("ratchet_dispatch_seconds", "From parsed to dispatched", buckets=DISPATCH_BUCKETS, registry=r)
+        self.dispatch = Histograms("ratchet_dispatch_seconds", "From parsed to dispatched", (), DISPATCH_BUCKETS, r).labels()
         self.inflight = Gauge("ratchet_inflight", "Inference requests under way", registry=r)
         self.engine_failures = self._counter("ratchet_engine_failures", "Requests that an engine failed", "engine", "stage")
         self.flips = self._counter("ratchet_flips", "Pointer moves followed", "policy")
         self.recorded = self._counter("ratchet_recorded", "Interactions by their status, or lost", "status")
         self.untrainable = self._counter("ratchet_untrainable", "Answers no policy gradient may learn from", "reason")
-        self.recorder_write = Histogram(
-            "ratchet_recorder_write_seconds", "One write of a group of answers to the store", buckets=WRITE_BUCKETS, registry=r
-        )
+        self.recorder_write = Histograms(
+            "ratchet_recorder_write_seconds", "One write of a group of answers to the store", (), WRITE_BUCKETS, r
+        ).labels()
         self.quota_refused = self._counter("ratchet_quota_refused", "Requests past their key's quota", "bound")
         self.quota_unchecked = Counter("ratchet_quota_unchecked", "Requests let through because the store was away", registry=r)
         self.at_the_door = self._counter("ratchet_turned_away", "Requests answered before a route was found", "code")

@@ -27,7 +27,7 @@ QUEUE = 4096
 AGAIN_SECONDS = 0.1
 FAIR = 0.2
 """Share of `wait_ms` that the store gets for a group which had to wait for the one before."""
-TOKEN_BYTES = 16
+TOKEN_BYTES = 20
 """Bytes of a token in a record: id, log-prob and text, incompressible (measured of usual ones: 6.6)."""
 TOKENS = 2048
 """Tokens that room is kept for in each choice; a longer answer may find the spool full."""

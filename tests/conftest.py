@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from hypothesis import HealthCheck, settings
 
 ORDER = ("unit", "contracts", "api", "security", "chaos", "e2e", "clients")
 SLOW = ("chaos", "e2e", "clients")
@@ -24,6 +25,9 @@ def pytest_configure() -> None:
     """A shell's background job ignores SIGINT and hands that down; children of these tests are to heed it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A busy machine is no fault of a test.
+    settings.register_profile("ratchet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("ratchet")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ STORE_ID = "r:store"
 SHADOW_TENANT = "_ratchet"
 HEAD_BYTES = 18
 """How much of a packed interaction tells its size: zstd's longest frame header."""
-_LEVEL = 3
+_LEVEL = -1
 
 _local = threading.local()
 _encoder = msgspec.msgpack.Encoder()
