@@ -19,7 +19,7 @@ from ratchet.process import free_port
 from tests.collector import Collector, attributes, collector
 from tests.gateways import BASE, POLICY, Bench, bench
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -15,7 +15,7 @@ import pytest_asyncio
 from tests.gateways import Bench, bench, until
 from tests.wire import Answer, Wire, head
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 TIMES = 50 if os.environ.get("RATCHET_FAULTS") == "full" else 5
 MOST_GROWTH = 20 * 2**20
 MIB = 2**20

@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
 import pytest
 
 from bench.gateways import mock
 from engines import sse
 from engines.capture import StreamCapture, Wants, capture_whole
+from tests.gateways import plain_http
 
 RECORDED = Path(__file__).parent.parent / "engines" / "recorded"
 ASKED = {"logprobs": True, "return_token_ids": True}
@@ -25,7 +25,7 @@ EVENT = b'data: {"id":"chatcmpl-1","choices":[]}\n\n'
 
 async def asked(url: str, **fields: Any) -> bytes:
     body = {"model": mock.MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8, **fields}
-    async with httpx.AsyncClient() as http:
+    async with plain_http() as http:
         answer = await http.post(url + mock.CHAT, json=body, headers={"x-request-id": ID})
     answer.raise_for_status()
     return answer.content

@@ -257,6 +257,7 @@ async def test_the_rest_of_a_body_that_nobody_reads_has_as_long_as_a_header() ->
         wire.close()
 
 
+@pytest.mark.slow
 async def test_a_client_that_does_not_read_its_answer_is_broken_off_after_it_was_closed() -> None:
     async with port(header_seconds=SHORT, keep_alive_seconds=SHORT) as made:
 

@@ -173,6 +173,7 @@ async def test_a_store_that_hangs_delays_one_request_and_counts_it_once_it_is_ba
     await quota.close()
 
 
+@pytest.mark.slow
 async def test_what_runs_longer_than_a_lease_keeps_it(store: Store) -> None:
     quota = Quota(store.quotas, Metrics(), QuotaConfig(wait_ms=1000, lease_seconds=1))
     renewing = asyncio.create_task(quota.renew())

@@ -101,6 +101,7 @@ def test_a_wrong_option_is_named(fields: dict[str, Any], option: str) -> None:
         checked({**GOOD, **fields})
 
 
+@pytest.mark.slow
 def test_the_first_key_is_made_listed_and_revoked_with_nothing_but_a_store(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, config: Path
 ) -> None:
