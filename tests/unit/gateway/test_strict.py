@@ -67,11 +67,21 @@ def test_what_is_no_plain_json_object_is_400(body: bytes) -> None:
         b'{"a": {"b": 1, "b": 2}}',
         b'{"a": [{"b": 1}, {"c": 1, "c": 2}]}',
         b'{"a": 1, "\\u0061": 2}',
+        b'{"a" :1,"b":":x","a":2}',
+        b'{"a"\n:1,"b":":x","c":":y","a":2,"a":3}',
     ],
 )
 def test_a_key_given_twice_is_400_at_any_depth_and_in_any_spelling(body: bytes) -> None:
     with pytest.raises(ApiError, match="duplicate key"):
         parse(body, 64)
+
+
+@given(st.dictionaries(st.text(), TREES, min_size=1, max_size=5), st.sampled_from([":", " :", ": ", "\t:", "\n: "]), st.data())
+def test_a_key_given_twice_is_400_whatever_the_rest_and_the_spacing(tree: dict[str, object], colon: str, data: st.DataObject) -> None:
+    twice = data.draw(st.sampled_from(sorted(tree)))
+    body = json.dumps(tree, separators=(",", colon))[:-1] + f",{json.dumps(twice)}{colon}1}}"
+    with pytest.raises(ApiError, match="duplicate key"):
+        parse(body.encode(), 64)
 
 
 def test_colons_and_quotes_inside_strings_are_no_keys() -> None:
