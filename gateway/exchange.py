@@ -39,6 +39,8 @@ class Exchange:
     seen: Observation
     reply: list[Header]
     """Headers that its answer is to carry, whatever that is."""
+    send: Send
+    """The server's own, for what follows the answer's start."""
     reserve: int
     """Tokens it may use, as far as one can tell before."""
     started: float
@@ -73,7 +75,6 @@ class Exchange:
     """When the engine, or the client that was waited for, last moved."""
     told: float = 0.0
     """When a streaming client was last sent something; 0: nothing yet, or no stream."""
-    send: Send | None = None
 
     @property
     def path(self) -> str:

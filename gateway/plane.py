@@ -39,7 +39,8 @@ class Plane:
     """One listening port's application.
 
     `hot` are plain ASGI endpoints by (method, path); every other built route is `app`'s. Both find in `scope["state"]` the
-    `caller`'s key and the request's `share` of `bodies`; what they add to its `headers` is on the answer, whatever that is.
+    `caller`'s key and the request's `share` of `bodies`; what they add to its `headers` is on the answer, whatever that is. Its
+    `send` is the server's own, for what follows an answer's start.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Plane:
         route = self._table.find(scope["path"])
         seen = self._observer.begin(route, scope, request_id.decode())
         share = Share(self._bodies)
-        scope["state"] = {"seen": seen, "headers": reply.headers, "share": share}
+        scope["state"] = {"seen": seen, "headers": reply.headers, "share": share, "send": send}
         try:
             await self._enter(route, scope, receive, reply)
         except ClientGone:

@@ -136,6 +136,7 @@ class Relay:
             episode=episode(ask, header(scope, b"x-ratchet-episode-id")),
             seen=seen,
             reply=scope["state"]["headers"],
+            send=scope["state"]["send"],
             reserve=self._quota.estimate(len(body), ask.sampling.max_tokens, ask.expected),
             started=started,
             parsed=parsed,
@@ -218,7 +219,7 @@ class Relay:
     async def _stream(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
         start: Message = {"type": "http.response.start", "status": 200, "headers": [*STREAM, *headers]}
         await tell(exchange, send(start))
-        exchange.send = send
+        send = exchange.send  # what follows the start needs no more than the server's own
         try:
             last = await self._pump(exchange, answer, send)
             answer.answered()
@@ -291,10 +292,9 @@ class Relay:
     def _comment(self, exchange: Exchange, now: float) -> None:
         """A comment line (WHATWG HTML, 9.2.7), so that no proxy on the way gives the connection up."""
         exchange.told = now
-        if exchange.send is not None:
-            task = asyncio.ensure_future(exchange.send(part(b": keep-alive\n\n")))
-            self._comments.add(task)
-            task.add_done_callback(self._comments.discard)
+        task = asyncio.ensure_future(exchange.send(part(b": keep-alive\n\n")))
+        self._comments.add(task)
+        task.add_done_callback(self._comments.discard)
 
     def _partial(self, exchange: Exchange, status: Status) -> None:
         """Records an answer the client did not see whole; nobody waits for it."""
