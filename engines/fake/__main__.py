@@ -28,14 +28,14 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--retry-after", type=int, help="seconds that a refusal asks to be left alone for")
     parser.add_argument("--exit", action="store_true", help="dying ends the process")
     parser.add_argument("--times", type=int, help="requests that the faults hit (default: all)")
+    parser.add_argument("--lacks", action="append", default=[], metavar="ROUTE", help="a route it does not have; may be said again")
     return parser.parse_args(argv)
 
 
 async def serve(options: argparse.Namespace) -> None:
     """Serves until SIGINT or SIGTERM."""
-    faults = Faults(
-        options.token_ms, options.die_after, options.hang_after, options.refuse, options.retry_after, options.exit, options.times
-    )
+    given = {field: getattr(options, field) for field in Faults.__struct_fields__}
+    faults = Faults(**given)
     engine = FakeEngine(options.model, slots=options.slots, faults=faults)
     # Without handler_cancellation an abandoned answer would run on: no engine does that.
     runner = web.AppRunner(engine.app(), handler_cancellation=True, shutdown_timeout=1.0, access_log=None)

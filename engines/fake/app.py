@@ -4,22 +4,65 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from engines.fake import answers, forms, messages, plain, responses
-from engines.fake.answers import Ask
+from engines.fake import answers, asks, pooling
+from engines.fake.asks import Ask
+from engines.fake.chats import ChatForm
 from engines.fake.faults import Fate, Faults, befall
+from engines.fake.forms import Form
+from engines.fake.messages import MessageForm
+from engines.fake.responses import ResponseForm
+from engines.fake.texts import TextForm
 from ratchet import names
 
 SEEN = 1000
 """Request bodies that `GET /fake/seen` still knows."""
+MESSAGES = "/v1/messages"
 _T = TypeVar("_T")
+
+
+class _Route(NamedTuple):
+    """How a generating route is read, how it is answered, and what its ids begin with."""
+
+    read: Callable[[dict[str, Any]], Ask]
+    form: type[Form]
+    prefix: str
+
+
+ROUTES = {
+    "/v1/chat/completions": _Route(asks.of_chat, ChatForm, names.CHAT_PREFIX),
+    "/v1/completions": _Route(asks.of_text, TextForm, names.TEXT_PREFIX),
+    "/v1/responses": _Route(asks.of_response, ResponseForm, names.RESPONSE_PREFIX),
+    MESSAGES: _Route(asks.of_message, MessageForm, names.CHAT_PREFIX),
+}
+
+
+class _Refused(Exception):
+    """An error as its answer."""
+
+    def __init__(self, status: int, kind: str, message: str, *, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status, self.kind, self.retry_after = status, kind, retry_after
+
+    def response(self, path: str) -> web.Response:
+        """In OpenAI's form, or in Anthropic's on its route."""
+        if path == MESSAGES:
+            tree: dict[str, Any] = {"type": "error", "error": {"type": self.kind, "message": str(self)}}
+        else:
+            tree = {"error": {"message": str(self), "type": self.kind, "param": None, "code": self.status}}
+        told = _json(tree, self.status)
+        if self.retry_after is not None:
+            told.headers["retry-after"] = str(self.retry_after)
+        return told
 
 
 class _Adapter(msgspec.Struct):
@@ -41,7 +84,7 @@ class FakeEngine:
         self._slots = asyncio.Semaphore(slots)
 
     def app(self) -> web.Application:
-        app = web.Application(client_max_size=64 * 2**20)
+        app = web.Application(client_max_size=64 * 2**20, middlewares=[self._refusing])
         app.add_routes(
             [
                 web.get("/health", self.health),
@@ -49,11 +92,8 @@ class FakeEngine:
                 web.get("/v1/models", self.models),
                 web.post("/v1/load_lora_adapter", self.load),
                 web.post("/v1/unload_lora_adapter", self.unload),
-                web.post("/v1/chat/completions", self.chat),
-                web.post("/v1/completions", self.completions),
-                web.post("/v1/responses", self.responses),
-                web.post("/v1/messages", self.messages),
-                *(web.post(path, self.plain) for path in plain.ROUTES),
+                *(web.post(path, partial(self.generate, route)) for path, route in ROUTES.items()),
+                *(web.post(path, partial(self.pool, answer)) for path, answer in pooling.ROUTES.items()),
                 web.post("/fake/faults", self.set_faults),
                 web.post("/fake/forget", self.forget),
                 web.get("/fake/seen", self.show),
@@ -77,43 +117,47 @@ class FakeEngine:
     async def load(self, request: web.Request) -> web.Response:
         asked = await _read(request, _Adapter)
         if not asked.lora_name or not asked.lora_path or asked.lora_name == self.model:
-            return _error(400, "InvalidUserInput", f"The lora adapter '{asked.lora_name}' conflicts with a served base model.")
+            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{asked.lora_name}' conflicts with a served base model.")
         if asked.lora_name in self.adapters:
-            return _error(400, "InvalidUserInput", f"The lora adapter '{asked.lora_name}' has already been loaded.")
+            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{asked.lora_name}' has already been loaded.")
         if not _is_adapter(asked.lora_path):
-            return _error(404, "NotFoundError", f"Loading lora {asked.lora_name} failed: No adapter found for {asked.lora_path}")
+            raise _Refused(404, "NotFoundError", f"Loading lora {asked.lora_name} failed: No adapter found for {asked.lora_path}")
         self.adapters[asked.lora_name] = asked.lora_path
         return web.Response(text=f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
     async def unload(self, request: web.Request) -> web.Response:
         asked = await _read(request, _Adapter)
         if self.adapters.pop(asked.lora_name, None) is None:
-            return _error(404, "NotFoundError", f"The lora adapter '{asked.lora_name}' cannot be found.")
+            raise _Refused(404, "NotFoundError", f"The lora adapter '{asked.lora_name}' cannot be found.")
         return web.Response(text=f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
-    async def chat(self, request: web.Request) -> web.StreamResponse:
-        ask = await _read(request, Ask)
-        return await self._answer(request, ask, forms.Chat(ask, _request_id(request)))
+    async def generate(self, route: _Route, request: web.Request) -> web.StreamResponse:
+        tree, faults = await self._enter(request)
+        ask = _read_as(route.read, tree)
+        self._serves(ask.model)
+        if not 1 <= ask.n <= 128 or ask.limit < 1:
+            raise _Refused(400, "BadRequestError", f"n must be at least 1, got {ask.n}.")
+        if not ask.playable:
+            raise _Refused(400, "BadRequestError", "The schema is none.")
+        form, pace = route.form(ask, route.prefix + _ident(request)), _pace(request, faults)
+        async with self._busy():
+            try:
+                if ask.stream:
+                    return await self._stream(request, form, pace)
+                return _json(form.whole([t async for t in answers.tokens(ask, pace)]))
+            except ConnectionResetError:
+                return web.Response(status=500)  # the connection is gone: nobody reads it
 
-    async def completions(self, request: web.Request) -> web.StreamResponse:
-        ask = await _read(request, Ask)
-        ask.max_tokens = 16 if ask.max_tokens is None else ask.max_tokens
-        return await self._answer(request, ask, forms.Text(ask, _request_id(request)))
-
-    async def responses(self, request: web.Request) -> web.StreamResponse:
-        asked = await _read(request, responses.Asked)
-        ask = asked.ask()
-        return await self._answer(request, ask, responses.Responses(asked, ask))
-
-    async def messages(self, request: web.Request) -> web.StreamResponse:
-        ask = (await _read(request, messages.Asked)).ask()
-        return await self._answer(request, ask, messages.Messages(ask, _request_id(request)))
-
-    async def plain(self, request: web.Request) -> web.Response:
-        """A route that generates nothing."""
-        asked = await _read(request, plain.Asked)
-        _, refused = await self._meet(request, asked.model)
-        return refused or _json(plain.ROUTES[request.path](asked))
+    async def pool(self, answer: pooling.Answer, request: web.Request) -> web.StreamResponse:
+        """The routes that generate nothing: one step of work."""
+        tree, faults = await self._enter(request)
+        self._serves(served := str(tree.get("model")))
+        async with self._busy():
+            try:
+                await _pace(request, faults)(0)
+            except ConnectionResetError:
+                return web.Response(status=500)
+            return _json(_read_as(lambda given: answer(given, _ident(request), served), tree))
 
     async def set_faults(self, request: web.Request) -> web.Response:
         self.fate = Fate(await _read(request, Faults))
@@ -127,41 +171,40 @@ class FakeEngine:
     async def show(self, request: web.Request) -> web.Response:
         return _json({"requests": list(self.seen), "traces": list(self.traces), "running": self.running, "aborted": self.aborted})
 
-    async def _meet(self, request: web.Request, named: str) -> tuple[Faults, web.Response | None]:
-        """Notes the request down; what befalls it, and the refusal if there is one."""
-        self.seen.append(msgspec.json.decode(await request.read()))
+    @web.middleware
+    async def _refusing(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path in self.fate.faults.lacks:
+            return _json({"detail": "Not Found"}, 404)  # as FastAPI answers where it has no route
+        try:
+            return await handler(request)
+        except _Refused as error:
+            return error.response(request.path)
+
+    async def _enter(self, request: web.Request) -> tuple[dict[str, Any], Faults]:
+        """The body, and what befalls its request."""
+        tree = await _read(request, dict[str, Any])
+        self.seen.append(tree)
         self.traces.append(request.headers.get("traceparent", ""))
         faults = self.fate.deal()
         if faults.refuse is not None:
-            refused = _error(faults.refuse, "InternalServerError", "refused, as asked")
-            if faults.retry_after is not None:
-                refused.headers["retry-after"] = str(faults.retry_after)
-            return faults, refused
-        if named != self.model and named not in self.adapters:
-            return faults, _error(404, "NotFoundError", f"The model `{named}` does not exist.")
-        return faults, None
+            raise _Refused(faults.refuse, "InternalServerError", "refused, as asked", retry_after=faults.retry_after)
+        return tree, faults
 
-    async def _answer(self, request: web.Request, ask: Ask, form: forms.Form) -> web.StreamResponse:
-        faults, refused = await self._meet(request, ask.model)
-        if refused is not None:
-            return refused
-        if not 1 <= ask.n <= 128 or ask.limit < 1:
-            return _error(400, "BadRequestError", f"n must be at least 1, got {ask.n}.")
-        if not ask.playable:
-            return _error(400, "BadRequestError", "The schema is none.")
+    def _serves(self, name: str) -> None:
+        if name != self.model and name not in self.adapters:
+            raise _Refused(404, "NotFoundError", f"The model `{name}` does not exist.")
 
-        async def pace(token: int) -> None:
-            await befall(faults, token, lambda: _abort(request))
-
-        async with self._busy():
-            try:
-                prompts = ask.prompts()
-                stream = answers.tokens(ask, prompts, pace)
-                if ask.stream:
-                    return await _stream(request, form, prompts, stream)
-                return _json(form.whole(prompts, [token async for token in stream]))
-            except ConnectionResetError:
-                return web.Response(status=500)  # the connection is gone: nobody reads it
+    async def _stream(self, request: web.Request, form: Form, pace: answers.Pace) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
+        stream = answers.tokens(form.ask, pace)
+        token = await anext(stream)  # a fault before the first token comes before the first byte
+        await response.prepare(request)
+        await response.write(form.first() + form.token(token))
+        async for token in stream:
+            if told := form.token(token):
+                await response.write(told)
+        await response.write(form.last())
+        return response
 
     @asynccontextmanager
     async def _busy(self) -> AsyncIterator[None]:
@@ -185,44 +228,34 @@ def _is_adapter(path: str) -> bool:
     return Path(path, "adapter_config.json").is_file()
 
 
-async def _stream(
-    request: web.Request, form: forms.Form, prompts: list[list[int]], stream: AsyncIterator[answers.Token]
-) -> web.StreamResponse:
-    response = web.StreamResponse(headers={"content-type": "text/event-stream; charset=utf-8"})
-    drawn = [await anext(stream)]  # a fault before the first token comes before the first byte
-    await response.prepare(request)
-    await response.write(b"".join([*form.begin(prompts), *form.token(drawn[0])]))
-    async for token in stream:
-        drawn.append(token)
-        for frame in form.token(token):
-            await response.write(frame)
-    await response.write(b"".join(form.end(prompts, drawn)))
-    return response
+def _pace(request: web.Request, faults: Faults) -> answers.Pace:
+    def abort() -> None:
+        if request.transport is not None:
+            request.transport.abort()
+
+    async def pace(token: int) -> None:
+        await befall(faults, token, abort)
+
+    return pace
 
 
-def _request_id(request: web.Request) -> str:
+def _ident(request: web.Request) -> str:
+    """vLLM makes its ids from this header."""
     return request.headers.get("X-Request-Id", names.mint(""))
 
 
-def _abort(request: web.Request) -> None:
-    if request.transport is not None:
-        request.transport.abort()
+def _read_as(read: Callable[[dict[str, Any]], _T], tree: dict[str, Any]) -> _T:
+    try:
+        return read(tree)
+    except (msgspec.ValidationError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise _Refused(400, "BadRequestError", str(error)) from None
 
 
 async def _read(request: web.Request, form: type[_T]) -> _T:
     try:
         return msgspec.json.decode(await request.read(), type=form)
     except msgspec.DecodeError as error:
-        problem = msgspec.json.encode(_problem(400, "BadRequestError", str(error))).decode()
-        raise web.HTTPBadRequest(text=problem, content_type="application/json") from None
-
-
-def _problem(status: int, kind: str, message: str) -> dict[str, Any]:
-    return {"error": {"message": message, "type": kind, "param": None, "code": status}}
-
-
-def _error(status: int, kind: str, message: str) -> web.Response:
-    return _json(_problem(status, kind, message), status)
+        raise _Refused(400, "BadRequestError", str(error)) from None
 
 
 def _json(tree: Any, status: int = 200) -> web.Response:

@@ -24,6 +24,8 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Whether dying takes the whole process (else: this connection, reset)."""
     times: int | None = None
     """Requests that are hit; those after are served. Null: all."""
+    lacks: list[str] = []
+    """Routes that the engine does not have, `times` or not."""
 
 
 class Fate:
@@ -36,7 +38,7 @@ class Fate:
     def deal(self) -> Faults:
         """What befalls the next request."""
         if self._left == 0:
-            return Faults(token_ms=self.faults.token_ms)
+            return Faults(token_ms=self.faults.token_ms, lacks=self.faults.lacks)
         if self._left is not None:
             self._left -= 1
         return self.faults

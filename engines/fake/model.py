@@ -10,8 +10,8 @@ from typing import Any
 
 END = 256
 END_TEXT = "<|end|>"
-SAY = b"say:"
-"""A last user message, or a plain prompt, that begins so is answered with the rest of it, to the byte; alone, with nothing."""
+SAY, ROLE = b"say:", b"user\n"
+"""A prompt or a last user message that begins so is answered with the rest of it, to the byte; `say:` alone gives an empty answer."""
 WORDS = ("the", "moon", "rises", "over", "naïve", "日本", "🙂", "`x = {}`", "and", "we", "wait!")
 
 
@@ -22,6 +22,16 @@ def prompt_ids(messages: Sequence[dict[str, Any]]) -> list[int]:
         ids += f"{message.get('role')}\n{_text(message.get('content'))}".encode()
         ids.append(END)
     return ids + list(b"assistant\n")
+
+
+def ids_of(prompt: str | Sequence[int]) -> list[int]:
+    """A text's bytes; ids as they are."""
+    return list(prompt.encode()) if isinstance(prompt, str) else list(prompt)
+
+
+def text_of(ids: Sequence[int]) -> str:
+    """The text that ids stand for, END and unknown ones left out."""
+    return bytes(token for token in ids if 0 <= token < END).decode(errors="replace")
 
 
 def answer(model: str, prompt: Sequence[int], choice: int, seed: int, *, tokens: int, endless: bool, text: bytes | None) -> Iterator[int]:
@@ -50,11 +60,6 @@ class Decoder:
         return self._utf8.decode(b"", final=True) if token == END else self._utf8.decode(bytes([token]))
 
 
-def text_of(ids: Sequence[int]) -> str:
-    """The ids' text; END and what no byte is are left out."""
-    return bytes(token for token in ids if 0 <= token < END).decode(errors="replace")
-
-
 def token_text(token: int) -> str:
     return END_TEXT if token == END else bytes([token]).decode(errors="replace")
 
@@ -71,10 +76,10 @@ def _text(content: Any) -> str:
 
 def _said(prompt: Sequence[int]) -> bytes | None:
     ends = [i for i, token in enumerate(prompt) if token == END]
-    head = b"user\n" + SAY if ends else SAY
     begin = ends[-2] + 1 if len(ends) > 1 else 0
     last = bytes(t for t in prompt[begin : ends[-1] if ends else None] if 0 <= t < END)
-    return last.removeprefix(head) if last.startswith(head) else None
+    asked = (ROLE if ends else b"") + SAY
+    return last.removeprefix(asked) if last.startswith(asked) else None
 
 
 def _invented(model: str, prompt: Sequence[int], choice: int, seed: int) -> bytes:

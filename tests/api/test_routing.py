@@ -6,16 +6,11 @@ import asyncio
 import json
 import shutil
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
-from engines.fake.app import FakeEngine
-from engines.fake.faults import Faults
 from tests.gateways import BASE, POLICY, Bench, bench, events, recorded, until
 
 
@@ -170,41 +165,16 @@ async def test_a_route_that_one_engine_lacks_is_asked_of_another(tmp_path: Path)
         assert (await made.engine("fake-0"))["breaker"] == "closed"
 
 
-class Embedder(FakeEngine):
-    """A fake that has a route which the others lack."""
-
-    def app(self) -> web.Application:
-        app = super().app()
-        app.router.add_post("/v1/embeddings", self.embed)
-        return app
-
-    async def embed(self, request: web.Request) -> web.Response:
-        rows = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]
-        usage = {"prompt_tokens": 1, "total_tokens": 1}
-        return web.json_response({"object": "list", "model": BASE, "data": rows, "usage": usage})
-
-
-@asynccontextmanager
-async def embedder() -> AsyncIterator[str]:
-    runner = web.AppRunner(Embedder(BASE, slots=4, faults=Faults()).app(), handler_cancellation=True, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
 async def test_embeddings_go_to_the_only_engine_that_has_them_and_chats_to_all(tmp_path: Path) -> None:
-    async with embedder() as url, bench(tmp_path, engines=2, start=False, routing={"strategy": "round_robin"}) as made:
-        made.config["engines"].append({"name": "embedder", "kind": "fake", "model": BASE, "url": url})
-        await made.start()
-        await made.healthy("fake-0", "fake-1", "embedder")
+    async with bench(tmp_path, engines=3, routing={"strategy": "round_robin"}) as made:
+        await made.healthy("fake-0", "fake-1", "fake-2")
+        for name in ("fake-0", "fake-1"):
+            await made.fakes[name].faults(lacks=["/v1/embeddings"])
         answers = [await made.call("POST", "/v1/embeddings", {"model": BASE, "input": "hello"}) for _ in range(6)]
-        assert {(answer.status_code, answer.headers["x-ratchet-engine"]) for answer in answers} == {(200, "embedder")}
+        assert {(answer.status_code, answer.headers["x-ratchet-engine"]) for answer in answers} == {(200, "fake-2")}
         assert await made.metric("ratchet_retries_total", reason="moved") <= 2  # once for each that lacks it
-        assert {(await made.chat()).headers["x-ratchet-engine"] for _ in range(6)} == {"fake-0", "fake-1", "embedder"}
-        assert (await made.call("POST", "/admin/engines/embedder/drain", key="operator")).status_code == 200
+        assert {(await made.chat()).headers["x-ratchet-engine"] for _ in range(6)} == {"fake-0", "fake-1", "fake-2"}
+        assert (await made.call("POST", "/admin/engines/fake-2/drain", key="operator")).status_code == 200
         refused = await made.call("POST", "/v1/embeddings", {"model": BASE, "input": "hello"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported_route")
 

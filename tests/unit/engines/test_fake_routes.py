@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from engines.fake.plain import vector
+from engines.fake.pooling import vector
 from tests.engines_fake import BASE, fake_engine
 
 RECORDED = Path(__file__).with_name("recorded")
