@@ -1,11 +1,12 @@
 """What the recorder learns from routes whose streams are named events and give no token ids: OpenAI's responses, Anthropic's messages.
 
-Events are passed on as they came, but for those that carry an id or a model name.
+Events are passed on as they came, but for those that carry an id or a model name. What an engine says of an error may hold the
+prompt's words, so it is in no EngineBroken.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -15,41 +16,104 @@ from ratchet.types import Choice
 
 STOPS = {"end_turn": "stop", "stop_sequence": "stop", "max_tokens": "length", "tool_use": "tool_calls"}
 """Anthropic's stop reasons in OpenAI's words."""
+_T = TypeVar("_T")
 
 
-USAGE = (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens"), ("total_tokens", "total_tokens"))
+class _Usage(msgspec.Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
 
 
-class _Event(msgspec.Struct):
+class _Block(msgspec.Struct):
+    """A part of a message's content, of either form."""
+
+    type: str = ""
+    text: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: dict[str, Any] | None = None
+
+
+class _Item(msgspec.Struct):
+    type: str = ""
+    content: list[_Block] | str | None = None
+    call_id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _Response(msgspec.Struct):
+    object: str = ""
+    status: str | None = None
+    output: list[_Item] = []
+    usage: _Usage | None = None
+
+
+class _Message(msgspec.Struct):
+    type: str = ""
+    content: list[_Block] = []
+    stop_reason: str | None = None
+    usage: _Usage | None = None
+
+
+class _Delta(msgspec.Struct):
+    text: str | None = None
+    partial_json: str | None = None
+    stop_reason: str | None = None
+
+
+class _MessageEvent(msgspec.Struct):
     type: str
-    delta: msgspec.Raw = msgspec.Raw(b"null")
+    index: int = 0
+    delta: _Delta | None = None
+    content_block: _Block | None = None
+    message: _Message | None = None
+    usage: _Usage | None = None
 
 
-_EVENT = msgspec.json.Decoder(_Event)
+class _Kind(msgspec.Struct):
+    type: str
+
+
+class _TextDelta(msgspec.Struct):
+    delta: str = ""
+
+
+_KIND = msgspec.json.Decoder(_Kind)
+_TEXT_DELTA = msgspec.json.Decoder(_TextDelta)
+_MESSAGE_EVENT = msgspec.json.Decoder(_MessageEvent)
 _TREE = msgspec.json.Decoder(dict[str, Any])
-
-
-def tree_of(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`. EngineBroken if it is none, or reports an error."""
-    try:
-        tree = _TREE.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EngineBroken(f"the engine's answer is not JSON: {error}") from None
-    if tree.get("error") is not None:
-        raise EngineBroken(f"the engine reports an error: {str(tree['error'])[:300]}")
-    return tree
 
 
 def kind_of(data: bytes) -> str:
     """An event's `type`. EngineBroken if it has none."""
-    return _event(data).type
+    return _decoded(_KIND, data).type
 
 
-def _event(data: bytes) -> _Event:
+def tree_of(data: bytes) -> dict[str, Any]:
+    """The JSON object in `data`. EngineBroken if it is none, or reports an error."""
+    tree = _decoded(_TREE, data)
+    if tree.get("error") is not None:
+        raise _reported()
+    return tree
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
     try:
-        return _EVENT.decode(data)
+        return decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EngineBroken(f"the engine's event is of another form: {error}") from None
+        raise EngineBroken(f"the engine's answer is of another form: {error}") from None
+
+
+def _as(tree: dict[str, Any], kind: type[_T]) -> _T:
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        raise EngineBroken(f"the engine's answer is of another form: {error}") from None
+
+
+def _reported() -> EngineBroken:
+    return EngineBroken("the engine reports an error; its own log has it")
 
 
 class ResponsesCapture:
@@ -59,30 +123,28 @@ class ResponsesCapture:
         self.done = False
         self._patch = patch
         self._texts: list[str] = []
-        self._response: dict[str, Any] | None = None
+        self._captured: Captured | None = None
 
     def event(self, data: bytes) -> bytes | None:
         """Takes one payload in and returns the payload the client may see. EngineBroken if it tells of a failure."""
-        event = _event(data)
-        if event.type == "response.output_text.delta":
-            self._texts.append(_text(event.delta))
+        kind = kind_of(data)
+        if kind == "response.output_text.delta":
+            self._texts.append(_decoded(_TEXT_DELTA, data).delta)
             return data
-        if event.type in ("error", "response.failed"):
-            raise EngineBroken(f"the engine reports an error: {data[:300].decode(errors='replace')}")
-        if not event.type.startswith("response.") or event.type.count(".") > 1 or b'"response":' not in data:
+        if kind in ("error", "response.failed"):
+            raise _reported()
+        if not kind.startswith("response.") or kind.count(".") > 1 or b'"response":' not in data:
             return data
         tree = tree_of(data)
         if not isinstance(tree.get("response"), dict):
             return data
         tree["response"] |= self._patch
-        if event.type in ("response.completed", "response.incomplete"):
-            self.done, self._response = True, tree["response"]
+        if kind in ("response.completed", "response.incomplete"):
+            self.done, self._captured = True, response_of(tree["response"])
         return msgspec.json.encode(tree)
 
     def captured(self) -> Captured:
-        if self._response is not None:
-            return response_of(self._response)
-        return Captured([], [Choice(0, [], [], {"role": "assistant", "content": "".join(self._texts)})], {}, exact=False)
+        return self._captured or Captured([], [Choice(0, [], [], _said("".join(self._texts)))], {}, exact=False)
 
 
 def capture_response(body: bytes, patch: dict[str, Any]) -> tuple[bytes, Captured]:
@@ -94,20 +156,13 @@ def capture_response(body: bytes, patch: dict[str, Any]) -> tuple[bytes, Capture
 
 
 def response_of(tree: dict[str, Any]) -> Captured:
-    """A `response` object as recorded."""
-    items = [item for item in tree.get("output") or () if isinstance(item, dict)]
-    parts = [part for item in items if item.get("type") == "message" for part in item.get("content") or () if isinstance(part, dict)]
-    text = "".join(str(part["text"]) for part in parts if part.get("type") == "output_text" and "text" in part)
-    called = any(item.get("type") == "function_call" for item in items)
-    reason = {"completed": "tool_calls" if called else "stop", "incomplete": "length"}.get(str(tree.get("status")))
-    told = tree.get("usage") or {}
-    usage = {
-        "prompt_tokens": told.get("input_tokens"),
-        "completion_tokens": told.get("output_tokens"),
-        "total_tokens": told.get("total_tokens"),
-    }
-    message = {"role": "assistant", "content": text}
-    return Captured([], [Choice(0, [], [], message, reason)], usage if told else {}, exact=False, response=tree)
+    """A `response` object as recorded. EngineBroken if it is of another form."""
+    found = _as(tree, _Response)
+    parts = [part for item in found.output if item.type == "message" and isinstance(item.content, list) for part in item.content]
+    text = "".join(part.text or "" for part in parts if part.type == "output_text")
+    calls = [_call(item.call_id, item.name, item.arguments or "") for item in found.output if item.type == "function_call"]
+    reason = {"completed": "tool_calls" if calls else "stop", "incomplete": "length"}.get(found.status or "")
+    return Captured([], [Choice(0, [], [], _said(text, calls), reason)], _counted(found.usage), exact=False, response=tree)
 
 
 class MessagesCapture:
@@ -117,49 +172,77 @@ class MessagesCapture:
         self.done = False
         self._id, self._model = public_id, rename
         self._texts: list[str] = []
+        self._calls: dict[int, _Item] = {}
         self._reason: str | None = None
-        self._usage: dict[str, Any] = {}
+        self._usage = _Usage()
 
     def event(self, data: bytes) -> bytes | None:
         """Takes one payload in and returns the payload the client may see. EngineBroken if it tells of a failure."""
-        event = _event(data)
+        event = _decoded(_MESSAGE_EVENT, data)
         if event.type == "content_block_delta":
-            self._texts.append(_text(event.delta))
+            self._take(event.index, event.delta or _Delta())
         elif event.type == "error":
-            raise EngineBroken(f"the engine reports an error: {data[:300].decode(errors='replace')}")
-        elif event.type == "message_start":
+            raise _reported()
+        elif event.type == "message_start" and event.message is not None:
+            self._count(event.message.usage)
             tree = tree_of(data)
-            if isinstance(tree.get("message"), dict):
-                self._usage |= tree["message"].get("usage") or {}
-                tree["message"] |= {"id": self._id, "model": self._model}
+            tree["message"] |= {"id": self._id, "model": self._model}
             return msgspec.json.encode(tree)
+        elif event.type == "content_block_start" and event.content_block is not None and event.content_block.type == "tool_use":
+            self._calls[event.index] = _Item("", None, event.content_block.id, event.content_block.name, "")
         elif event.type == "message_delta":
-            tree = tree_of(data)
-            self._usage |= tree.get("usage") or {}
-            self._reason = (tree.get("delta") or {}).get("stop_reason") or self._reason
+            self._count(event.usage)
+            self._reason = (event.delta or _Delta()).stop_reason or self._reason
         elif event.type == "message_stop":
             self.done = True
         return data
 
+    def _take(self, index: int, delta: _Delta) -> None:
+        if delta.text is not None:
+            self._texts.append(delta.text)
+        if delta.partial_json is not None and (call := self._calls.get(index)) is not None:
+            call.arguments = (call.arguments or "") + delta.partial_json
+
+    def _count(self, told: _Usage | None) -> None:
+        if told is not None:
+            before, after = self._usage.input_tokens, self._usage.output_tokens
+            self._usage = _Usage(
+                before if told.input_tokens is None else told.input_tokens, after if told.output_tokens is None else told.output_tokens
+            )
+
     def captured(self) -> Captured:
-        return _message("".join(self._texts), self._reason, self._usage)
+        calls = [_call(call.call_id, call.name, call.arguments or "{}") for _, call in sorted(self._calls.items())]
+        return _message("".join(self._texts), calls, self._reason, self._usage)
 
 
 def capture_message(body: bytes, public_id: str, rename: str) -> tuple[bytes, Captured]:
     """A whole message: the body the client may see, and what it holds. EngineBroken if it is none."""
     tree = tree_of(body) | {"id": public_id, "model": rename}
-    if tree.get("type") != "message":
+    found = _as(tree, _Message)
+    if found.type != "message":
         raise EngineBroken("the engine's answer is no message")
-    text = "".join(str(part.get("text") or "") for part in tree.get("content") or () if isinstance(part, dict))
-    return msgspec.json.encode(tree), _message(text, tree.get("stop_reason"), tree.get("usage") or {})
+    text = "".join(block.text or "" for block in found.content if block.type == "text")
+    used = [block for block in found.content if block.type == "tool_use"]
+    calls = [_call(block.id, block.name, msgspec.json.encode(block.input or {}).decode()) for block in used]
+    return msgspec.json.encode(tree), _message(text, calls, found.stop_reason, found.usage)
 
 
-def _message(text: str, reason: str | None, told: dict[str, Any]) -> Captured:
-    usage = {"prompt_tokens": told.get("input_tokens"), "completion_tokens": told.get("output_tokens")} if told else {}
-    return Captured([], [Choice(0, [], [], {"role": "assistant", "content": text}, STOPS.get(reason or ""))], usage, exact=False)
+def _message(text: str, calls: list[dict[str, Any]], reason: str | None, told: _Usage | None) -> Captured:
+    return Captured([], [Choice(0, [], [], _said(text, calls), STOPS.get(reason or ""))], _counted(told), exact=False)
 
 
-def _text(delta: msgspec.Raw) -> str:
-    """The text of a delta: a string, or an object that has one."""
-    found = msgspec.json.decode(delta)
-    return str(found if isinstance(found, str) else (found or {}).get("text") or "")
+def _said(text: str, calls: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """The assistant's message in a chat's form."""
+    return {"role": "assistant", "content": text or None, "tool_calls": calls} if calls else {"role": "assistant", "content": text}
+
+
+def _call(ident: str | None, name: str | None, arguments: str) -> dict[str, Any]:
+    return {"id": ident, "type": "function", "function": {"name": name, "arguments": arguments}}
+
+
+def _counted(told: _Usage | None) -> dict[str, Any]:
+    """A chat's usage; nothing where the engine did not tell both."""
+    if told is None or told.input_tokens is None or told.output_tokens is None:
+        return {}
+    total = told.input_tokens + told.output_tokens
+    return {"prompt_tokens": told.input_tokens, "completion_tokens": told.output_tokens, "total_tokens": total}

@@ -70,6 +70,8 @@ class VllmEngine:
         if route not in (CHAT, TEXT):
             return {}
         asked: dict[str, Any] = {"return_token_ids": True, "logprobs": True if route == CHAT else body.get("logprobs") or 0}
+        if body.get("echo"):
+            asked = {}  # with ids asked for, vLLM repeats an empty prompt; and the answer is not learned from anyway
         if body.get("stream"):
             asked["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
         return asked

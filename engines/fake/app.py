@@ -26,7 +26,7 @@ from ratchet import names
 
 SEEN = 1000
 """Request bodies that `GET /fake/seen` still knows."""
-MESSAGES = "/v1/messages"
+CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 _T = TypeVar("_T")
 
 
@@ -39,7 +39,7 @@ class _Route(NamedTuple):
 
 
 ROUTES = {
-    "/v1/chat/completions": _Route(asks.of_chat, ChatForm, names.CHAT_PREFIX),
+    CHAT: _Route(asks.of_chat, ChatForm, names.CHAT_PREFIX),
     "/v1/completions": _Route(asks.of_text, TextForm, names.TEXT_PREFIX),
     "/v1/responses": _Route(asks.of_response, ResponseForm, names.RESPONSE_PREFIX),
     MESSAGES: _Route(asks.of_message, MessageForm, names.CHAT_PREFIX),
@@ -92,7 +92,8 @@ class FakeEngine:
                 web.get("/v1/models", self.models),
                 web.post("/v1/load_lora_adapter", self.load),
                 web.post("/v1/unload_lora_adapter", self.unload),
-                *(web.post(path, partial(self.generate, route)) for path, route in ROUTES.items()),
+                web.post(CHAT, self.chat),
+                *(web.post(path, partial(self.generate, path)) for path in ROUTES if path != CHAT),
                 *(web.post(path, partial(self.pool, answer)) for path, answer in pooling.ROUTES.items()),
                 web.post("/fake/faults", self.set_faults),
                 web.post("/fake/forget", self.forget),
@@ -131,7 +132,11 @@ class FakeEngine:
             raise _Refused(404, "NotFoundError", f"The lora adapter '{asked.lora_name}' cannot be found.")
         return web.Response(text=f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
-    async def generate(self, route: _Route, request: web.Request) -> web.StreamResponse:
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        return await self.generate(CHAT, request)
+
+    async def generate(self, path: str, request: web.Request) -> web.StreamResponse:
+        route = ROUTES[path]
         tree, faults = await self._enter(request)
         ask = _read_as(route.read, tree)
         self._serves(ask.model)

@@ -26,6 +26,7 @@ EITHER = {"/v1/score": (("text_1", "text_2"), ("queries", "documents")), "/token
 
 class _Named(msgspec.Struct):
     model: str | None = None
+    usage: dict[str, Any] | None = None
     error: msgspec.Raw = msgspec.Raw(b"null")
 
 
@@ -49,10 +50,10 @@ class Plain(Dialect):
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineBroken(f"the engine's answer is not JSON: {error}") from None
         if bytes(found.error) != b"null":
-            raise EngineBroken(f"the engine reports an error: {bytes(found.error)[:300].decode(errors='replace')}")
+            raise EngineBroken("the engine reports an error; its own log has it")
         if found.model is not None and found.model != model:
             told = _renamed(told, found.model, model)
-        return told, Captured([], [], {}, exact=False)
+        return told, Captured([], [], found.usage or {}, exact=False)
 
 
 def _renamed(told: bytes, old: str, new: str) -> bytes:
