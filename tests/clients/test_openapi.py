@@ -21,7 +21,7 @@ from tests.clients.environments import SUITES, beside, interpreter, run
 from tests.gateways import BASE, POLICY, Bench, bench, start_fake
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
-KEY = "rk-everything"
+KEY, KEY_ID = "rk-everything", "everything"
 FULL = os.environ.get("RATCHET_FAULTS") == "full"
 EXAMPLES, AT_LEAST = (500, 10_000) if FULL else (10, 500)
 """Random cases of an operation, besides the systematic ones; what they must come to in all."""
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def made(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     async with bench(tmp_path_factory.mktemp("gateway")) as gateway:
-        everything = KeyRecord("everything", "acme", ["infer", "feedback", "operator", "metrics"], 1.0)
+        everything = KeyRecord(KEY_ID, "acme", ["infer", "feedback", "operator", "metrics"], 1.0)
         await gateway.store.keys.put(hashlib.sha256(KEY.encode()).hexdigest(), everything)
         await gateway.publish(1)
         gateway.fakes["spare"] = await start_fake()  # nobody has told the gateway of it
@@ -65,12 +65,13 @@ async def fuzzed(made: Bench, plane: str, folder: Path) -> Counter[str]:
     relayed = (CHAT, TEXT, RESPONSES, MESSAGES, *POOLING, *TOKENS)
     fields: dict[str, dict[str, Any]] = {
         **{path: {"model": POLICY} for path in relayed},
+        "/v1/score": {"model": POLICY, "text_1": "a", "text_2": "b", "queries": None, "documents": None},
         "/v1/feedback": {"target": names[CHAT][0], "metric": "reward", "value": 0.5, "choice": 0},
         "/admin/engines": {"name": "spare", "kind": "fake", "model": BASE, "url": made.fakes["spare"].url, **dict.fromkeys(UNSET)},
         "/admin/policies/{name}/promote": {"version": 1},
         "/admin/policies/{name}/rollback": {"to": 0},
     }
-    told = {"STATUSES": str(statuses), "KNOWN": json.dumps(names), "FIELDS": json.dumps(fields)}
+    told = {"STATUSES": str(statuses), "KNOWN": json.dumps(names), "FIELDS": json.dumps(fields), "KEY_ID": KEY_ID}
     hooks = {"SCHEMATHESIS_HOOKS": "schemathesis_hooks", "PYTHONPATH": str(SUITES)}
     argv = [str(interpreter("schemathesis").with_name("st")), "--config-file", str(SUITES / "schemathesis.toml")]
     argv += ["run", made.url + "/openapi.json", *SEED]

@@ -17,6 +17,8 @@ FIELDS = json.loads(os.environ["FIELDS"])
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict) -> None:
+    if (case.path_parameters or {}).get("id") == os.environ["KEY_ID"]:
+        case.path_parameters["id"] = "gone"  # the key that all cases use is not theirs to revoke
     if case.id < "V" or case.meta is None or not case.meta.generation.mode.is_positive:  # an id is of letters and digits: about half
         return
     for path, names in KNOWN.items():
