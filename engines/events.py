@@ -20,8 +20,12 @@ _T = TypeVar("_T")
 
 
 class _Usage(msgspec.Struct):
+    """Of Anthropic's form the last two, which are not among its `input_tokens`."""
+
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
 
 
 class _Block(msgspec.Struct):
@@ -205,10 +209,8 @@ class MessagesCapture:
 
     def _count(self, told: _Usage | None) -> None:
         if told is not None:
-            before, after = self._usage.input_tokens, self._usage.output_tokens
-            self._usage = _Usage(
-                before if told.input_tokens is None else told.input_tokens, after if told.output_tokens is None else told.output_tokens
-            )
+            both = zip(msgspec.structs.astuple(told), msgspec.structs.astuple(self._usage), strict=True)
+            self._usage = _Usage(*(before if after is None else after for after, before in both))
 
     def captured(self) -> Captured:
         calls = [_call(call.call_id, call.name, call.arguments or "{}") for _, call in sorted(self._calls.items())]
@@ -244,5 +246,5 @@ def _counted(told: _Usage | None) -> dict[str, Any]:
     """A chat's usage; nothing where the engine did not tell both."""
     if told is None or told.input_tokens is None or told.output_tokens is None:
         return {}
-    total = told.input_tokens + told.output_tokens
-    return {"prompt_tokens": told.input_tokens, "completion_tokens": told.output_tokens, "total_tokens": total}
+    prompt = told.input_tokens + (told.cache_read_input_tokens or 0) + (told.cache_creation_input_tokens or 0)
+    return {"prompt_tokens": prompt, "completion_tokens": told.output_tokens, "total_tokens": prompt + told.output_tokens}

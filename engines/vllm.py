@@ -2,7 +2,7 @@
 
 Traps, seen on the real server, and what is done: `load_inplace` re-reads files and switches running answers (never used);
 a name loaded twice answers 400 (the list says whether it is the same path); the first request with log-probs is slow
-(the health request asks for them); a log-prob it lacks is written as -9999.0 (never taken for one).
+(the proof of health asks for them); a log-prob it lacks is written as -9999.0 (never taken for one).
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ import msgspec
 from engines import wire
 from engines.base import Load, Sample
 from engines.http import Client, authorization
+from engines.proof import Proof
 from ratchet import names
-from ratchet.errors import EngineBroken, EngineRefused, EngineUnavailable
+from ratchet.errors import EngineBroken, EngineRefused
 from ratchet.types import EngineRecord
 
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 ASK_SECONDS = 15.0
 LOAD_SECONDS = 120.0
 GENERATE_SECONDS = 600.0
-HEALTH_SECONDS = 120.0
-"""A first generation on a busy CPU takes up to half a minute."""
 NEUTRAL: dict[str, Any] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Said out loud, since an engine may have other defaults from a model's generation_config.json."""
 _T = TypeVar("_T")
@@ -65,6 +64,7 @@ class VllmEngine:
     def __init__(self, record: EngineRecord) -> None:
         self.record = record
         self._client = Client(record)
+        self._proof = Proof(self._client, record.name)
 
     def extras(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
         if route not in (CHAT, TEXT):
@@ -85,19 +85,7 @@ class VllmEngine:
         return [c.id for c in cards if c.parent is None] + [c.id for c in cards if c.parent is not None]
 
     async def healthy(self) -> None:
-        body = {
-            "model": self.record.served_name,
-            "messages": [{"role": "user", "content": "Hi"}],
-            "max_tokens": 1,
-            "temperature": 0,
-            "logprobs": True,
-        }
-        try:
-            answer = wire.parse(await self._client.post("/v1/chat/completions", body, seconds=HEALTH_SECONDS))
-        except (EngineRefused, EngineBroken) as error:
-            raise EngineUnavailable(f"engine {self.record.name} cannot generate: {error}") from None
-        if not answer.choices:
-            raise EngineUnavailable(f"engine {self.record.name} generated nothing")
+        await self._proof.give(self.record.served_name)
 
     async def load_adapter(self, name: str, path: Path) -> None:
         seen = self._seen(path)

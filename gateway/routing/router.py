@@ -62,10 +62,11 @@ class Router:
         return first.pause_status, first.paused_until - now
 
     def lacks(self, target: Target, path: str) -> bool:
-        """Whether there are replicas of the target and none of them has the route."""
+        """Whether there are replicas of the target and none of them has the route, nor may one of the base that is away have it."""
         now = monotonic()
         able = [r for r in self._fleet.all() if r.serves(target.base, target.adapter)]
-        return bool(able) and not any(r.serves_route(path, now) for r in able)
+        away = [r for r in self._fleet.all() if r.record.model == target.base and not r.healthy]
+        return bool(able) and not any(r.serves_route(path, now) for r in able + away)
 
     async def watch(self) -> None:
         """Looks for outliers, for ever."""

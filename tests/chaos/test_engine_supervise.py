@@ -180,7 +180,7 @@ async def test_an_engine_that_cannot_generate_is_never_ready_and_waits_longer_ea
 async def test_a_hung_engine_is_restarted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engines.supervise.PROBE_SECONDS", 0.0)
     monkeypatch.setattr("engines.supervise.WATCH_SECONDS", 0.05)
-    monkeypatch.setattr("engines.vllm.HEALTH_SECONDS", 0.5)
+    monkeypatch.setattr("engines.proof.SECONDS", 0.5)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
         engine_process().suspend()

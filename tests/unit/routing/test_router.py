@@ -103,6 +103,14 @@ async def test_a_route_that_a_replica_lacks_is_asked_of_another_until_it_is_aske
     assert picked(made, path=RERANK) == {"without"}
 
 
+async def test_a_route_is_not_lacked_while_an_engine_that_may_have_it_is_away() -> None:
+    without, away = replica("without"), replica("away", healthy=False)
+    without.lacks_route(RERANK)
+    assert not router(without, away).lacks(BASE, RERANK)
+    assert router(without).lacks(BASE, RERANK)
+    assert not router(away).lacks(BASE, RERANK)
+
+
 async def test_a_route_that_was_answered_before_cannot_be_talked_away() -> None:
     made = replica("a")
     made.began(RERANK)
