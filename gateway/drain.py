@@ -54,11 +54,13 @@ class Drain:
                 busy = await self._try()
             except (StoreError, OSError) as error:
                 self._outbox.away = isinstance(error, StoreError)
-                if not isinstance(error, StoreUnavailable):
-                    log.error("the spool could not be drained: %s", error)
+                if not failures:
+                    log.warning("answers are kept in the spool meanwhile: %s", error)
                 await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
                 failures += 1
                 continue
+            if failures:
+                log.info("the store takes writes again")
             failures = 0
             if not busy:
                 await self._rest()

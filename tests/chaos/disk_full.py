@@ -19,6 +19,8 @@ from tests.gateways import POLICY, Bench, bench, until
 from tests.unit.adapters.adapters import written
 
 DISK_MIB = 48
+ROUND_MIB = 32
+"""What the answers of a round may take of it."""
 SPOOL_MIB = 8
 """So that the first segment, a quarter of it, is soon full."""
 CLIENTS = 8
@@ -89,10 +91,10 @@ async def scenario(disk: Path, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    disk = Path(sys.argv[1]) / "disk"
+    disk, rounds = Path(sys.argv[1]) / "disk", int(sys.argv[2])
     disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(disk)], check=True)
-    sys.stdout.write(json.dumps(asyncio.run(scenario(disk, int(sys.argv[2])))))
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB + rounds * ROUND_MIB}m", "tmpfs", str(disk)], check=True)
+    sys.stdout.write(json.dumps(asyncio.run(scenario(disk, rounds))))
 
 
 if __name__ == "__main__":
