@@ -6,16 +6,12 @@ keys, depth, and integers that neither the engines nor the store can hold.
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
 
 from gateway.errors import ApiError, invalid
 
-# Possessive: nothing is remembered to go back to, so that a long string takes no memory.
-STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-SPACED = (b" :", b"\n:", b"\t:", b"\r:")
 MAX_PARTS = 200_000
 """Bytes `[`, `{` and `,` of a body, in texts too: each value costs time and memory far beyond its bytes, and the loop waits."""
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
@@ -33,20 +29,17 @@ def parse(body: bytes, max_depth: int) -> dict[str, Any]:
         raise _too_deep(max_depth) from None
     if not isinstance(tree, dict):
         raise _refused("The body must be a JSON object.")
-    if not _one_colon_each(body, _pairs(tree, max_depth)):
+    # Each pair has one colon outside of strings; a duplicate key leaves fewer pairs than colons.
+    if _colons(body) != _pairs(tree, max_depth):
         raise _refused("The body has an object with a duplicate key.")
     return tree
 
 
-def _one_colon_each(body: bytes, pairs: int) -> bool:
-    """Each pair has one colon outside of strings; a duplicate key leaves fewer pairs than colons.
-
-    With no space before any colon, `":` ends every key, and anything else it may be only adds to the count: if that is right, so is
-    the body, and the strings need not be taken out.
-    """
-    if body.count(b'":') == pairs and not any(spaced in body for spaced in SPACED):
-        return True
-    return STRING.sub(b"", body).count(b":") == pairs
+def _colons(body: bytes) -> int:
+    """Colons outside of strings: between every other quote, once the escaped ones are gone."""
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return b"".join(body.split(b'"')[::2]).count(b":")
 
 
 def _pairs(tree: Any, max_depth: int) -> int:
