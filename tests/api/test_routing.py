@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateways import BASE, POLICY, Bench, bench, events, recorded, until
+from tests.gateways import BASE, POLICY, Bench, bench, end, events, recorded, until
 
 
 def ready(made: Bench) -> Any:
@@ -177,6 +177,20 @@ async def test_embeddings_go_to_the_only_engine_that_has_them_and_chats_to_all(t
         assert (await made.call("POST", "/admin/engines/fake-2/drain", key="operator")).status_code == 200
         refused = await made.call("POST", "/v1/embeddings", {"model": BASE, "input": "hello"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (400, "unsupported_route")
+
+
+async def test_an_engine_that_only_embeds_is_healthy_and_where_the_other_is_away_a_chat_is_503(tmp_path: Path) -> None:
+    async with bench(tmp_path, engines=2, start=False) as made:
+        await made.fakes["fake-1"].faults(lacks=["/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages"])
+        await made.start()
+        await made.healthy("fake-0", "fake-1")
+        assert {(await made.chat(model=BASE)).headers["x-ratchet-engine"] for _ in range(6)} == {"fake-0"}
+        await end(made.fakes["fake-0"].process)
+        assert {(await made.chat(model=BASE)).status_code for _ in range(3)} == {503}
+        await made.healthy("fake-1")
+        assert (await made.chat(model=BASE)).status_code == 503
+        embedded = await made.call("POST", "/v1/embeddings", {"model": BASE, "input": "hello"})
+        assert (embedded.status_code, embedded.headers["x-ratchet-engine"]) == (200, "fake-1")
 
 
 async def test_a_route_that_no_engine_has_is_a_clear_400(tmp_path: Path) -> None:
