@@ -95,7 +95,8 @@ class Relay:
         body = await read_body(scope, receive, self._config.limits.max_body_bytes)
         self._open()
         exchange = self._exchange(scope, body, started)
-        exchange.room = await self._admit(exchange, len(body))
+        del body  # its tree is kept; both would be twice as much
+        exchange.room = await self._admit(exchange)
         exchange.task = asyncio.current_task()
         self.running[exchange.id] = exchange
         self._metrics.inflight.inc()
@@ -113,10 +114,10 @@ class Relay:
             del self.running[exchange.id]
             await exchange.admission.settle(exchange.used)
 
-    async def _admit(self, exchange: Exchange, body: int) -> Room:
+    async def _admit(self, exchange: Exchange) -> Room:
         if not exchange.kept:
             return NOT_KEPT
-        return await self._recorder.admit(room_for(body, exchange.ask.expected, exchange.ask.sampling.max_tokens))
+        return await self._recorder.admit(room_for(exchange.size, exchange.ask.expected, exchange.ask.sampling.max_tokens))
 
     def _exchange(self, scope: Scope, body: bytes, started: float) -> Exchange:
         dialect = self._dialects[scope["path"]]
