@@ -56,7 +56,7 @@ class Services:
         self.recorder = Recorder(store.interactions, self.outbox, self.metrics, config.gateway)
         self.upstream = Upstream(config.gateway)
         self.dispatcher = Dispatcher(self.upstream.begin, self.fleet, self.catalog, config.gateway, self.metrics)
-        self.dialects = every(store.interactions)
+        self.dialects = every(store.interactions, config.gateway)
         self.relay = Relay(config.gateway, self.catalog, self.dialects, self.dispatcher, self.recorder, self.metrics, self.quota)
         self.beat = Beat(store, self.catalog, self.fleet)
         self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.beat.now)

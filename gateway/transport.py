@@ -256,7 +256,13 @@ class _Connection(asyncio.Protocol):
 
     # httptools' part
 
+    def on_message_begin(self) -> None:
+        if self._response is None:  # another answer behind the one that was asked for: it would be taken for the next one's
+            self._drop()
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._response is None or self._response.status:  # a trailer
+            return
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:

@@ -39,9 +39,13 @@ def max_tokens_of(source: Interaction, limit: int) -> int:
 
 
 def messages_of(source: Interaction) -> list[dict[str, Any]]:
-    """The chat that was asked, as the reward functions see it."""
-    messages = source.request.get("messages")
-    return list(messages) if isinstance(messages, list) else []
+    """The chat that was asked, as the reward functions see it; a text completion's prompt is one message, one of ids is none."""
+    messages, prompt = source.request.get("messages"), source.request.get("prompt")
+    if isinstance(messages, list):
+        return list(messages)
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else []
 
 
 def shadow(source: Interaction, samples: Sequence[Sample], *, ident: str, version: int, engine: str, max_tokens: int) -> Interaction:

@@ -10,9 +10,11 @@ from gateway.dialects.responses import Responses
 from gateway.dialects.text import Text
 from gateway.table import POOLING, TOKENS
 from ratchet.buffer.interactions import Interactions
+from ratchet.config import GatewayConfig
 
 
-def every(interactions: Interactions) -> dict[str, Dialect]:
+def every(interactions: Interactions, config: GatewayConfig) -> dict[str, Dialect]:
     """Those that are built. `interactions`: where earlier responses are found."""
-    own: list[Dialect] = [Chat(), Text(), Responses(interactions), Messages(), *(Plain(path) for path in (*POOLING, *TOKENS))]
+    responses = Responses(interactions, config.limits.max_body_bytes)
+    own: list[Dialect] = [Chat(), Text(), responses, Messages(), *(Plain(path) for path in (*POOLING, *TOKENS))]
     return {dialect.path: dialect for dialect in own}

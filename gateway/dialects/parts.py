@@ -8,6 +8,7 @@ from typing import Any
 from gateway.errors import invalid
 
 INPUT_PARTS = frozenset({"input_text", "output_text", "refusal", "summary_text", "text"})
+REASONING_PARTS = frozenset({"reasoning_text", "summary_text"})
 INPUT_ITEMS = frozenset({"message", "function_call", "function_call_output", "reasoning"})
 ROLES = frozenset({"user", "assistant", "system", "developer"})
 BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thinking"})
@@ -19,10 +20,13 @@ def check_items(items: list[dict[str, Any]]) -> None:
         kind = item.get("type", "message")
         if not isinstance(kind, str) or kind not in INPUT_ITEMS:
             raise invalid(f"Input items of type {str(kind)[:64]!r} are not offered here.", "input", "unsupported_parameter")
-        if kind == "message" and item.get("role") not in ROLES:
+        if kind == "message" and not (isinstance(role := item.get("role"), str) and role in ROLES):
             raise invalid("A message's 'role' is one of user, assistant, system, developer.", "input")
-        content = item.get("content", item.get("output", ""))
-        if kind != "reasoning" and not isinstance(content, str):
+        if kind == "reasoning":
+            for key in ("content", "summary"):
+                if item.get(key) is not None:
+                    _parts(item[key], REASONING_PARTS, "input")
+        elif not isinstance(content := item.get("content", item.get("output", "")), str):
             _parts(content, INPUT_PARTS, "input")
 
 

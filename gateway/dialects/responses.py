@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from engines.capture import Captured
 from engines.events import ResponsesCapture, capture_response, kind_of
 from gateway.dialects.base import Ask, Capture, Dialect, sendable
@@ -27,8 +29,10 @@ class Responses(Dialect):
     prefix = names.RESPONSE_PREFIX
     neutral = {"temperature": 1.0, "top_p": 1.0}
 
-    def __init__(self, interactions: Interactions) -> None:
+    def __init__(self, interactions: Interactions, longest: int) -> None:
+        """`longest`: bytes of JSON that may come before a request's own input."""
         self._interactions = interactions
+        self._longest = longest
 
     def check(self, tree: dict[str, Any], config: GatewayConfig) -> Ask:
         if tree.get("background"):
@@ -58,16 +62,20 @@ class Responses(Dialect):
     async def prepare(self, ask: Ask, caller: KeyRecord) -> Ask:
         """Puts what came before in front of the input, from the records. ApiError 400 if it is not there. StoreError."""
         turns: list[Any] = []
-        at = ask.previous
+        at, size = ask.previous, 0
         for _ in range(LONGEST_CHAIN):
             if at is None:
                 break
             found = await self._interactions.get(at, caller.tenant) if names.RESPONSE_ID.fullmatch(at) else None
             if found is None or found.response is None:
                 raise invalid(f"Previous response with id {at[:64]!r} not found.", "previous_response_id", "previous_response_not_found")
-            turns[:0] = [*_items(found.request["input"]), *_output(found)]
+            before = [*_items(found.request["input"]), *_output(found)]
+            size += len(msgspec.json.encode(before))
+            if size > self._longest:
+                raise invalid(f"What came before this response is longer than {self._longest} bytes.", "previous_response_id")
+            turns[:0] = before
             at = found.request.get("previous_response_id")
-        else:
+        if at is not None:
             raise invalid(f"More than {LONGEST_CHAIN} responses come before this one.", "previous_response_id")
         if turns:
             ask.sent["input"] = [*turns, *_items(ask.sent["input"])]

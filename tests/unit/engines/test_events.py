@@ -1,4 +1,4 @@
-"""What is read from vLLM's named events and whole answers (recorded/), and what of them is changed."""
+"""engines.events: what is heard of responses and messages; real vLLM's (recorded/) among them."""
 
 from __future__ import annotations
 
@@ -7,143 +7,269 @@ from typing import Any
 
 import pytest
 
+from engines import sse
 from engines.capture import Captured
-from engines.events import MessagesCapture, ResponsesCapture, capture_message, capture_response
+from engines.events import MessagesCapture, ResponsesCapture, capture_message, capture_response, kind_of, tree_of
 from ratchet.errors import EngineBroken
-from tests.unit.engines.samples import payloads, whole
+from tests.unit.engines.samples import forms, payloads, whole
 
-RESPONSE, MESSAGE = "resp_" + "cd" * 16, "msg_" + "cd" * 16
-MODEL = "support@3"
-PATCH = {"id": RESPONSE, "model": MODEL, "store": True}
+PATCH = {"id": "resp_x", "model": "support@3", "previous_response_id": None, "metadata": {"a": "b"}, "store": True, "background": False}
+SECRET = "the prompt's own words"
+FORMS = forms()
 
 
-def heard(capture: ResponsesCapture | MessagesCapture, name: str) -> tuple[list[bytes], Captured]:
-    """What the client sees of a recorded stream, every event of which it sees, and what is kept."""
-    seen = []
-    for event in payloads(name):
-        assert not capture.done
-        seen.append(capture.event(event) or b"")
+def response(events: list[bytes]) -> tuple[list[bytes], ResponsesCapture]:
+    capture = ResponsesCapture(PATCH)
+    return [seen for event in events if (seen := capture.event(event)) is not None], capture
+
+
+def message(events: list[bytes]) -> tuple[list[bytes], MessagesCapture]:
+    capture = MessagesCapture("msg_x", "support@3")
+    return [seen for event in events if (seen := capture.event(event)) is not None], capture
+
+
+def made(name: str) -> list[bytes]:
+    found, rest = sse.split(FORMS[name].encode())
+    assert rest == b""
+    return found
+
+
+def event(kind: str, **fields: Any) -> bytes:
+    return json.dumps({"type": kind, **fields}).encode()
+
+
+def told(captured: Captured) -> tuple[Any, Any, Any]:
+    """The message's text, its calls' names and arguments, its end."""
+    [choice] = captured.choices
+    assert (captured.exact, captured.prompt_ids, choice.token_ids, choice.logprobs) == (False, [], [], [])
+    calls = [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in choice.message.get("tool_calls", ())]
+    return choice.message["content"], calls, choice.finish_reason
+
+
+# Responses
+
+
+@pytest.mark.parametrize("name", ["response.sse", "response_tool.sse"])
+def test_vllms_stream_is_passed_on_but_for_the_response_objects(name: str) -> None:
+    events = payloads(name)
+    seen, capture = response(events)
     assert capture.done
-    return seen, capture.captured()
-
-
-def without(tree: Any, *keys: str) -> Any:
-    return {key: value for key, value in tree.items() if key not in keys}
-
-
-def test_a_streamed_response_is_kept_as_its_last_event_tells_it() -> None:
-    seen, captured = heard(ResponsesCapture(PATCH), "response.sse")
-    sent = payloads("response.sse")
-    deltas = [json.loads(event)["delta"] for event in sent if b'"type":"response.output_text.delta"' in event]
-    assert captured.choices[0].message == {"role": "assistant", "content": "".join(deltas)}
-    assert captured.finished and not captured.exact
+    assert len(seen) == len(events)
+    for sent, passed in zip(events, seen, strict=True):
+        if b'"response":{' not in sent:
+            assert passed is sent
+            continue
+        before, after = json.loads(sent), json.loads(passed)
+        assert after == {**before, "response": {**before["response"], **PATCH}}
+        assert list(after["response"])[: len(before["response"])] == list(before["response"])
+    captured = capture.captured()
     assert captured.response == json.loads(seen[-1])["response"]
-    told = json.loads(sent[-1])["response"]["usage"]
-    assert captured.usage["completion_tokens"] == told["output_tokens"] == len(deltas)
-    assert captured.usage["total_tokens"] == told["total_tokens"]
+    usage = captured.response["usage"] if captured.response is not None else {}
+    assert captured.usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
 
 
-def test_of_a_streamed_response_only_the_response_objects_are_changed() -> None:
-    seen, _ = heard(ResponsesCapture(PATCH), "response.sse")
-    changed = [(json.loads(old), json.loads(new)) for old, new in zip(payloads("response.sse"), seen, strict=True) if old != new]
-    assert [new["type"] for _, new in changed] == ["response.created", "response.in_progress", "response.completed"]
-    for old, new in changed:
-        assert without(new, "response") == without(old, "response")
-        assert new["response"] == old["response"] | PATCH
+def test_a_streams_text_and_its_end_are_heard() -> None:
+    _, capture = response(made("response streamed"))
+    assert told(capture.captured()) == ("naïve 🙂", [], "stop")
+    assert capture.captured().finished
 
 
-@pytest.mark.parametrize("name", ["response_tool.sse", "response_tool.json"])
-def test_a_function_call_in_a_response_is_kept_as_a_chats_would_be(name: str) -> None:
-    if name.endswith("sse"):
-        _, captured = heard(ResponsesCapture(PATCH), name)
-    else:
-        _, captured = capture_response(whole(name), PATCH)
-    assert captured.choices[0].finish_reason == "tool_calls"
-    assert captured.response is not None
-    told = captured.response["output"][0]
-    (call,) = captured.choices[0].message["tool_calls"]
-    assert captured.choices[0].message["content"] is None
-    assert call["id"] == told["call_id"]
-    assert call["function"] == {"name": "get_weather", "arguments": told["arguments"]}
+def test_a_response_that_was_cut_at_its_limit_ends_for_its_length() -> None:
+    assert told(response(made("response cut"))[1].captured()) == ("na", [], "length")
 
 
-def test_a_whole_response_gets_the_gateways_id_and_name() -> None:
-    seen, captured = capture_response(whole("response.json"), PATCH)
-    assert json.loads(seen) == json.loads(whole("response.json")) | PATCH == captured.response
-    text = json.loads(seen)["output"][0]["content"][0]["text"]
-    assert captured.choices[0].message["content"] == text
-    cut = json.loads(whole("response.json"))["status"] == "incomplete"
-    assert captured.choices[0].finish_reason == ("length" if cut else "stop")
+@pytest.mark.parametrize("kind", ["response.completed", "response.incomplete"])
+def test_either_terminal_event_ends_it(kind: str) -> None:
+    capture = ResponsesCapture(PATCH)
+    assert capture.event(event(kind, response={"status": "incomplete", "output": []})) is not None
+    assert capture.done
+
+
+def test_a_function_call_is_kept_as_a_chats() -> None:
+    _, capture = response(made("response of a call, streamed"))
+    text, calls, end = told(capture.captured())
+    assert (text, end) == (None, "tool_calls")
+    assert calls == [("get_weather", {"place": "Åre", "days": 2})]
+
+
+@pytest.mark.parametrize("name", ["response", "response of a call"])
+def test_a_whole_response_is_kept_as_its_stream(name: str) -> None:
+    seen, captured = capture_response(FORMS[name].encode(), PATCH)
+    assert json.loads(seen) == {**json.loads(FORMS[name]), **PATCH} == captured.response
+    assert told(captured) == told(response(made(name + " streamed" if name == "response" else name + ", streamed"))[1].captured())
+
+
+def test_a_real_response_is_captured() -> None:
+    _, captured = capture_response(whole("response.json"), PATCH)
+    text, calls, _ = told(captured)
+    assert text and not calls and captured.finished
+
+
+def test_a_stream_that_breaks_off_keeps_its_text_and_is_neither_done_nor_finished() -> None:
+    _, capture = response(made("response streamed")[:6])
+    assert told(capture.captured()) == ("na", [], None)
+    assert not capture.done and not capture.captured().finished and capture.captured().response is None
+
+
+@pytest.mark.parametrize("status", ["failed", "cancelled", "queued", None])
+def test_a_response_that_did_not_end_well_is_not_finished(status: str | None) -> None:
+    body = json.dumps({"object": "response", "status": status, "output": []}).encode()
+    assert not capture_response(body, PATCH)[1].finished
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        event("error", message=SECRET),
+        event("response.failed", response={"error": {"message": SECRET}}),
+        b"",
+        b"[DONE]",
+        b"[]",
+        b"{}",
+        b'{"type":5}',
+        b"\xff",
+        event("response.output_text.delta", delta=5),
+        event("response.output_text.delta", delta={"text": "x"}),
+        event("response.completed", response={"output": 5}),
+        event("response.completed", response={"output": [{"type": 5}]}),
+        event("response.completed", response={"output": [{"type": "message", "content": 5}]}),
+        event("response.completed", response={"usage": []}),
+        event("response.completed", response={"status": 5}),
+        event("response.created", response={}, error={"message": SECRET}),
+    ],
+)
+def test_an_event_of_a_failure_or_of_another_form_is_broken_without_its_words(payload: bytes) -> None:
+    capture = ResponsesCapture(PATCH)
+    with pytest.raises(EngineBroken) as error:
+        capture.event(payload)
+    assert SECRET not in str(error.value)
+    assert not capture.done
+
+
+def test_unknown_events_pass() -> None:
+    odd = [event("response.audio.delta", delta="x"), event("ping"), event("response.queued"), event("response.created", response=5)]
+    assert response(odd)[0] == odd
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"object":"chat.completion"}', b'{"error":{"message":"%s"}}' % SECRET.encode()])
+def test_what_is_no_response_is_broken(body: bytes) -> None:
+    with pytest.raises(EngineBroken) as error:
+        capture_response(body, PATCH)
+    assert SECRET not in str(error.value)
+
+
+# Messages
 
 
 @pytest.mark.parametrize("name", ["message.sse", "message_tool.sse", "message_stop.sse"])
-def test_of_a_streamed_message_only_id_and_name_are_changed(name: str) -> None:
-    seen, captured = heard(MessagesCapture(MESSAGE, MODEL), name)
-    sent = payloads(name)
-    assert seen[1:] == sent[1:]
-    first = json.loads(sent[0])
-    assert json.loads(seen[0]) == {**first, "message": first["message"] | {"id": MESSAGE, "model": MODEL}}
-    assert captured.finished and not captured.exact
-    deltas = [json.loads(event)["delta"] for event in sent if b'"type":"content_block_delta"' in event]
-    kept = captured.choices[0].message
-    assert (kept["content"] or "") == "".join(delta.get("text", "") for delta in deltas)
-    arguments = "".join(delta.get("partial_json", "") for delta in deltas)
-    assert [call["function"]["arguments"] for call in kept.get("tool_calls", ())] == ([arguments] if arguments else [])
+def test_vllms_stream_is_passed_on_but_for_the_messages_id_and_model(name: str) -> None:
+    events = payloads(name)
+    seen, capture = message(events)
+    assert capture.done
+    first, begun = json.loads(events[0]), json.loads(seen[0])
+    assert begun == {**first, "message": {**first["message"], "id": "msg_x", "model": "support@3"}}
+    assert all(passed is sent for sent, passed in zip(events[1:], seen[1:], strict=True))
+    assert capture.captured().usage["total_tokens"] > capture.captured().usage["completion_tokens"] > 0
 
 
-@pytest.mark.parametrize(("name", "reason"), [("message_stop.sse", "stop"), ("message_tool.sse", "tool_calls")])
-def test_a_messages_end_is_told_in_openais_words(name: str, reason: str) -> None:
-    assert heard(MessagesCapture(MESSAGE, MODEL), name)[1].choices[0].finish_reason == reason
+def test_a_streamed_messages_text_end_and_usage_are_heard() -> None:
+    _, capture = message(made("message streamed"))
+    assert told(capture.captured()) == ("naïve 🙂", [], "stop")
+    assert capture.captured().usage == {"prompt_tokens": 31, "completion_tokens": 12, "total_tokens": 43}
 
 
-def test_a_whole_message_gets_the_gateways_id_and_name() -> None:
-    seen, captured = capture_message(whole("message.json"), MESSAGE, MODEL)
-    assert json.loads(seen) == json.loads(whole("message.json")) | {"id": MESSAGE, "model": MODEL}
-    assert captured.choices[0].message["content"] == json.loads(seen)["content"][0]["text"]
+def test_a_message_that_was_cut_at_its_limit_ends_for_its_length() -> None:
+    assert told(message(made("message cut"))[1].captured()) == ("na", [], "length")
+
+
+def test_a_streamed_tool_use_is_put_together() -> None:
+    assert told(message(made("message of a call, streamed"))[1].captured()) == (
+        None,
+        [("get_weather", {"place": "Åre", "days": 2})],
+        "tool_calls",
+    )
+
+
+@pytest.mark.parametrize("name", ["message", "message of a call"])
+def test_a_whole_message_is_kept_as_its_stream(name: str) -> None:
+    seen, captured = capture_message(FORMS[name].encode(), "msg_x", "support@3")
+    assert json.loads(seen) == {**json.loads(FORMS[name]), "id": "msg_x", "model": "support@3"}
+    heard = message(made(name + (" streamed" if name == "message" else ", streamed")))[1].captured()
+    assert (told(captured), captured.usage) == (told(heard), heard.usage)
 
 
 def test_tokens_from_a_cache_count_as_the_prompts() -> None:
     body = json.loads(whole("message.json"))
     body["usage"] = {"input_tokens": 3, "output_tokens": 4, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 16}
-    usage = capture_message(json.dumps(body).encode(), MESSAGE, MODEL)[1].usage
-    capture = MessagesCapture(MESSAGE, MODEL)
-    for event in payloads("message.sse"):
-        capture.event(event.replace(b'"cache_read_input_tokens":0', b'"cache_read_input_tokens":16'))
-    counted = json.loads(payloads("message.sse")[-2])["usage"]
-    assert capture.captured().usage["prompt_tokens"] == counted["input_tokens"] + 16
-    assert usage == {"prompt_tokens": 19, "completion_tokens": 4, "total_tokens": 23}
-    assert capture_message(json.dumps(without(body, "usage")).encode(), MESSAGE, MODEL)[1].usage == {}
+    expected = {"prompt_tokens": 19, "completion_tokens": 4, "total_tokens": 23}
+    assert capture_message(json.dumps(body).encode(), "msg_x", "m")[1].usage == expected
+    events = [event.replace(b'"cache_read_input_tokens":0', b'"cache_read_input_tokens":16') for event in payloads("message.sse")]
+    assert message(events)[1].captured().usage["prompt_tokens"] == json.loads(events[-2])["usage"]["input_tokens"] + 16
 
 
-def test_a_stream_that_breaks_off_is_not_done_and_keeps_what_came() -> None:
-    responses, messages = ResponsesCapture(PATCH), MessagesCapture(MESSAGE, MODEL)
-    for capture, name in ((responses, "response.sse"), (messages, "message.sse")):
-        events = payloads(name)
-        cut = next(i for i, event in enumerate(events) if b"delta" in event) + 1
-        for event in events[:cut]:
-            capture.event(event)
-        assert not capture.done
-        assert capture.captured().choices[0].message["content"]
-        assert not capture.captured().finished
+def test_a_stop_sequence_is_an_end() -> None:
+    assert told(capture_message(FORMS["message stopped"].encode(), "msg_x", "m")[1]) == ("naï", [], "stop")
+
+
+def test_thinking_is_no_text() -> None:
+    blocks = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "yes"}]
+    body = json.dumps({"type": "message", "content": blocks, "stop_reason": "end_turn"}).encode()
+    assert told(capture_message(body, "msg_x", "m")[1]) == ("yes", [], "stop")
+    deltas = [
+        {"type": "thinking_delta", "thinking": "hm"},
+        {"type": "text_delta", "text": "yes"},
+        {"type": "input_json_delta", "partial_json": "{"},
+    ]
+    events = [event("content_block_delta", index=i, delta=delta) for i, delta in enumerate(deltas)]
+    assert told(message(events)[1].captured()) == ("yes", [], None)
+
+
+def test_a_message_that_breaks_off_keeps_its_text_and_is_neither_done_nor_finished() -> None:
+    _, capture = message(made("message streamed")[:4])
+    assert told(capture.captured()) == ("na", [], None)
+    assert not capture.done and not capture.captured().finished
 
 
 @pytest.mark.parametrize(
-    "event",
+    "payload",
     [
-        b'{"type":"error","error":{"type":"InternalServerError","message":"dead"}}',
-        b'{"type":"response.failed","response":{"status":"failed"}}',
-        b"[DONE]",
-        b'{"error":{"message":"dead"}}',
+        event("error", error={"type": "internal_error", "message": SECRET}),
+        b"",
+        b"[]",
+        b"{}",
+        event("message_start", message=5),
+        event("message_start", message={"usage": []}),
+        event("message_start", message={}, error={"message": SECRET}),
+        event("content_block_delta", delta=5),
+        event("content_block_delta", delta={"text": 5}),
+        event("content_block_start", index="x", content_block={}),
+        event("message_delta", delta=[]),
+        event("message_delta", usage={"output_tokens": "5"}),
     ],
 )
-def test_an_error_among_the_events_is_broken(event: bytes) -> None:
+def test_an_event_of_a_failure_or_of_no_message_is_broken_without_its_words(payload: bytes) -> None:
+    with pytest.raises(EngineBroken) as error:
+        MessagesCapture("msg_x", "m").event(payload)
+    assert SECRET not in str(error.value)
+
+
+def test_a_ping_and_unknown_events_pass() -> None:
+    odd = [event("ping"), event("message_start"), event("content_block_stop", index=0), event("later", whatever={"a": 1})]
+    assert message(odd)[0] == odd
+
+
+@pytest.mark.parametrize("body", [b"[]", b'{"type":"error","error":{"message":"x"}}', b'{"type":"completion"}', b'{"content":5}'])
+def test_what_is_no_message_is_broken(body: bytes) -> None:
     with pytest.raises(EngineBroken):
-        ResponsesCapture(PATCH).event(event)
+        capture_message(body, "msg_x", "m")
 
 
-def test_a_whole_answer_of_another_kind_is_broken() -> None:
-    for body in (b"[]", b"moon", b'{"object":"list"}', b'{"error":{"message":"dead"}}'):
-        with pytest.raises(EngineBroken):
-            capture_response(body, PATCH)
-        with pytest.raises(EngineBroken):
-            capture_message(body, MESSAGE, MODEL)
+def test_an_unknown_reason_is_no_end() -> None:
+    body = json.dumps({"type": "message", "content": [], "stop_reason": "pause_turn", "usage": {"input_tokens": 1}}).encode()
+    captured = capture_message(body, "msg_x", "m")[1]
+    assert (captured.finished, captured.usage) == (False, {})
+
+
+def test_an_events_kind_and_tree() -> None:
+    assert kind_of(b'{"x":{"type":"inner"},"type":"outer"}') == "outer"
+    assert tree_of(b'{"error":null,"a":1}') == {"error": None, "a": 1}

@@ -1,42 +1,139 @@
-"""The routes that generate nothing, on what vLLM answered to them."""
+"""gateway.dialects.plain: the routes that generate nothing."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
 from gateway.dialects.base import Ask
-from gateway.dialects.plain import Plain
+from gateway.dialects.plain import FORMS, Plain
+from gateway.errors import ApiError
+from ratchet.config import GatewayConfig
 from ratchet.errors import EngineBroken
-from tests.unit.engines.samples import whole
+from tests.unit.engines.samples import whole as recorded
 
-ASK = Ask({}, {}, "small")
-
-
-@pytest.mark.parametrize(("path", "name", "tokens"), [("/v1/score", "score.json", 9), ("/v1/rerank", "rerank.json", 9)])
-def test_an_answer_keeps_the_engines_bytes_but_for_the_models_name_and_its_tokens_count(path: str, name: str, tokens: int) -> None:
-    told = whole(name)
-    seen, captured = Plain(path).whole(told, ASK, "", "smollm2")
-    assert seen == told
-    renamed, _ = Plain(path).whole(told, ASK, "", "small")
-    assert renamed == told.replace(b'"model":"smollm2"', b'"model":"small"')
-    assert captured.usage["total_tokens"] == tokens
+CONFIG = GatewayConfig()
+BODIES: dict[str, dict[str, Any]] = {
+    "/v1/embeddings": {"input": "hello"},
+    "/v1/rerank": {"query": "a", "documents": ["a", "b"]},
+    "/v1/score": {"text_1": "a", "text_2": ["a", "b"]},
+    "/tokenize": {"prompt": "hello"},
+    "/detokenize": {"tokens": [1, 2]},
+}
 
 
-def test_an_answer_without_a_name_is_passed_on_as_it_is() -> None:
-    told = whole("tokenize.json")
-    seen, captured = Plain("/tokenize").whole(told, ASK, "", "small")
-    assert seen == told
-    assert captured.usage == {}
+def ask(path: str, **fields: Any) -> Ask:
+    return Plain(path).check({"model": "support", **BODIES[path], **fields}, CONFIG)
 
 
-def test_a_name_that_stands_twice_is_changed_where_it_is_the_answers() -> None:
-    told = b'{"model":"smollm2","results":[{"model":"smollm2"}]}'
-    assert json.loads(Plain("/v1/rerank").whole(told, ASK, "", "small")[0]) == {"model": "small", "results": [{"model": "smollm2"}]}
+def refused(path: str, **fields: Any) -> ApiError:
+    with pytest.raises(ApiError) as error:
+        ask(path, **fields)
+    assert error.value.status == 400
+    return error.value
 
 
-@pytest.mark.parametrize("told", [b"moon", b'{"error":{"message":"dead"}}', b'{"usage":1}'])
-def test_what_is_no_answer_is_broken(told: bytes) -> None:
-    with pytest.raises(EngineBroken):
-        Plain("/v1/score").whole(told, ASK, "", "small")
+def test_every_route_has_a_body_here() -> None:
+    assert BODIES.keys() == FORMS.keys()
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_the_body_goes_on_with_the_engines_model_and_no_record_is_kept(path: str) -> None:
+    made = ask(path)
+    assert json.loads(Plain(path).body(made, "x", "adapter", {})) == {"model": "adapter", **BODIES[path]}
+    assert (made.store, made.stream, Plain(path).recorded) == (False, False, False)
+
+
+@pytest.mark.parametrize("path", BODIES)
+@pytest.mark.parametrize("field", ["stream", "store", "metadata", "priority", "mm_processor_kwargs", "chat_template", "n"])
+def test_a_field_outside_the_allowlist_is_an_unknown_parameter(path: str, field: str) -> None:
+    assert (refused(path, **{field: 1}).param, refused(path, **{field: 1}).code) == (field, "unknown_parameter")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/embeddings", {"input": []}),
+        ("/v1/embeddings", {"input": None}),
+        ("/v1/embeddings", {"input": ["a", [1]]}),
+        ("/v1/embeddings", {"input": [{"image_url": "http://x"}]}),
+        ("/v1/embeddings", {"dimensions": 0}),
+        ("/v1/embeddings", {"encoding_format": "bytes"}),
+        ("/v1/embeddings", {"truncate_prompt_tokens": -2}),
+        ("/v1/rerank", {"documents": []}),
+        ("/v1/rerank", {"documents": "a"}),
+        ("/v1/rerank", {"documents": ["a"] * 2049}),
+        ("/v1/rerank", {"documents": [{"content": [{"type": "image_url"}]}]}),
+        ("/v1/rerank", {"query": None}),
+        ("/v1/rerank", {"top_n": -1}),
+        ("/v1/score", {"text_2": None}),
+        ("/v1/score", {"queries": "a"}),
+        ("/v1/score", {"text_1": [{"type": "image_url"}]}),
+        ("/tokenize", {"prompt": None}),
+        ("/tokenize", {"messages": [{"role": "user", "content": "x"}]}),
+        ("/tokenize", {"prompt": None, "messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
+        ("/detokenize", {"tokens": []}),
+        ("/detokenize", {"tokens": [-1]}),
+        ("/detokenize", {"tokens": ["a"]}),
+    ],
+)
+def test_what_is_out_of_range_or_no_text_is_refused(path: str, fields: dict[str, Any]) -> None:
+    refused(path, **fields)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields"),
+    [
+        ("/v1/embeddings", {"input": [1, 2], "dimensions": 8, "encoding_format": "base64", "user": "u"}),
+        ("/v1/embeddings", {"input": [[1], [2]], "truncate_prompt_tokens": -1, "add_special_tokens": False}),
+        ("/v1/rerank", {"top_n": 0, "max_tokens_per_doc": 5}),
+        ("/v1/score", {"text_1": None, "text_2": None, "queries": ["a"], "documents": "b"}),
+        ("/tokenize", {"prompt": None, "messages": [{"role": "user", "content": "x"}], "return_token_strs": True}),
+    ],
+)
+def test_every_form_is_taken_and_nulls_are_nothing(path: str, fields: dict[str, Any]) -> None:
+    expected = {**BODIES[path], **fields}
+    assert ask(path, **fields).sent == {"model": "support", **{key: value for key, value in expected.items() if value is not None}}
+
+
+def whole(told: bytes, model: str = "support@3") -> tuple[bytes, dict[str, Any]]:
+    seen, captured = Plain("/v1/embeddings").whole(told, ask("/v1/embeddings"), "x", model)
+    assert (captured.choices, captured.exact) == ([], False)
+    return seen, captured.usage
+
+
+@pytest.mark.parametrize("name", ["score.json", "rerank.json"])
+def test_vllms_own_answers_keep_their_bytes_and_tell_their_tokens(name: str) -> None:
+    seen, usage = whole(recorded(name))
+    assert seen == recorded(name).replace(b'"model":"smollm2"', b'"model":"support@3"')
+    assert usage["total_tokens"] == 9
+
+
+def test_only_the_models_name_is_changed_and_every_other_byte_kept() -> None:
+    told = b'{"id":"e",  "model":"adapter","data":[{"text":"\\"model\\":\\"adapter\\""}],"usage":{"total_tokens":3}}'
+    assert whole(told) == (told.replace(b'"model":"adapter"', b'"model":"support@3"', 1), {"total_tokens": 3})
+    assert whole(told, "adapter")[0] is told
+
+
+def test_a_name_that_is_there_twice_or_written_otherwise_is_changed_by_parsing() -> None:
+    twice = b'{"data":[{"model":"adapter"}],"model":"adapter"}'
+    assert json.loads(whole(twice)[0]) == {"data": [{"model": "adapter"}], "model": "support@3"}
+    assert json.loads(whole(b'{"model" : "adapter"}')[0]) == {"model": "support@3"}
+
+
+def test_an_answer_that_names_no_model_is_passed_on() -> None:
+    assert whole(b'{"prompt":"hi"}') == (b'{"prompt":"hi"}', {})
+
+
+@pytest.mark.parametrize("told", [b"", b"nope", b"[]", b'{"error":{"message":"secret"}}', b'{"model":5}', b'{"usage":[]}', b"\xff"])
+def test_what_is_no_answer_is_broken_and_its_words_are_not_repeated(told: bytes) -> None:
+    with pytest.raises(EngineBroken) as error:
+        whole(told)
+    assert "secret" not in str(error.value)
+
+
+def test_these_routes_do_not_stream() -> None:
+    with pytest.raises(TypeError):
+        Plain("/tokenize").capture(ask("/tokenize"), "x", "support")

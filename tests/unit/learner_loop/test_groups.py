@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from engines import Sample
@@ -76,3 +78,19 @@ def test_a_group_that_was_left_out_is_not_in_the_lineage() -> None:
 
 def test_equal_rewards_have_no_spread() -> None:
     assert groups.has_spread([0.0, 1e-9]) and not groups.has_spread([0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("request_", "expected"),
+    [
+        ({"messages": [{"role": "user", "content": "hi"}]}, [{"role": "user", "content": "hi"}]),
+        ({"prompt": "hi"}, [{"role": "user", "content": "hi"}]),
+        ({"prompt": ["hi"]}, [{"role": "user", "content": "hi"}]),
+        ({"prompt": [1, 2]}, []),
+        ({"prompt": [[1, 2]]}, []),
+        ({"prompt": ["hi", "ho"]}, []),
+        ({"input": "hi"}, []),
+    ],
+)
+def test_a_text_completions_prompt_is_the_users_message(request_: dict[str, Any], expected: list[dict[str, str]]) -> None:
+    assert groups.messages_of(interaction(request=request_)) == expected
