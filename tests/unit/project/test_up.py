@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -294,4 +295,4 @@ def test_progress_on_a_terminal_says_how_long_each_step_took() -> None:
     out = io.StringIO()
     with Progress(Console(file=out, force_terminal=True, width=80)).step("store"):
         pass
-    assert "store: 0.0 s" in out.getvalue()
+    assert re.search(r"store: \d+\.\d s", out.getvalue())
