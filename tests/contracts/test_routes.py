@@ -18,7 +18,8 @@ from ratchet.buffer.interactions import Interactions
 from ratchet.config import GatewayConfig
 from tests.contracts.sites import BASE, Site
 
-DIALECTS = every(cast(Interactions, None))  # no request here goes on from an earlier one
+CONFIG = GatewayConfig()
+DIALECTS = every(cast(Interactions, None), CONFIG)  # no request here goes on from an earlier one
 TOKENIZE, DETOKENIZE = TOKENS
 SEEN_AS = "support@3"
 SAID = "naïve Straße — 日本語 🙂"
@@ -45,7 +46,7 @@ class Answer(NamedTuple):
 async def relayed(session: aiohttp.ClientSession, site: Site, path: str, **fields: Any) -> Answer:
     """A request as the relay sends it, its answer as the relay passes it on."""
     dialect, record = DIALECTS[path], site.engine.record
-    ask = dialect.check({"model": BASE, **fields}, GatewayConfig())
+    ask = dialect.check({"model": BASE, **fields}, CONFIG)
     public_id = names.mint(dialect.prefix)
     body = dialect.body(ask, public_id, record.served_name, site.engine.extras(path, ask.sent))
     headers = {"content-type": "application/json", **site.engine.headers(public_id)}
