@@ -23,7 +23,7 @@ from tests.gateways import BASE, POLICY, Bench, bench, start_fake
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
 KEY, KEY_ID = "rk-everything", "everything"
 FULL = os.environ.get("RATCHET_FAULTS") == "full"
-EXAMPLES, AT_LEAST = (500, 10_000) if FULL else (10, 500)
+EXAMPLES, AT_LEAST = (250, 10_000) if FULL else (10, 500)
 """Random cases of an operation, besides the systematic ones; what they must come to in all."""
 SEED = () if FULL else ("--seed", "1")
 SECONDS = 3000.0
