@@ -169,6 +169,7 @@ class Metrics:
         self.drained = Counter("ratchet_drained", "Answers brought from a spool to the store", registry=r)
         self.set_aside = self._counter("ratchet_set_aside", "Spooled answers that never reach the store", "reason")
         self.unrecorded = Counter("ratchet_unrecorded", "Answers served unrecorded, and told so", registry=r)
+        self.worker_restarts = self._counter("ratchet_worker_restarts", "Times another worker was started again", "worker")
         for during in ("true", "false"):
             self.held.labels(during)
 

@@ -26,6 +26,7 @@ from gateway.routing.fleet import Fleet
 from gateway.routing.pointers import Pointers
 from gateway.routing.shelf import Shelf
 from gateway.upstream import Upstream
+from gateway.workers.crew import Crew
 from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.tasks import end
@@ -52,6 +53,7 @@ class Services:
         self.shelf = Shelf(config, data)
         self.fleet = Fleet(store, self.catalog, self.shelf, config.gateway.routing.breaker)
         self.outbox = Outbox(data, config.gateway.outbox, self.metrics)
+        self.crew = Crew(config, data, self.metrics, self.fleet)
         self.draining = Drain(self.outbox, store.interactions, self.metrics, config.gateway.outbox.adopt_seconds)
         self.recorder = Recorder(store.interactions, self.outbox, self.metrics, config.gateway)
         self.upstream = Upstream(config.gateway)

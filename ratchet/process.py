@@ -20,6 +20,7 @@ from ratchet.errors import RatchetError
 
 PARENT = "RATCHET_PARENT"
 """Tells a child of `spawn` its parent's pid; absent in a process started by hand, which must survive its shell."""
+STDERR = 2
 POLL_SECONDS = 0.02
 LAST_WORDS_SECONDS = 1.0
 
@@ -37,8 +38,18 @@ def die_with_parent(number: int = signal.SIGTERM) -> None:
         sys.exit(1)
 
 
-async def spawn(argv: Sequence[str], *, env: Mapping[str, str] | None = None, log: Path, name: str, cwd: Path | None = None) -> Process:
-    """Starts `argv` in its own session, killed (SIGKILL) when the calling thread ends, stdout and stderr appended to `log`.
+async def spawn(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    log: Path | None = None,
+    name: str,
+    cwd: Path | None = None,
+    stdin: int = DEVNULL,
+) -> Process:
+    """Starts `argv` in its own session, killed (SIGKILL) when the calling thread ends.
+
+    stdout and stderr are appended to `log`; None: both go where this process's stderr goes. `stdin`: a file descriptor.
 
     Call it from a thread that lives as long as the child should (the kernel watches the thread, not the process).
     `env` is the whole environment (None: this one's). RatchetError: there is no such program.
@@ -47,15 +58,19 @@ async def spawn(argv: Sequence[str], *, env: Mapping[str, str] | None = None, lo
     if shutil.which(argv[0], path=environ.get("PATH")) is None:
         raise RatchetError(f"{name}: no program {argv[0]!r}")
     environ[PARENT] = str(os.getpid())
-    log.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    handle = _opened(log) if log is not None else os.dup(STDERR)
     try:
         shim = [sys.executable, "-I", "-S", _exec.__file__, str(os.getpid())]
         return await asyncio.create_subprocess_exec(
-            *shim, *argv, env=environ, cwd=cwd, stdin=DEVNULL, stdout=handle, stderr=STDOUT, start_new_session=True
+            *shim, *argv, env=environ, cwd=cwd, stdin=stdin, stdout=handle, stderr=STDOUT, start_new_session=True
         )
     finally:
         os.close(handle)
+
+
+def _opened(log: Path) -> int:
+    log.parent.mkdir(parents=True, exist_ok=True)
+    return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
 
 async def kill_tree(pid: int, grace: float) -> None:

@@ -13,6 +13,7 @@ from gateway.admin import engines, moves
 from gateway.errors import not_found
 from gateway.forms import convert
 from gateway.http import read_body
+from gateway.routing.replica import Replica
 from gateway.schema import MoveRequest, RollbackRequest
 from gateway.services import Services
 from ratchet.errors import AdapterError
@@ -46,8 +47,8 @@ async def tree(request: Request) -> dict[str, Any]:
 
 def _counts(routes: APIRouter, services: Services) -> None:
     @routes.get("/metrics")
-    def metrics() -> Response:  # in a thread: a scrape of many series must not hold the loop
-        return Response(services.metrics.text(), headers={"content-type": PROMETHEUS})
+    async def metrics() -> Response:
+        return Response(await services.crew.text(), headers={"content-type": PROMETHEUS})
 
     @routes.get("/admin/ledger")
     async def ledger() -> Response:
@@ -60,26 +61,29 @@ def _counts(routes: APIRouter, services: Services) -> None:
 
 
 def _engines(routes: APIRouter, services: Services) -> None:
+    async def one(replica: Replica, status: int = 200) -> Response:
+        return as_json((await engines.rows(services, replica))[0], status)
+
     @routes.get("/admin/engines")
     async def every() -> Response:
-        return as_list([engines.row(replica) for replica in sorted(services.fleet.all(), key=lambda r: r.name)])
+        return as_list(await engines.rows(services, *sorted(services.fleet.all(), key=lambda r: r.name)))
 
     @routes.post("/admin/engines")
     async def add(request: Request) -> Response:
-        return as_json(engines.row(await engines.add(services, await tree(request))), 201)
+        return await one(await engines.add(services, await tree(request)), 201)
 
     @routes.get("/admin/engines/{name}")
     async def engine(name: str) -> Response:
-        return as_json(engines.row(engines.known(services, name)))
+        return await one(engines.known(services, name))
 
     @routes.post("/admin/engines/{name}/drain")
     async def drain(request: Request, name: str) -> Response:
         asked = convert(await tree(request), engines.DrainRequest)
-        return as_json(engines.row(await engines.drain(services, name, on=asked.drain)))
+        return await one(await engines.drain(services, name, on=asked.drain))
 
     @routes.delete("/admin/engines/{name}")
     async def remove(name: str) -> Response:
-        return as_json(engines.row(await engines.remove(services, name)), 202)
+        return await one(await engines.remove(services, name), 202)
 
 
 def _policies(routes: APIRouter, services: Services) -> None:

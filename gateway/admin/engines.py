@@ -34,11 +34,22 @@ class DrainRequest(Strict):
     drain: bool = True
 
 
-def row(replica: Replica) -> dict[str, Any]:
-    """An engine as operators see it; its key stays here."""
+async def rows(services: Services, *replicas: Replica) -> list[dict[str, Any]]:
+    """Engines as operators see them, with what all workers have there."""
+    load = await services.crew.load()
+    return [_row(replica, *load.get(replica.name, (0, 0))) for replica in replicas]
+
+
+def _row(replica: Replica, requests: int, tokens: float) -> dict[str, Any]:
+    """Its key stays here. `requests`, `tokens`: the other workers'."""
     fields = ("name", "kind", "model", "url", "served_name", "state", "restarts", "launched", "added", "weight", "desired")
     told = {key: getattr(replica.record, key) for key in fields}
-    seen = {"healthy": replica.healthy, "adapters": replica.adapters, "inflight": replica.total, "tokens": replica.tokens}
+    seen = {
+        "healthy": replica.healthy,
+        "adapters": replica.adapters,
+        "inflight": replica.total + requests,
+        "tokens": replica.tokens + tokens,
+    }
     now = monotonic()
     return {**told, **seen, "breaker": replica.breaker.state(now), "ejected": replica.out_until > now, "paused": replica.paused_until > now}
 

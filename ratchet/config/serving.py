@@ -39,6 +39,8 @@ class GatewayConfig(Section):
     """Address the control plane listens on; operators' business, so loopback."""
     admin_port: int = Field(default=8081, ge=0, le=65535)
     """Control plane. 0 takes a free port."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that share the data port; the control plane is the first one's. `limits` are each worker's own."""
     drain_seconds: float = Field(default=20, ge=0, le=40)
     """Seconds running requests get to finish at SIGTERM."""
     template_kwargs: list[str] = []

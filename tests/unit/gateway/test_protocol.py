@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
+from gateway import ports
 from gateway.door import Door, connections
 from gateway.errors import ApiError
 from gateway.http import respond
-from gateway.serve import _listen, _server, _url
+from gateway.serve import url
 from ratchet.config import LimitsConfig
 from tests.wire import Wire, head
 
@@ -53,9 +54,9 @@ async def port(most: int = 100, **limits: Any) -> AsyncIterator[Port]:
     refused: list[ApiError] = []
     made = Port(Door(LimitsConfig(**limits), most, refused.append), refused)
     made.go.set()
-    sock = _listen("127.0.0.1", 0)
-    made.url = _url(sock)
-    server = _server(made, made.door)
+    sock = ports.listen("127.0.0.1", 0)
+    made.url = url(sock)
+    server = ports.server(made, made.door)
     running = asyncio.create_task(server.serve([sock]))
     try:
         yield made
@@ -264,10 +265,10 @@ async def test_a_client_that_does_not_read_its_answer_is_broken_off_after_it_was
         async def large(scope: Scope, receive: Receive, send: Send) -> None:
             await respond(send, 200, b"x" * 2**24)
 
-        sock = _listen("127.0.0.1", 0)
-        server = _server(large, made.door)
+        sock = ports.listen("127.0.0.1", 0)
+        server = ports.server(large, made.door)
         running = asyncio.create_task(server.serve([sock]))
-        wire = await Wire.open(_url(sock))
+        wire = await Wire.open(url(sock))
         wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await wire.send(GET)
         async with asyncio.timeout(10):

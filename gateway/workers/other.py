@@ -1,0 +1,71 @@
+"""A worker that is not the first: the data plane alone, on the first one's port, until that says so or is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+
+import msgspec
+
+from gateway import logs
+from gateway.ports import data_server, opened, run, shared_port, stop_signal
+from gateway.services import Services
+from gateway.workers import sums
+from gateway.workers.link import Answer, Link, Order, Question
+from ratchet.clock import monotonic
+from ratchet.config import Config
+
+SETTLE_SECONDS = 15.0
+"""Seconds to find the engines that answer the first; then it listens all the same."""
+LOOK_SECONDS = 0.02
+
+
+async def work(data: Path) -> None:
+    """Serves as the first worker ordered over standard input. RatchetError, OSError, EOFError: it cannot start."""
+    link = await Link.over(socket.socket(fileno=os.dup(sys.stdin.fileno())))
+    order = msgspec.msgpack.decode(await link.receive(), type=Order)
+    config = Config.model_validate(order.config)
+    logs.setup(config.gateway.telemetry)
+    async with opened(config, data, first_keys=order.first_keys) as services:
+        stop = stop_signal()
+        await _settled(services, order.healthy)
+        sock = shared_port(config.gateway.host, config.gateway.port)
+        server = data_server(services)
+
+        async def drain() -> None:
+            server.hang_up()  # new connections go to the first, which says that it drains; or to who took its place
+            await services.drain()
+
+        await run(services, stop, [(server, sock)], _answers(services, link), drain)
+
+
+async def _settled(services: Services, healthy: list[str]) -> None:
+    deadline = monotonic() + SETTLE_SECONDS
+    while monotonic() < deadline:
+        replicas = services.fleet.replicas
+        if all(name in replicas and replicas[name].healthy for name in healthy):
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _answers(services: Services, link: Link) -> None:
+    """Says that it listens, then answers the first, until that is gone."""
+    try:
+        await link.send(Answer(0))
+        while True:
+            question = msgspec.msgpack.decode(await link.receive(), type=Question)
+            await link.send(Answer(question.number, await _answer(services, question)))
+    except (OSError, EOFError):
+        return
+
+
+async def _answer(services: Services, question: Question) -> bytes:
+    if question.kind == "metrics":
+        return await asyncio.to_thread(lambda: sums.packed(sums.collected(services.metrics.registry)))
+    if question.kind == "load":
+        return msgspec.msgpack.encode({r.name: (r.total, r.tokens) for r in services.fleet.all() if r.total})
+    services.keys.forget(question.text)
+    return b""

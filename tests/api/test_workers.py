@@ -1,0 +1,210 @@
+"""A gateway of two worker processes: who answers, what is counted, what happens when one of them dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import pytest_asyncio
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.gateways import DEADLINE, POLICY, Bench, bench, plain_http, recorded, until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+LONG = "say:" + "x" * 60
+CHAT = "/v1/chat/completions"
+TRIES = 200
+"""Connections opened until one is a certain worker's; each has an even chance."""
+
+
+def pids(made: Bench) -> tuple[int, list[int]]:
+    """The first worker, and the others."""
+    assert made.process is not None
+    return made.process.pid, [child.pid for child in psutil.Process(made.process.pid).children() if child.is_running()]
+
+
+async def ready(made: Bench) -> None:
+    """Waits until each worker is ready, by the kernel's choice of connections."""
+    first, (other,) = pids(made)
+    for pid in (first, other):
+        async with at(made, pid) as http:
+
+            async def answers(http: httpx.AsyncClient = http) -> bool:
+                return (await http.get("/readyz")).status_code == 200
+
+            await until(answers, f"{pid} is ready")
+
+
+def _port(answer: httpx.Response) -> int:
+    return int(answer.extensions["network_stream"].get_extra_info("client_addr")[1])
+
+
+@asynccontextmanager
+async def at(made: Bench, pid: int) -> AsyncIterator[httpx.AsyncClient]:
+    """A client with one connection, which that worker has."""
+    async with AsyncExitStack() as opened:
+        for _ in range(TRIES):
+            limits = httpx.Limits(max_connections=1)
+            headers = {"authorization": "Bearer rk-client"}
+            http = await opened.enter_async_context(plain_http(base_url=made.url, headers=headers, limits=limits, timeout=DEADLINE))
+            port = _port(await http.get("/healthz"))
+            if any(c.raddr and c.raddr.port == port for c in psutil.Process(pid).net_connections("tcp")):
+                yield http
+                return
+    raise AssertionError(f"no connection of {TRIES} went to {pid}")
+
+
+def body(text: str, **fields: object) -> dict[str, object]:
+    return {"model": POLICY, "messages": [{"role": "user", "content": text}], **fields}
+
+
+async def values(made: Bench, name: str) -> dict[str, float]:
+    """A metric's samples, by the label `worker` or `engine`."""
+    text = (await made.call("GET", "/metrics", key="metrics")).text
+    samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
+    assert len({tuple(s.labels.items()) for s in samples}) == len(samples)
+    return {s.labels.get("worker", s.labels.get("engine", "")): s.value for s in samples}
+
+
+async def chats(made: Bench) -> float:
+    return await made.metric("ratchet_requests_total", route=CHAT, status="200")
+
+
+async def gone(pid: int) -> bool:
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def two(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    async with bench(tmp_path_factory.mktemp("two"), workers=2, port=0) as made:
+        await ready(made)
+        yield made
+
+
+async def test_both_workers_answer_on_one_port_and_their_counts_add_up(two: Bench) -> None:
+    first, (other,) = pids(two)
+    before, kept = await chats(two), await two.metric("ratchet_recorded_total", status="complete")
+    for pid, count in ((first, 2), (other, 3)):
+        async with at(two, pid) as http:
+            for _ in range(count):
+                assert (await http.post(CHAT, json=body("say:hello"))).status_code == 200
+    assert await chats(two) - before == 5
+    assert await two.metric("ratchet_recorded_total", status="complete") - kept == 5
+    assert set(await values(two, "process_open_fds")) == {"0", "1"}
+    assert await values(two, "ratchet_engine_healthy") == {"fake-0": 1}
+
+
+async def test_each_worker_has_a_heartbeat_of_its_own(two: Bench) -> None:
+    async def both() -> bool:
+        return len(await two.store.fleet.heartbeats()) == 2
+
+    await until(both, "two heartbeats")
+
+
+async def test_feedback_for_an_answer_that_runs_at_the_other_worker_is_joined(two: Bench) -> None:
+    first, (other,) = pids(two)
+    await two.fakes["fake-0"].faults(token_ms=20)
+    try:
+        async with at(two, first) as away, at(two, other) as http, http.stream("POST", CHAT, json=body(LONG, stream=True)) as answer:
+            lines = answer.aiter_lines()
+            item = json.loads((await anext(lines)).removeprefix("data: "))["id"]
+            assert (await two.engine("fake-0"))["inflight"] == 1, "the first worker says what the other has there"
+            assert await two.metric("ratchet_inflight") == 1
+            given = await away.post("/v1/feedback", json={"target": item, "metric": "reward", "value": 1.0})
+            assert given.status_code == 202, given.text
+            assert [line async for line in lines if line][-1] == "data: [DONE]"
+    finally:
+        await two.fakes["fake-0"].faults()
+    await recorded(two, item)
+
+    async def joined() -> bool:
+        ledger = (await two.call("GET", "/admin/ledger", key="operator")).json()
+        return not ledger.get("parked") and bool(ledger.get("pending"))
+
+    await until(joined, "the reward is the answer's")
+
+
+async def test_a_revoked_key_ends_at_every_worker_at_once(two: Bench) -> None:
+    made = (await two.call("POST", "/admin/keys", {"tenant": "acme", "scopes": ["infer"]}, key="operator")).json()
+    _, (other,) = pids(two)
+    async with at(two, other) as http:
+        headers = {"authorization": f"Bearer {made['key']}"}
+        assert (await http.get("/v1/models", headers=headers)).status_code == 200
+        assert (await two.call("DELETE", f"/admin/keys/{made['id']}", key="operator")).status_code == 200
+        assert (await http.get("/v1/models", headers=headers)).status_code == 401
+
+
+async def test_a_killed_worker_comes_back_and_no_client_of_the_other_notices(tmp_path: Path) -> None:
+    async with bench(tmp_path, workers=2, port=0) as made:
+        await ready(made)
+        first, (other,) = pids(made)
+        async with at(made, other) as http:
+            assert (await http.post(CHAT, json=body("say:hello"))).status_code == 200
+        assert await chats(made) == 1
+        await made.fakes["fake-0"].faults(token_ms=20)
+        async with at(made, first) as http:
+            running = asyncio.create_task(http.post(CHAT, json=body(LONG, stream=True)))
+            os.kill(other, signal.SIGKILL)
+            assert (await running).text.endswith("data: [DONE]\n\n")
+            await made.fakes["fake-0"].faults()
+            assert (await http.post(CHAT, json=body("say:hello"))).status_code == 200
+
+        async def back() -> bool:
+            return (await values(made, "process_open_fds")).keys() == {"0", "1"} and other not in pids(made)[1]
+
+        await until(back, "another worker listens")
+        (new,) = pids(made)[1]
+        async with at(made, new) as http:
+            assert (await http.post(CHAT, json=body("say:hello"))).status_code == 200, "it knows the engines before it listens"
+        assert await chats(made) == 4, "what the dead one had counted is not lost"
+        assert await values(made, "ratchet_worker_restarts_total") == {"1": 1}
+
+
+async def test_sigterm_drains_all_workers(tmp_path: Path) -> None:
+    async with bench(tmp_path, workers=2, port=0) as made:
+        await ready(made)
+        first, (other,) = pids(made)
+        assert made.process is not None
+        await made.fakes["fake-0"].faults(token_ms=20)
+        async with at(made, first) as one, at(made, other) as two_:
+            running = [asyncio.create_task(http.post(CHAT, json=body(LONG, stream=True))) for http in (one, two_)]
+
+            async def both() -> bool:
+                return bool((await made.fakes["fake-0"].seen())["running"] == 2)
+
+            await until(both, "both answer")
+            made.process.terminate()
+            for answer in running:
+                assert (await answer).text.endswith("data: [DONE]\n\n")
+        assert await asyncio.wait_for(made.process.wait(), DEADLINE) == 0
+        assert await gone(other)
+        assert await made.store.interactions.count() == 2
+
+
+async def test_kill_nine_of_the_first_leaves_no_worker_and_its_port_is_free(tmp_path: Path) -> None:
+    async with bench(tmp_path, workers=2, port=0) as made:
+        _, (other,) = pids(made)
+        assert made.process is not None
+        made.process.kill()
+        await made.process.wait()
+        await until(lambda: gone(other), "the other worker ends")
+        made.config["gateway"]["port"] = int(made.url.rpartition(":")[2])
+        await made.launch()
+        assert (await made.call("GET", "/healthz", key=None)).status_code == 200
+
+
+async def test_workers_do_not_share_a_port_with_somebody_elses(tmp_path: Path) -> None:
+    async with bench(tmp_path / "one", workers=2, port=0) as made:
+        taken = int(made.url.rpartition(":")[2])
+        async with bench(tmp_path / "two", engines=0, start=False, workers=2, port=taken) as late:
+            with pytest.raises(AssertionError, match="before it served"):
+                await late.launch()
+            assert f"cannot listen on 127.0.0.1:{taken}" in late.log()
