@@ -56,7 +56,7 @@ format: setup
 	$(BIN)/ruff format
 
 # Writes docs/benchmarks.md. One script: make bench BENCH=fidelity BENCH_ARGS="--count 200"
-BENCH ?= capture gateway fidelity durability demo_seeds
+BENCH ?= capture gateway prefix fidelity durability demo_seeds
 bench: setup
 	set -e; for script in $(BENCH); do $(BIN)/python bench/$$script.py $(BENCH_ARGS); done
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -36,24 +36,36 @@ def configuration(mock: str, ports: tuple[int, int], workers: int | None = None)
     gateway: dict[str, Any] = {"port": ports[0], "admin_port": ports[1]}
     if workers is not None:
         gateway["workers"] = workers
+    return tree({"mock": mock}, gateway)
+
+
+def tree(engines: Mapping[str, str], gateway: dict[str, Any]) -> dict[str, Any]:
+    """The YAML of a gateway in front of engines that already run: their URLs by name."""
     return {
         "gateway": gateway,
         "store": {"max_memory_mb": MEMORY_MB},
         "models": {MODEL: {"path": MODEL}},
-        "engines": [{"name": "mock", "kind": "vllm", "model": MODEL, "url": mock, "served_name": MODEL}],
+        "engines": [{"name": name, "kind": "vllm", "model": MODEL, "url": url, "served_name": MODEL} for name, url in engines.items()],
     }
 
 
-def written(folder: Path, tree: dict[str, Any]) -> Path:
+def written(folder: Path, settings: dict[str, Any]) -> Path:
     """`ratchet.yaml` in `folder`."""
     path = folder / "ratchet.yaml"
-    path.write_text(yaml.safe_dump(tree), encoding="utf-8")
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return path
 
 
 @asynccontextmanager
 async def ours(mock: str, folder: Path, *, workers: int | None = None, core: Sequence[str] = ()) -> AsyncIterator[Target]:
-    """The gateway with its store; `core` goes before its command line."""
+    """The gateway in front of the mock."""
+    async with served(configuration(mock, (free_port(), free_port()), workers), folder, core=core) as target:
+        yield target
+
+
+@asynccontextmanager
+async def served(described: dict[str, Any], folder: Path, *, core: Sequence[str] = ()) -> AsyncIterator[Target]:
+    """The gateway of that YAML, its ports given, with its store and keys; `core` goes before its command line."""
     settings = StoreConfig(max_memory_mb=MEMORY_MB)
     server = await EmbeddedServer.start(folder, settings)
     try:
@@ -61,23 +73,33 @@ async def ours(mock: str, folder: Path, *, workers: int | None = None, core: Seq
         for name, scopes in KEYS.items():
             await store.keys.put(sha256(f"rk-{name}".encode()).hexdigest(), KeyRecord(name, "bench", scopes, 1.0))
         await store.close()
-        ports = free_port(), free_port()
-        config = written(folder, configuration(mock, ports, workers))
+        config = written(folder, described)
         argv = [*core, sys.executable, "-m", "gateway", "--config", str(config), "--data", str(folder)]
         async with child(argv, folder / "gateway.log", NAME) as process:
             keys = {name: f"rk-{name}" for name in KEYS}
             target = Target(
                 NAME,
-                f"http://127.0.0.1:{ports[0]}",
+                f"http://127.0.0.1:{described['gateway']['port']}",
                 process.pid,
                 server.process.pid,
                 [f"authorization: Bearer {keys['client']}"],
-                f"http://127.0.0.1:{ports[1]}",
+                f"http://127.0.0.1:{described['gateway']['admin_port']}",
                 keys,
             )
             yield await ready(target, process, folder / "gateway.log")
     finally:
         await server.stop()
+
+
+async def healthy(target: Target, names: Sequence[str]) -> None:
+    """Waits until all these engines answer the gateway. RuntimeError: not in SETTLE_SECONDS."""
+    deadline = monotonic() + SETTLE_SECONDS
+    while monotonic() < deadline:
+        listed = msgspec.json.decode(await _told(target, "/admin/engines", "operator"))["data"]
+        if {row["name"] for row in listed if row["healthy"]} >= set(names):
+            return
+        await asyncio.sleep(POLL_SECONDS)
+    raise RuntimeError(f"{target.name}: not all of {names} are healthy")
 
 
 async def recorded(target: Target, expected: int = 0) -> int:

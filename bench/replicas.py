@@ -1,0 +1,104 @@
+"""Real engines of the built-in model, each on a core of its own, and what they count of their prefix caches."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from bench.gateways.mock import MODEL
+from bench.gateways.target import child
+from engines.base import connect
+from engines.launch import Machine, build
+from ratchet.clock import monotonic
+from ratchet.config import EngineConfig, LaunchConfig
+from ratchet.demo.stack import tail
+from ratchet.errors import EngineUnavailable
+from ratchet.models import resolve
+from ratchet.process import free_port
+from ratchet.types import EngineRecord
+
+BLOCK = 32
+"""Tokens. The CPU build's own blocks of 128 would share only the longest beginnings."""
+LAUNCH = LaunchConfig(
+    max_loras=1, max_lora_rank=8, max_model_len=1024, max_num_seqs=16, kv_cache_gib=1, threads=1, extra=["--block-size", str(BLOCK)]
+)
+START_SECONDS = 300.0
+POLL_SECONDS = 0.25
+COUNTED = re.compile(rb"^vllm:prefix_cache_(queries|hits)_total\{[^}]*\} (\S+)$", re.MULTILINE)
+
+
+class Counted(NamedTuple):
+    """Prompt tokens looked up in prefix caches since the engines' start, and those found there."""
+
+    queries: float
+    hits: float
+
+    def since(self, before: Counted) -> float:
+        """The hit rate from `before` on, 0-1; NaN if nothing was looked up."""
+        queries = self.queries - before.queries
+        return (self.hits - before.hits) / queries if queries > 0 else float("nan")
+
+
+def counted(pages: Iterable[bytes]) -> Counted:
+    """The sums over the engines' /metrics pages. ValueError: one of them does not tell."""
+    sums = {b"queries": 0.0, b"hits": 0.0}
+    for page in pages:
+        found = COUNTED.findall(page)
+        if {kind for kind, _ in found} != sums.keys():
+            raise ValueError("an engine does not count its prefix cache's queries and hits")
+        for kind, value in found:
+            sums[kind] += float(value)
+    return Counted(sums[b"queries"], sums[b"hits"])
+
+
+async def ask(engines: Sequence[EngineRecord]) -> Counted:
+    """What the engines have counted by now."""
+    async with httpx.AsyncClient() as http:
+        answers = await asyncio.gather(*[http.get(f"{engine.url}/metrics") for engine in engines])
+    return counted(answer.raise_for_status().content for answer in answers)
+
+
+@asynccontextmanager
+async def replicas(count: int, folder: Path) -> AsyncIterator[list[EngineRecord]]:
+    """`count` vLLM servers on the CPU that have generated once, for the context's duration; their logs in `folder`."""
+    cores = sorted(os.sched_getaffinity(0))
+    async with AsyncExitStack() as stack:
+        started = [await stack.enter_async_context(_started(f"replica-{i}", cores[i % len(cores)], folder)) for i in range(count)]
+        await asyncio.gather(*[_generates(record, process, folder) for record, process in started])
+        yield [record for record, _ in started]
+
+
+@asynccontextmanager
+async def _started(name: str, core: int, folder: Path) -> AsyncIterator[tuple[EngineRecord, Process]]:
+    config = EngineConfig(name=name, kind="vllm", model=MODEL, launch=LAUNCH)
+    planned = build(config, resolve(MODEL), free_port(), machine=Machine(gpu=False, cpus=(core,)), environ=os.environ)
+    async with child(planned.argv, _log(folder, name), name, planned.env) as process:
+        yield EngineRecord(name, "vllm", MODEL, planned.url, MODEL), process
+
+
+async def _generates(record: EngineRecord, process: Process, folder: Path) -> None:
+    """Returns once it generates. RuntimeError with its last words if it ends or takes too long."""
+    deadline, engine = monotonic() + START_SECONDS, connect(record)
+    try:
+        while True:
+            try:
+                await engine.models()
+                return await engine.healthy()
+            except EngineUnavailable as error:
+                if process.returncode is not None or monotonic() > deadline:
+                    raise RuntimeError(f"{error}: {tail(_log(folder, record.name))}") from None
+            await asyncio.sleep(POLL_SECONDS)
+    finally:
+        await engine.close()
+
+
+def _log(folder: Path, name: str) -> Path:
+    return folder / f"{name}.log"
