@@ -30,6 +30,7 @@ ASK_SECONDS = 2.0
 """Seconds a worker may take to answer; past that, what it told before counts."""
 MOST_ASKED = 64
 """Questions that a worker may leave open; past that it is not asked."""
+LOOK_SECONDS = 0.1
 FIRST = "0"
 AFTER_DRAIN_SECONDS = 15.0
 """Seconds a worker gets to record and flush once its requests are over."""
@@ -145,6 +146,8 @@ class Crew:
         self._metrics = metrics
         self._fleet = fleet
         self._first_keys = False
+        self.open = config.gateway.workers == 1
+        """Whether each worker has found an engine once; before, none says that it is ready: the next request may be another's."""
         restarted: Callable[[str], None] = lambda name: metrics.worker_restarts.labels(name).inc()  # noqa: E731
         self._tasks: list[asyncio.Task[None]] = []
         self._others = [Worker(n, data, self._order, restarted) for n in range(1, config.gateway.workers)]
@@ -193,13 +196,18 @@ class Crew:
             worker.signal(signal.SIGKILL)
 
     def _order(self) -> Order:
-        healthy = [replica.name for replica in self._fleet.all() if replica.healthy]
-        return Order(self._config.model_dump(mode="json"), self._first_keys, healthy)
+        return Order(self._config.model_dump(mode="json"), self._first_keys, self.open)
 
     async def _told(self, listening: Callable[[], None]) -> None:
         for worker in self._others:
             await worker.listening.wait()
         listening()
+        while not self.open:
+            found = await asyncio.gather(*(worker.ask("ready") for worker in self._others))
+            self.open = self._fleet.ready and all(found)
+            if not self.open:
+                await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.gather(*(worker.ask("open") for worker in self._others))
         await asyncio.get_running_loop().create_future()  # for ever, also with no other worker
 
     def _text(self, others: list[tuple[str, sums.Families, bytes]]) -> bytes:

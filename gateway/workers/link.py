@@ -16,7 +16,7 @@ HEAD = 4
 LONGEST = 64 * 2**20
 """Bytes of a message: an exposition with all its series is well below."""
 
-Kind = Literal["metrics", "load", "forget"]
+Kind = Literal["metrics", "load", "forget", "ready", "open"]
 
 
 class Order(msgspec.Struct):
@@ -24,8 +24,8 @@ class Order(msgspec.Struct):
 
     config: dict[str, Any]
     first_keys: bool
-    healthy: list[str]
-    """Engines that answer the first; one that starts late takes no connection before they answer it too."""
+    open: bool
+    """Whether each worker has found an engine once."""
 
 
 class Question(msgspec.Struct, array_like=True):

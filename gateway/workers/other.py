@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from gateway import logs
+from gateway.errors import store_may_fail
 from gateway.ports import data_server, opened, run, shared_port, stop_signal
 from gateway.services import Services
 from gateway.workers import sums
@@ -19,8 +21,10 @@ from ratchet.clock import monotonic
 from ratchet.config import Config
 
 SETTLE_SECONDS = 15.0
-"""Seconds to find the engines that answer the first; then it listens all the same."""
+"""Seconds for a first look at each engine; then it listens all the same."""
 LOOK_SECONDS = 0.02
+
+log = logging.getLogger(__name__)
 
 
 async def work(data: Path) -> None:
@@ -31,7 +35,8 @@ async def work(data: Path) -> None:
     logs.setup(config.gateway.telemetry)
     async with opened(config, data, first_keys=order.first_keys) as services:
         stop = stop_signal()
-        await _settled(services, order.healthy)
+        services.crew.open = order.open
+        await _settled(services)
         sock = shared_port(config.gateway.host, config.gateway.port)
         server = data_server(services)
 
@@ -42,11 +47,13 @@ async def work(data: Path) -> None:
         await run(services, stop, [(server, sock)], _answers(services, link), drain)
 
 
-async def _settled(services: Services, healthy: list[str]) -> None:
+async def _settled(services: Services) -> None:
+    """Once it has looked at each engine that is said to run, so that one started late refuses nothing the others would take."""
+    with store_may_fail(log, "reading the fleet"):
+        await services.fleet.refresh()
     deadline = monotonic() + SETTLE_SECONDS
     while monotonic() < deadline:
-        replicas = services.fleet.replicas
-        if all(name in replicas and replicas[name].healthy for name in healthy):
+        if all(r.healthy or r.failures or r.record.state != "ready" for r in services.fleet.all()):
             return
         await asyncio.sleep(LOOK_SECONDS)
 
@@ -67,5 +74,10 @@ async def _answer(services: Services, question: Question) -> bytes:
         return await asyncio.to_thread(lambda: sums.packed(sums.collected(services.metrics.registry)))
     if question.kind == "load":
         return msgspec.msgpack.encode({r.name: (r.total, r.tokens) for r in services.fleet.all() if r.total})
-    services.keys.forget(question.text)
+    if question.kind == "ready":
+        return b"ready" if services.fleet.ready else b""
+    if question.kind == "forget":
+        services.keys.forget(question.text)
+    else:
+        services.crew.open = True
     return b""

@@ -31,18 +31,6 @@ def pids(made: Bench) -> tuple[int, list[int]]:
     return made.process.pid, [child.pid for child in psutil.Process(made.process.pid).children() if child.is_running()]
 
 
-async def ready(made: Bench) -> None:
-    """Waits until each worker is ready, by the kernel's choice of connections."""
-    first, (other,) = pids(made)
-    for pid in (first, other):
-        async with at(made, pid) as http:
-
-            async def answers(http: httpx.AsyncClient = http) -> bool:
-                return (await http.get("/readyz")).status_code == 200
-
-            await until(answers, f"{pid} is ready")
-
-
 def _port(answer: httpx.Response) -> int:
     return int(answer.extensions["network_stream"].get_extra_info("client_addr")[1])
 
@@ -85,7 +73,6 @@ async def gone(pid: int) -> bool:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def two(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     async with bench(tmp_path_factory.mktemp("two"), workers=2, port=0) as made:
-        await ready(made)
         yield made
 
 
@@ -144,7 +131,6 @@ async def test_a_revoked_key_ends_at_every_worker_at_once(two: Bench) -> None:
 
 async def test_a_killed_worker_comes_back_and_no_client_of_the_other_notices(tmp_path: Path) -> None:
     async with bench(tmp_path, workers=2, port=0) as made:
-        await ready(made)
         first, (other,) = pids(made)
         async with at(made, other) as http:
             assert (await http.post(CHAT, json=body("say:hello"))).status_code == 200
@@ -170,7 +156,6 @@ async def test_a_killed_worker_comes_back_and_no_client_of_the_other_notices(tmp
 
 async def test_sigterm_drains_all_workers(tmp_path: Path) -> None:
     async with bench(tmp_path, workers=2, port=0) as made:
-        await ready(made)
         first, (other,) = pids(made)
         assert made.process is not None
         await made.fakes["fake-0"].faults(token_ms=20)

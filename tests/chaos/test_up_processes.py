@@ -15,6 +15,8 @@ from tests.machines import FAKE, INTERRUPTS, Up, alive, ratchet, running, until,
 
 ASK = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 RESTART_SECONDS = 60.0
+SURE = 12
+"""Connections of which each of two workers has some."""
 
 
 async def ask(up: Up) -> httpx.Response:
@@ -127,4 +129,22 @@ async def test_operators_commands_work_from_another_directory(tmp_path: Path) ->
         assert "operator" in said
         status, out, _ = await ratchet("train", "support", "--data", str(up.data))
         assert (status, bool(out.strip())) == (0, True)
+        assert await up.end(signal.SIGTERM) == 0
+
+
+async def test_when_the_first_of_several_workers_is_killed_fresh_ones_take_their_place(tmp_path: Path) -> None:
+    async with running(tmp_path, {**FAKE, "gateway": {**FAKE["gateway"], "workers": 2}}) as up:
+        for _ in range(SURE):
+            assert (await ask(up)).status_code == 200, "ready is said once every worker is"
+        old = up.part("gateway")
+        (worker,) = old.children()
+        assert "--worker" in worker.cmdline()
+        old.kill()
+
+        def fresh() -> bool:
+            parts = [p for p in up.root.children() if p.pid != old.pid and "gateway" in p.cmdline() and "--worker" not in p.cmdline()]
+            return bool(parts) and len(parts[0].children()) == 1 and not alive([worker])
+
+        await until(fresh, RESTART_SECONDS)
+        await asyncio.wait_for(answers(up), RESTART_SECONDS)
         assert await up.end(signal.SIGTERM) == 0
