@@ -193,3 +193,21 @@ async def test_workers_do_not_share_a_port_with_somebody_elses(tmp_path: Path) -
             with pytest.raises(AssertionError, match="before it served"):
                 await late.launch()
             assert f"cannot listen on 127.0.0.1:{taken}" in late.log()
+
+
+async def test_an_engine_that_is_removed_finishes_what_the_other_worker_has_there(tmp_path: Path) -> None:
+    async with bench(tmp_path, engines=2, workers=2, port=0) as made:
+        await made.healthy("fake-0", "fake-1")
+        _, (other,) = pids(made)
+        for fake in made.fakes.values():
+            await fake.faults(token_ms=40)
+        async with at(made, other) as http, http.stream("POST", CHAT, json=body(LONG, stream=True)) as answer:
+            name = answer.headers["x-ratchet-engine"]
+            gone_ = await made.call("DELETE", f"/admin/engines/{name}", key="operator")
+            assert (gone_.status_code, gone_.json()["inflight"]) == (202, 1)
+            assert (await answer.aread()).endswith(b"data: [DONE]\n\n")
+
+        async def removed() -> bool:
+            return (await made.call("GET", f"/admin/engines/{name}", key="operator")).status_code == 404
+
+        await until(removed, "the engine is gone")
