@@ -22,6 +22,7 @@ ERRORS: tuple[tuple[str, type[exceptions.RedisError]], ...] = (
     ("LOADING", exceptions.BusyLoadingError),
     ("NOAUTH", exceptions.AuthenticationError),
     ("WRONGPASS", exceptions.AuthenticationError),
+    ("ERR max number of clients", exceptions.ConnectionError),  # said instead of an answer, before the server closes
 )
 
 
@@ -64,15 +65,21 @@ class Wire:
             try:
                 async with asyncio.timeout(self._connect_seconds):
                     line = await _connected(told)
-                    for greeting in _greetings(told):
-                        for answer in await line.ask(_packed(greeting), 1, self._answer_seconds):
-                            if isinstance(answer, Exception):
-                                line.close()
-                                raise answer
+                    await self._greet(line, told)
             except (OSError, TimeoutError) as error:
                 raise exceptions.ConnectionError(str(error) or "no connection in time") from error
             self._line = line
             return line
+
+    async def _greet(self, line: _Line, told: dict[str, Any]) -> None:
+        try:
+            for greeting in _greetings(told):
+                for answer in await line.ask(_packed(greeting), 1, self._answer_seconds):
+                    if isinstance(answer, Exception):
+                        raise answer
+        except BaseException:
+            line.close()
+            raise
 
 
 async def _connected(told: dict[str, Any]) -> _Line:
@@ -80,11 +87,16 @@ async def _connected(told: dict[str, Any]) -> _Line:
     if "path" in told:
         _, line = await loop.create_unix_connection(_Line, told["path"])
         return line
-    secure = None
-    if issubclass(told.get("connection_class", object), SSLConnection):
-        secure = ssl.create_default_context(cafile=told.get("ssl_ca_certs"))
-    _, line = await loop.create_connection(_Line, told.get("host", "localhost"), told.get("port", 6379), ssl=secure)
+    _, line = await loop.create_connection(_Line, told.get("host", "localhost"), told.get("port", 6379), ssl=secured(told))
     return line
+
+
+def secured(told: dict[str, Any]) -> ssl.SSLContext | None:
+    """What redis-py would make of the URL's `ssl_` options; None without TLS."""
+    if not issubclass(told.get("connection_class", object), SSLConnection):
+        return None
+    options: dict[str, Any] = {name: value for name, value in told.items() if name.startswith("ssl_")}
+    return SSLConnection(**options).ssl_context.get()
 
 
 def _greetings(told: dict[str, Any]) -> list[tuple[Any, ...]]:
