@@ -141,8 +141,8 @@ class _Heard:
             self._raw_ids.append(part.token_ids)
         if part.logprobs is not wire.ABSENT:
             self._raw_logprobs.append(part.logprobs)
-            if len(self._raw_logprobs) >= BATCH:
-                self._decode()
+        if len(self._raw_ids) >= BATCH or len(self._raw_logprobs) >= BATCH:
+            self._decode()  # a span keeps its whole event in memory
         if part.finish_reason is not None:
             self.finish_reason = part.finish_reason
         if part.text is not None:
@@ -158,12 +158,13 @@ class _Heard:
             self._take_call(call)
 
     def _decode(self) -> None:
-        self._ids += wire.many_ids(self._raw_ids)
-        found = wire.many_logprobs(self._raw_logprobs)
+        raw_ids, raw_logprobs = self._raw_ids, self._raw_logprobs
+        self._raw_ids, self._raw_logprobs = [], []  # what is broken is told once
+        self._ids += wire.many_ids(raw_ids)
+        found = wire.many_logprobs(raw_logprobs)
         values = [value for value in found if value is not None]
         self.sound = self.sound and len(values) == len(found)
         self._logprobs += values
-        self._raw_ids, self._raw_logprobs = [], []
 
     def _take_rare(self, delta: wire.Delta) -> None:
         for key in ("refusal", "reasoning", "reasoning_content"):

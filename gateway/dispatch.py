@@ -98,11 +98,9 @@ class Dispatcher:
                 self._metrics.hedges.labels("second" if answer.replica is other else "first").inc()
             return answer
         finally:
-            for task in tasks:
+            for task in tasks:  # nothing is awaited here: a client that left just now would cancel that, and the answer's hold stay
                 task.cancel()
-            for late in await asyncio.gather(*tasks, return_exceptions=True):
-                if isinstance(late, Answer) and late is not answer:
-                    late.close()
+                task.add_done_callback(lambda late: _let_go(late, answer))
 
     async def _whole(self, replica: Replica, attempt: _Attempt) -> Answer:
         answer = await self._begin(replica, attempt.exchange, attempt.context.tokens)
@@ -172,6 +170,12 @@ class _Attempt:
             self._metrics.retries.labels("busy" if isinstance(fault, Busy) else "failed" if fault is not None else "hedged").inc()
         self._tried.add(replica.name)
         return replica
+
+
+def _let_go(task: asyncio.Task[Answer], kept: Answer | None) -> None:
+    """Closes an answer that came too late to be `kept`."""
+    if not task.cancelled() and task.exception() is None and task.result() is not kept:
+        task.result().close()
 
 
 async def _first(tasks: list[asyncio.Task[Answer]]) -> Answer:

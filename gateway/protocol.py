@@ -145,7 +145,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._phase == REFUSED or self.transport.is_closing():
             self._let_go()
         elif self._answering:
-            self._later(door.header_seconds)
+            if self._gone.call is None and self.flow.write_paused:
+                self._let_go()  # nobody else watches whether its client reads
+            else:
+                self._unsent = math.inf
+                self._later(door.header_seconds)
         else:
             idle = self._phase == BETWEEN and self.cycle is not None
             left = self._since + (door.keep_alive_seconds if idle else door.header_seconds) - self.loop.time()
@@ -158,7 +162,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._later(LINGER_SECONDS)
 
     def _let_go(self) -> None:
-        """Breaks a connection that is to close, unless its client is still reading what it was sent."""
+        """Breaks a connection that is to close or waits for its client, unless that is still reading what it was sent."""
         unsent = self.transport.get_write_buffer_size()
         if not 0 < unsent < self._unsent:
             self.transport.abort()

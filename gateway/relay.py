@@ -6,6 +6,7 @@ Plain ASGI. An answer's bytes go out first; its last event, or a whole answer, w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Mapping
@@ -253,8 +254,11 @@ class Relay:
                 exchange.heard = monotonic()
                 if not chunk:
                     raise EngineBroken("the stream ended before its last event")
-        finally:
-            exchange.captured = capture.captured()
+        except BaseException:
+            with contextlib.suppress(EngineBroken):  # it must not take the place of what ends the answer
+                exchange.captured = capture.captured()
+            raise
+        exchange.captured = capture.captured()
         _ended(exchange)
         return last
 
@@ -279,11 +283,12 @@ class Relay:
             now = monotonic()
             for exchange in list(self.running.values()):
                 if exchange.stalled:
-                    if now - exchange.heard > self._config.idle_seconds:
+                    late = not exchange.over and now - exchange.started > self._config.total_seconds
+                    if late or now - exchange.heard > self._config.idle_seconds:
                         exchange.left()
                 elif exchange.answer is None or exchange.over or exchange.recorded:
                     continue
-                elif now - exchange.heard > self._config.idle_seconds:
+                elif now - max(exchange.heard, exchange.answer.heard) > self._config.idle_seconds:
                     exchange.answer.give_up("it fell silent")
                 elif now - exchange.started > self._config.total_seconds:
                     exchange.answer.give_up("it took longer than gateway.total_seconds", late=True)
@@ -295,7 +300,13 @@ class Relay:
         exchange.told = now
         task = asyncio.ensure_future(exchange.send(part(b": keep-alive\n\n")))
         self._comments.add(task)
-        task.add_done_callback(self._comments.discard)
+        task.add_done_callback(self._commented)
+
+    def _commented(self, task: asyncio.Future[None]) -> None:
+        """The answer may have ended before the comment's turn came; then it was not sent."""
+        self._comments.discard(task)
+        if not task.cancelled():
+            task.exception()
 
     def _partial(self, exchange: Exchange, status: Status) -> None:
         """Records an answer the client did not see whole; nobody waits for it."""

@@ -31,6 +31,8 @@ class Answer:
         self._response = response
         self._whole: bytes | None = None
         self._late = False
+        self.heard = 0.0
+        """When the last bytes of an answer that is read whole came."""
 
     async def whole(self) -> bytes:
         """All of an answer that is no stream. EngineBroken if it breaks off, falls silent or has no end."""
@@ -47,6 +49,7 @@ class Answer:
                     return b"".join(parts)
                 parts.append(chunk)
                 size += len(chunk)
+                self.heard = monotonic()
         except TransportError as error:
             raise EngineBroken(f"the engine broke off its answer: {error}") from error
         raise EngineBroken("the engine's answer has no end")

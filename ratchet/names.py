@@ -20,7 +20,8 @@ CHAT_PREFIX, TEXT_PREFIX, RESPONSE_PREFIX, MESSAGE_PREFIX = "chatcmpl-", "cmpl-"
 
 ID_BYTES, POOL = 16, 256
 _local = threading.local()
-os.register_at_fork(after_in_child=_local.__dict__.clear)  # a child must not mint its parent's ids
+# A child must not mint its parent's ids; which thread forks is known only then.
+os.register_at_fork(after_in_child=lambda: _local.__dict__.clear())
 
 
 class PolicyVersion(NamedTuple):

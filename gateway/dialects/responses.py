@@ -67,7 +67,7 @@ class Responses(Dialect):
             if at is None:
                 break
             found = await self._interactions.get(at, caller.tenant) if names.RESPONSE_ID.fullmatch(at) else None
-            if found is None or found.response is None:
+            if found is None or found.response is None or found.status != "complete":
                 raise invalid(f"Previous response with id {at[:64]!r} not found.", "previous_response_id", "previous_response_not_found")
             before = [*_items(found.request["input"]), *_output(found)]
             size += len(msgspec.json.encode(before))

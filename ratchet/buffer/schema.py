@@ -88,11 +88,14 @@ def job(name: str) -> str:
 
 
 def pack(item: Interaction) -> bytes:
-    """An interaction as msgpack in zstd."""
+    """An interaction as msgpack in zstd. ValueError: it holds what msgpack cannot, such as an integer past 64 bits."""
     compressor = getattr(_local, "compressor", None)
     if compressor is None:  # making one costs more than using it, and it is for one thread
         compressor = _local.compressor = zstandard.ZstdCompressor(level=_LEVEL)
-    return bytes(compressor.compress(_encoder.encode(item)))
+    try:
+        return bytes(compressor.compress(_encoder.encode(item)))
+    except (OverflowError, RecursionError, TypeError) as error:
+        raise ValueError(f"{item.id} cannot be packed: {error}") from None
 
 
 def unpack(data: bytes) -> Interaction:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import msgspec
 import pytest
@@ -140,3 +141,30 @@ def test_a_whole_answer_without_choices_raises() -> None:
 def test_captured_survives_the_store() -> None:
     _, captured = stream(payloads("two_choices.sse"))
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(captured), type=type(captured)) == captured
+
+
+def test_ids_without_log_probs_keep_no_event_in_memory() -> None:
+    capture = StreamCapture(Wants(), ID, MODEL)
+    tracemalloc.start()
+    try:
+        for i in range(5000):
+            capture.event(
+                json.dumps({"id": ID, "model": MODEL, "choices": [{"token_ids": [i]}], "system_fingerprint": "x" * 2000}).encode()
+            )
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert held < 2**20
+    assert capture.captured().choices[0].token_ids == list(range(5000))
+
+
+def test_ids_of_another_form_fail_once_and_what_came_before_is_kept() -> None:
+    capture = StreamCapture(Wants(), ID, MODEL)
+    capture.event(first([1, 2, 3]))
+    capture.event(chunk("hello", [5], [-0.5]))
+    capture.event(json.dumps({"id": ID, "model": MODEL, "choices": [{"token_ids": {"no": "list"}}]}).encode())
+    with pytest.raises(EngineBroken):
+        capture.captured()
+    kept = capture.captured()
+    assert not kept.exact
+    assert kept.choices[0].message["content"] == "hello"

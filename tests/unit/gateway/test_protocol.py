@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import ports
 from gateway.door import Door, connections
@@ -34,9 +34,14 @@ class Port:
     go: asyncio.Event = field(default_factory=asyncio.Event)
     scopes: list[Scope] = field(default_factory=list)
     disconnected: asyncio.Event = field(default_factory=asyncio.Event)
+    app: ASGIApp | None = None
+    """What answers instead."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scopes.append(scope)
+        if self.app is not None:
+            await self.app(scope, receive, send)
+            return
         size, more = 0, scope["path"] != "/unread"
         while more:
             message = await receive()
@@ -332,3 +337,44 @@ def test_where_it_cannot_be_raised_fewer_connections_are_taken(open_files: tuple
     limits = LimitsConfig(max_connections=hard, max_inflight=10, max_admin_connections=10)
     assert 1 <= connections(limits) < hard
     assert "only" in caplog.text
+
+
+async def test_a_client_that_reads_nothing_holds_no_connection_for_ever() -> None:
+    """The first answer fills every buffer on the way, so the next one cannot even begin."""
+    large, ended = bytes(2**26), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await respond(send, 200, large)
+        finally:
+            if scope["path"] == "/next":
+                ended.set()
+
+    async with port(header_seconds=SHORT) as made:
+        made.app = app
+        wire = await Wire.open(made.url)
+        await wire.send(GET + head("GET", "/next"))
+        async with asyncio.timeout(20 * SHORT):
+            await ended.wait()
+        wire.close()
+        await wire.closed()
+
+
+async def test_a_client_that_reads_slowly_gets_all_of_it() -> None:
+    large = bytes(2**23)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await respond(send, 200, large)
+
+    async with port(header_seconds=SHORT) as made:
+        made.app = app
+        wire = await Wire.open(made.url)
+        await wire.send(GET + GET)
+        for _ in range(2):
+            await wire.reader.readuntil(b"\r\n\r\n")
+            left = len(large)
+            while left:
+                left -= len(await wire.reader.read(min(left, 2**19)))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.Event().wait(), SHORT / 4)
+        wire.close()

@@ -116,6 +116,15 @@ async def test_an_answer_that_cannot_be_put_fails_alone(tmp_path: Path) -> None:
         assert made.count("ratchet_recorded_total", status="lost") == 1
 
 
+@pytest.mark.parametrize("away", [False, True])
+async def test_an_answer_that_cannot_be_packed_fails_alone_and_ends_nothing(tmp_path: Path, away: bool) -> None:
+    async with site(tmp_path, drains=False) as made:
+        made.outbox.away = away
+        futures = [made.recorder.offer(item) for item in (interaction(usage={"total_tokens": 2**70}), interaction())]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        assert [type(result) for result in results] == [StoreUnavailable, type(None)]
+
+
 @pytest.mark.parametrize("hangs", [False, True])
 async def test_with_the_store_away_answers_are_spooled_in_time_and_drained_once_it_is_back(tmp_path: Path, hangs: bool) -> None:
     async with site(tmp_path) as made:

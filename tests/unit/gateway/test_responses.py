@@ -259,3 +259,11 @@ def test_only_a_whole_response_is_retrieved() -> None:
     found = interaction(route=ROUTE, response={"id": "resp_1"})
     cases: list[Interaction | None] = [None, interaction(), interaction(route=ROUTE), found]
     assert [retrievable(case) for case in cases] == [None, None, None, {"id": "resp_1"}]
+
+
+@pytest.mark.parametrize("status", ["truncated", "cancelled"])
+async def test_what_did_not_come_whole_is_not_gone_on_from(dialect: Responses, empty_store: Store, status: str) -> None:
+    previous = await stored(empty_store, status=status)
+    with pytest.raises(ApiError) as error:
+        await dialect.prepare(ask(dialect, previous_response_id=previous), CALLER)
+    assert error.value.code == "previous_response_not_found"

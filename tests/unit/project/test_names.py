@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,3 +62,22 @@ def test_errors_carry_what_their_handlers_need() -> None:
     refused = errors.GateRefused("heldout", "0.2 below the live version")
     assert (refused.gate, refused.why, str(refused)) == ("heldout", "0.2 below the live version", "heldout: 0.2 below the live version")
     assert errors.EngineRefused("no", status=404, body=b"{}").status == 404
+
+
+def test_a_child_that_any_thread_forks_mints_ids_of_its_own() -> None:
+    def forked() -> tuple[str, list[str]]:
+        names.mint("")
+        read, write = os.pipe()
+        if (child := os.fork()) == 0:
+            os.write(write, names.mint("").encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        told = os.read(read, 64).decode()
+        os.close(read)
+        os.close(write)
+        return told, [names.mint("") for _ in range(names.POOL)]
+
+    with ThreadPoolExecutor(1) as pool:
+        theirs, ours = pool.submit(forked).result()
+    assert len(theirs) == 2 * names.ID_BYTES
+    assert theirs not in ours
