@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.door import TURNED_AWAY, Door
 from gateway.errors import ApiError, unavailable
@@ -57,6 +57,8 @@ class BoundedProtocol(HttpToolsProtocol):
         """What is still to be said once the answers that are due are out."""
         self._counted = len(self.connections) <= self.door.connections
         self._gone = Gone()
+        self._under_way: RequestResponseCycle | None = None
+        """The request that the application has."""
         self._timer = self.loop.call_later(self.door.header_seconds, self._look)
         if not self._counted:
             self._turn_away()
@@ -65,6 +67,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer.cancel()
         self.door.turned_away -= not self._counted
         super().connection_lost(exc)
+        if self._under_way is not None:  # uvicorn tells only the last one, which may wait behind it
+            self._under_way.disconnected = True
+            self._under_way.message_event.set()
         self._gone.over = True
         if self._gone.call is not None:
             self._gone.call()
@@ -128,6 +133,10 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
         elif self._fault is not None:
             self._refuse(self._fault)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._under_way = cycle
+        super()._start_asgi_task(cycle, app)
 
     @property
     def _answering(self) -> bool:

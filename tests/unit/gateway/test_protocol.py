@@ -377,3 +377,25 @@ async def test_a_client_that_reads_slowly_gets_all_of_it() -> None:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(asyncio.Event().wait(), SHORT / 2)
         wire.close()
+
+
+async def test_a_request_with_others_behind_it_hears_that_its_client_left(caplog: pytest.LogCaptureFixture) -> None:
+    began, told = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await receive()
+        began.set()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        told.set()
+
+    async with port() as made:
+        made.app = app
+        wire = await Wire.open(made.url)
+        await wire.send(GET + GET)
+        await began.wait()
+        wire.close()
+        async with asyncio.timeout(20 * SHORT):
+            await told.wait()
+    assert "without completing" not in caplog.text
