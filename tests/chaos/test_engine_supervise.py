@@ -99,8 +99,9 @@ async def gone(processes: list[psutil.Process], *, seconds: float) -> None:
 
 
 def engine_process() -> psutil.Process:
-    """The engine itself: the fake, as this process's child."""
-    return next(p for p in psutil.Process().children() if "engines.fake" in p.cmdline())
+    """The engine itself: the fake, as this process's youngest child of that kind (other tests' gateways may have theirs)."""
+    fakes = [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE and "engines.fake" in p.cmdline()]
+    return max(fakes, key=psutil.Process.create_time)
 
 
 async def listed(record: EngineRecord) -> list[str]:
