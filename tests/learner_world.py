@@ -70,7 +70,8 @@ async def tiny_engine(model: Path, log: Path, *flags: str) -> AsyncIterator[str]
         await until(lambda: _answers(url, child), seconds=90)
         yield url
     finally:
-        child.kill()
+        if child.returncode is None:
+            child.kill()
         await child.wait()
 
 
