@@ -70,10 +70,8 @@ class Body(msgspec.Struct):
 
 
 _BODY = msgspec.json.Decoder(Body)
-_IDS = msgspec.json.Decoder(list[int] | None)
-_LOGPROBS = msgspec.json.Decoder(Logprobs | None)
-_MANY_IDS = msgspec.json.Decoder(list[list[int] | None])
-_MANY_LOGPROBS = msgspec.json.Decoder(list[Logprobs | None])
+_IDS = msgspec.json.Decoder(list[list[int] | None])
+_LOGPROBS = msgspec.json.Decoder(list[Logprobs | None])
 
 
 def parse(data: bytes) -> Body:
@@ -89,29 +87,18 @@ def parse(data: bytes) -> Body:
 
 def ids(raw: msgspec.Raw) -> list[int]:
     """The token ids of a raw span; none if it is null. EngineBroken if it is no list of integers."""
-    if raw is ABSENT:
-        return []
-    try:
-        return _IDS.decode(raw) or []
-    except msgspec.DecodeError as error:
-        raise EngineBroken(f"token ids: {error}") from None
+    return [] if raw is ABSENT else many_ids((raw,))
 
 
 def logprobs(raw: msgspec.Raw) -> list[float | None]:
     """The chosen tokens' log-probs (nats) of a raw span, None for each one that the engine did not know."""
-    if raw is ABSENT:
-        return []
-    try:
-        found = _LOGPROBS.decode(raw)
-    except msgspec.DecodeError as error:
-        raise EngineBroken(f"log-probs: {error}") from None
-    return [] if found is None else _values(found)
+    return [] if raw is ABSENT else many_logprobs((raw,))
 
 
 def many_ids(raws: Sequence[msgspec.Raw]) -> list[int]:
     """The token ids of many spans, in their order. EngineBroken if one is no list of integers."""
     try:
-        found = _MANY_IDS.decode(b"[%b]" % b",".join(raws))
+        found = _IDS.decode(b"[%b]" % b",".join(raws))
     except msgspec.DecodeError as error:
         raise EngineBroken(f"token ids: {error}") from None
     return [one for ids in found if ids for one in ids]
@@ -120,7 +107,7 @@ def many_ids(raws: Sequence[msgspec.Raw]) -> list[int]:
 def many_logprobs(raws: Sequence[msgspec.Raw]) -> list[float | None]:
     """The log-probs of many spans, as `logprobs` gives those of one."""
     try:
-        found = _MANY_LOGPROBS.decode(b"[%b]" % b",".join(raws))
+        found = _LOGPROBS.decode(b"[%b]" % b",".join(raws))
     except msgspec.DecodeError as error:
         raise EngineBroken(f"log-probs: {error}") from None
     return [value for one in found if one is not None for value in _values(one)]

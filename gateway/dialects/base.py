@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 import msgspec
 
-from engines.capture import Captured, Wants
+from engines.capture import Captured, StreamCapture, Wants, capture_whole
+from engines.events import kind_of
 from engines.sse import frame
 from gateway.errors import ApiError, invalid
 from ratchet import names
@@ -87,6 +88,28 @@ class Dialect(ABC):
     def fault(self, error: ApiError) -> bytes:
         """The last bytes of a stream that ends in an error."""
         return frame(error.body)
+
+
+class Choices(Dialect):
+    """A route that answers in choices, with token ids where the recorder asks for them."""
+
+    def capture(self, ask: Ask, public_id: str, model: str) -> Capture:
+        return StreamCapture(ask.wants, public_id, model)
+
+    def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
+        return capture_whole(told, ask.wants, public_id, model)
+
+
+class Events(Dialect):
+    """A route whose stream is of named events. The engine gives no token ids, so answers are recorded and marked untrainable."""
+
+    neutral = {"temperature": 1.0, "top_p": 1.0}
+
+    def frame(self, payload: bytes) -> bytes:
+        return b"event: %s\ndata: %s\n\n" % (kind_of(payload).encode(), payload)
+
+    def fault(self, error: ApiError) -> bytes:
+        return b"event: error\ndata: %s\n\n" % error.event
 
 
 def sendable(tree: Mapping[str, Any], *kept: str) -> dict[str, Any]:

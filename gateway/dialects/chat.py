@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engines.capture import Captured, StreamCapture, Wants, capture_whole
+from engines.capture import Wants
 from gateway import schema
 from gateway.dialects import fitness
-from gateway.dialects.base import Ask, Capture, Dialect, sendable
+from gateway.dialects.base import Ask, Choices, sendable
 from gateway.errors import invalid
 from gateway.forms import convert, without_nulls
 from gateway.schema import ChatRequest
@@ -19,7 +19,7 @@ UNSUPPORTED = frozenset({"audio", "moderation"})
 """Of OpenAI's reference, but no engine here does it; taken and ignored it would mislead."""
 
 
-class Chat(Dialect):
+class Chat(Choices):
     path = CHAT
     prefix = names.CHAT_PREFIX
     neutral = fitness.NEUTRAL
@@ -40,12 +40,6 @@ class Chat(Dialect):
             wants=Wants(bool(request.logprobs), bool(request.return_token_ids), wants_usage(request)),
             unfit=fitness.unfit(request, force, grammar=_has_grammar(request)),
         )
-
-    def capture(self, ask: Ask, public_id: str, model: str) -> Capture:
-        return StreamCapture(ask.wants, public_id, model)
-
-    def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
-        return capture_whole(told, ask.wants, public_id, model)
 
 
 def _coherent(request: ChatRequest, config: GatewayConfig) -> None:

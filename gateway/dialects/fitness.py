@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from gateway import schema
+from gateway.dialects.base import or_neutral
 from ratchet.types import Sampling
 
 NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -16,13 +17,13 @@ COLDEST = 0.01
 def sampling(request: schema.Sampled, max_tokens: int | None) -> Sampling:
     """The parameters in force."""
     return Sampling(
-        temperature=1.0 if request.temperature is None else float(request.temperature),
-        top_p=1.0 if request.top_p is None else float(request.top_p),
+        temperature=or_neutral(request.temperature, 1.0),
+        top_p=or_neutral(request.top_p, 1.0),
         top_k=max(0, request.top_k or 0),
         min_p=request.min_p or 0.0,
         frequency_penalty=request.frequency_penalty or 0.0,
         presence_penalty=request.presence_penalty or 0.0,
-        repetition_penalty=1.0 if request.repetition_penalty is None else float(request.repetition_penalty),
+        repetition_penalty=or_neutral(request.repetition_penalty, 1.0),
         max_tokens=max_tokens,
         seed=request.seed,
     )

@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from engines.capture import Captured
-from engines.events import MessagesCapture, capture_message, kind_of
-from gateway.dialects.base import Ask, Capture, Dialect, sendable
+from engines.events import MessagesCapture, capture_message
+from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
 from gateway.dialects.forms import MessagesRequest
 from gateway.dialects.parts import check_blocks
-from gateway.errors import ApiError
 from gateway.forms import convert, without_nulls
 from gateway.table import MESSAGES
 from ratchet import names
@@ -19,10 +18,9 @@ from ratchet.types import Sampling
 UNSUPPORTED = frozenset({"container", "mcp_servers", "context_management", "thinking", "output_config", "service_tier"})
 
 
-class Messages(Dialect):
+class Messages(Events):
     path = MESSAGES
     prefix = names.MESSAGE_PREFIX
-    neutral = {"temperature": 1.0, "top_p": 1.0}
 
     def check(self, tree: dict[str, Any], config: GatewayConfig) -> Ask:
         request = convert(without_nulls(tree, UNSUPPORTED), MessagesRequest)
@@ -37,8 +35,8 @@ class Messages(Dialect):
             store=request.store is not False,
             metadata=request.metadata or {},
             sampling=Sampling(
-                temperature=1.0 if request.temperature is None else float(request.temperature),
-                top_p=1.0 if request.top_p is None else float(request.top_p),
+                temperature=or_neutral(request.temperature, 1.0),
+                top_p=or_neutral(request.top_p, 1.0),
                 top_k=request.top_k or 0,
                 max_tokens=request.max_tokens,
             ),
@@ -50,9 +48,3 @@ class Messages(Dialect):
 
     def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
         return capture_message(told, public_id, model)
-
-    def frame(self, payload: bytes) -> bytes:
-        return b"event: %s\ndata: %s\n\n" % (kind_of(payload).encode(), payload)
-
-    def fault(self, error: ApiError) -> bytes:
-        return b"event: error\ndata: %s\n\n" % error.event

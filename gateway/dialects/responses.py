@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 
 from engines.capture import Captured
-from engines.events import ResponsesCapture, capture_response, kind_of
-from gateway.dialects.base import Ask, Capture, Dialect, sendable
+from engines.events import ResponsesCapture, capture_response
+from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
 from gateway.dialects.forms import ResponsesRequest
 from gateway.dialects.parts import check_items
-from gateway.errors import ApiError, invalid
+from gateway.errors import invalid
 from gateway.forms import convert, without_nulls
 from gateway.table import RESPONSES
 from ratchet import names
@@ -24,10 +24,9 @@ LONGEST_CHAIN = 100
 """Responses that one goes on from, all told."""
 
 
-class Responses(Dialect):
+class Responses(Events):
     path = RESPONSES
     prefix = names.RESPONSE_PREFIX
-    neutral = {"temperature": 1.0, "top_p": 1.0}
 
     def __init__(self, interactions: Interactions, longest: int) -> None:
         """`longest`: bytes of JSON that may come before a request's own input."""
@@ -42,8 +41,8 @@ class Responses(Dialect):
         if not isinstance(request.input, str):
             check_items(request.input)
         sampling = Sampling(
-            temperature=1.0 if request.temperature is None else float(request.temperature),
-            top_p=1.0 if request.top_p is None else float(request.top_p),
+            temperature=or_neutral(request.temperature, 1.0),
+            top_p=or_neutral(request.top_p, 1.0),
             max_tokens=request.max_output_tokens,
             seed=request.seed,
         )
@@ -89,12 +88,6 @@ class Responses(Dialect):
 
     def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
         return capture_response(told, _patch(ask, public_id, model))
-
-    def frame(self, payload: bytes) -> bytes:
-        return b"event: %s\ndata: %s\n\n" % (kind_of(payload).encode(), payload)
-
-    def fault(self, error: ApiError) -> bytes:
-        return b"event: error\ndata: %s\n\n" % error.event
 
 
 def _patch(ask: Ask, public_id: str, model: str) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engines.capture import Captured, StreamCapture, Wants, capture_whole
+from engines.capture import Wants
 from gateway import schema
 from gateway.dialects import fitness
-from gateway.dialects.base import Ask, Capture, Dialect, sendable
+from gateway.dialects.base import Ask, Choices, sendable
 from gateway.dialects.chat import check_options, wants_usage
 from gateway.errors import invalid
 from gateway.forms import convert, without_nulls
@@ -20,7 +20,7 @@ UNSUPPORTED = frozenset({"suffix", "best_of"})
 MOST_PROMPTS = 64
 
 
-class Text(Dialect):
+class Text(Choices):
     path = TEXT
     prefix = names.TEXT_PREFIX
     neutral = fitness.NEUTRAL
@@ -51,12 +51,6 @@ class Text(Dialect):
             wants=Wants(request.logprobs is not None, bool(request.return_token_ids), wants_usage(request)),
             unfit=shape or fitness.unfit(request, force, grammar=grammar),
         )
-
-    def capture(self, ask: Ask, public_id: str, model: str) -> Capture:
-        return StreamCapture(ask.wants, public_id, model)
-
-    def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
-        return capture_whole(told, ask.wants, public_id, model)
 
 
 def prompts_in(prompt: schema.Prompt) -> int:

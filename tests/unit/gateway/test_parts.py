@@ -7,8 +7,6 @@ import hashlib
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from starlette.types import Scope
@@ -17,24 +15,9 @@ from gateway.errors import ApiError, store_may_fail
 from gateway.keys import KeyRing, require
 from gateway.metrics import Metrics
 from gateway.table import ADMIN, DATA, Table
-from ratchet.buffer import EmbeddedServer, Store, open_store
-from ratchet.config import StoreConfig
+from ratchet.buffer import EmbeddedServer, Store
 from ratchet.errors import StoreError, StoreUnavailable
 from ratchet.types import KeyRecord
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
-    made = await EmbeddedServer.start(tmp_path, StoreConfig())
-    yield made
-    await made.stop()
-
-
-@pytest.fixture
-async def store(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Store]:
-    made = await open_store("embedded", StoreConfig(), data=tmp_path)
-    yield made
-    await made.close()
 
 
 def ask(key: str | None, name: bytes = b"authorization", scheme: str = "Bearer ") -> Scope:

@@ -15,24 +15,10 @@ from gateway.errors import ApiError
 from gateway.keys import may_use
 from gateway.metrics import Metrics
 from gateway.quota import UNBOUND, Quota, duration
-from ratchet.buffer import EmbeddedServer, Store, open_store
+from ratchet.buffer import EmbeddedServer, Store
 from ratchet.config import QuotaConfig, StoreConfig
 from ratchet.types import KeyRecord
 from tests.gateways import until
-
-
-@pytest.fixture
-async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
-    made = await EmbeddedServer.start(tmp_path, StoreConfig())
-    yield made
-    await made.stop()
-
-
-@pytest.fixture
-async def store(server: EmbeddedServer, tmp_path: Path) -> AsyncIterator[Store]:
-    made = await open_store("embedded", StoreConfig(), data=tmp_path)
-    yield made
-    await made.close()
 
 
 @pytest.fixture
