@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import logging
 import resource
+from collections import OrderedDict
 from collections.abc import Callable
+from typing import Protocol
 
 from gateway.errors import ApiError
+from ratchet.clock import monotonic
 from ratchet.config import LimitsConfig
 
 TURNED_AWAY = 256
 """Connections past the bound that are given the time to read why."""
 SPARE = 256
 """Open files for everything that is no connection: the store, the log, the listening ports, what is being accepted."""
+RESTED = 1.0
+"""Seconds without a request after which a connection may be closed for a new one: a client that goes on at once keeps its own."""
 
 log = logging.getLogger(__name__)
+
+
+class Resting(Protocol):
+    """A connection whose answers are out."""
+
+    def give_way(self) -> bool:
+        """Closes it at once; False if its client has not read all of its answer yet."""
 
 
 class Door:
@@ -24,11 +36,30 @@ class Door:
         self.connections = connections
         self.refused = refused
         self.turned_away = 0
+        self._resting: OrderedDict[Resting, float] = OrderedDict()
+        """Connections between two requests, and since when; the longest first."""
         self.header_bytes = limits.max_header_bytes
         self.header_line = limits.max_header_line
         self.headers = limits.max_headers
         self.header_seconds = limits.header_seconds
         self.keep_alive_seconds = limits.keep_alive_seconds
+
+    def rests(self, connection: Resting) -> None:
+        """It was answered, and nothing of a next request is there."""
+        self._resting[connection] = monotonic()
+
+    def works(self, connection: Resting) -> None:
+        """It rests no more, or is gone."""
+        self._resting.pop(connection, None)
+
+    def makes_room(self) -> bool:
+        """Whether the connection that has rested longest was closed; each is looked at once a rest, however many are turned away."""
+        due = monotonic() - RESTED
+        while self._resting and next(iter(self._resting.values())) <= due:
+            connection, _ = self._resting.popitem(last=False)
+            if connection.give_way():
+                return True
+        return False
 
 
 def connections(limits: LimitsConfig) -> int:

@@ -55,7 +55,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._unsent = math.inf
         self._fault: ApiError | None = None
         """What is still to be said once the answers that are due are out."""
-        self._counted = len(self.connections) <= self.door.connections
+        self._counted = len(self.connections) <= self.door.connections or self.door.makes_room()
         self._gone = Gone()
         self._under_way: RequestResponseCycle | None = None
         """The request that the application has."""
@@ -65,6 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
+        self.door.works(self)
         self.door.turned_away -= not self._counted
         super().connection_lost(exc)
         if self._under_way is not None:  # uvicorn tells only the last one, which may wait behind it
@@ -98,6 +99,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = HEAD
         if not self._answering:
             self._since = self.loop.time()
+            self.door.works(self)
 
     def on_headers_complete(self) -> None:
         if not 0 < self._size <= self.door.header_line or len(self.headers) > self.door.headers:
@@ -120,6 +122,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = BETWEEN
         self._size = 0
         super().on_message_complete()
+        if not self._answering and not self.transport.is_closing():
+            self.door.rests(self)  # the rest of a body that nobody read
 
     def on_response_complete(self) -> None:
         """uvicorn's, without a timer for each request."""
@@ -133,6 +137,16 @@ class BoundedProtocol(HttpToolsProtocol):
             self._start_asgi_task(cycle, app)
         elif self._fault is not None:
             self._refuse(self._fault)
+        elif self._phase == BETWEEN:
+            self.door.rests(self)
+
+    def give_way(self) -> bool:
+        """See `door.Resting`."""
+        if self.transport.get_write_buffer_size():
+            return False
+        self.connections.discard(self)
+        self.transport.abort()
+        return True
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._under_way = cycle

@@ -11,9 +11,10 @@ from ratchet.config.section import Section
 
 class LimitsConfig(Section):
     max_connections: int = Field(default=4096, ge=1)
-    """Connections open to the data plane; past it 503. Fewer if the system grants fewer open files."""
+    """Connections open to the data plane; past it an idle one is closed for the new one, else 503. Fewer if the system grants
+    fewer open files."""
     max_admin_connections: int = Field(default=256, ge=1)
-    """Connections open to the control plane, which the data plane's cannot use up; past it 503."""
+    """Connections open to the control plane, which the data plane's cannot use up; past it the same."""
     max_header_bytes: int = Field(default=32 * 2**10, ge=1024)
     """Bytes of a request line and its headers together; past it 431."""
     max_header_line: int = Field(default=16 * 2**10, ge=512)

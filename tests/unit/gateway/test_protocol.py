@@ -292,10 +292,11 @@ async def test_a_connection_past_the_bound_is_told_so_at_once_and_takes_nobodys_
         for wire in (first, second):
             await wire.send(GET)
             assert (await wire.answer()).status == 200
+            await wire.send(GET[:1])  # so that it does not make room
         turned_away = [await Wire.open(made.url) for _ in range(300)]
         answer = await turned_away[0].answer()
         assert (answer.status, answer.error["code"], answer.headers["retry-after"]) == (503, "too_many_connections", "1")
-        await second.send(GET)
+        await second.send(GET[1:])
         assert (await second.answer()).status == 200
         first.close()
         await first.writer.wait_closed()
