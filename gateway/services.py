@@ -56,7 +56,7 @@ class Services:
         self.crew = Crew(config, data, self.metrics, self.fleet)
         self.draining = Drain(self.outbox, store.interactions, self.metrics, config.gateway.outbox.adopt_seconds)
         self.recorder = Recorder(store.interactions, self.outbox, self.metrics, config.gateway)
-        self.upstream = Upstream(config.gateway)
+        self.upstream = Upstream(config.gateway, self.fleet)
         self.dispatcher = Dispatcher(self.upstream.begin, self.fleet, self.catalog, config.gateway, self.metrics)
         self.dialects = every(store.interactions, config.gateway)
         self.relay = Relay(config.gateway, self.catalog, self.dialects, self.dispatcher, self.recorder, self.metrics, self.quota)

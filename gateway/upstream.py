@@ -7,6 +7,7 @@ import asyncio
 from gateway.errors import out_of_time
 from gateway.exchange import Exchange
 from gateway.refusal import Busy, NoAdapter, NoRoute, Stale, refusal
+from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Hold, Replica
 from gateway.transport import Closed, NotConnected, Pool, Response, TransportError
 from ratchet.clock import monotonic
@@ -77,19 +78,25 @@ class Answer:
 class Upstream:
     """The pools of connections to all replicas."""
 
-    def __init__(self, config: GatewayConfig) -> None:
+    def __init__(self, config: GatewayConfig, fleet: Fleet) -> None:
         self._config = config
+        self._fleet = fleet
         self._pools: dict[str, Pool] = {}
         self._awaited: dict[Response, float] = {}
         """Answers that have not begun, and when they have to."""
 
     async def tend(self) -> None:
-        """Gives up answers that do not begin in time. For ever; one look for all costs less than a timer for each."""
+        """Gives up answers that do not begin in time, and connections to engines that are gone. For ever.
+
+        One look for all costs less than a timer for each.
+        """
         while True:
             await asyncio.sleep(TEND_EVERY)
             now = monotonic()
             for response in [response for response, due in self._awaited.items() if due < now]:
                 response.fail(Closed("it gave no first byte in time"))
+            for url in self._pools.keys() - {replica.record.url for replica in self._fleet.all()}:
+                self._pools.pop(url).close()  # what still runs there goes on
 
     async def close(self) -> None:
         for pool in self._pools.values():
