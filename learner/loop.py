@@ -60,7 +60,6 @@ class PolicyLoop:
         self._store = parts.store
         self._trainer = parts.trainer
         self._status = parts.status
-        self._asked = False
         self._notes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -127,17 +126,15 @@ class PolicyLoop:
         held = await experience.lease(self.name, step, max_groups=0, oldest_version=0)
         if held is not None:
             return held
-        self._asked = self._asked or await self._store.registry.take_training(self.name) is not None
-        if not self._asked and not schedule.automatic:
+        asked = await self._store.registry.asked_to_train(self.name) is not None
+        if not asked and not schedule.automatic:
             return None
-        least = 1 if self._asked else schedule.min_groups
+        least = 1 if asked else schedule.min_groups
         if await experience.ready(self.name) < least:
             return None
         retained = await self._store.registry.retained(self.name, schedule.max_staleness)
         oldest = publish.oldest_learnable(record, retained, schedule.max_staleness)
-        lease = await experience.lease(self.name, step, max_groups=AHEAD * schedule.min_groups, oldest_version=oldest, min_groups=least)
-        self._asked = self._asked and lease is None
-        return lease
+        return await experience.lease(self.name, step, max_groups=AHEAD * schedule.min_groups, oldest_version=oldest, min_groups=least)
 
     async def _waiting(self, record: PolicyRecord) -> None:
         phase = "sampling" if self._parts.shadow.active else "waiting"

@@ -47,7 +47,8 @@ class Experience:
         """The groups `step` learns from, or None while fewer than `min_groups` can teach.
 
         The step that holds a lease gets the same one again, after a crash too. Groups answered by a version below
-        `oldest_version` become `rejected: {stale}`, those whose rewards are all equal `rejected: {zero_spread}`.
+        `oldest_version` become `rejected: {stale}`, those whose rewards are all equal `rejected: {zero_spread}`. A new lease ends
+        the request for a step (`registry.request_training`).
         Raises Conflict while another step holds the lease.
         """
         rows = await self._link.run("lease", policy=policy, step=step, max_groups=max_groups, min_groups=min_groups, oldest=oldest_version)

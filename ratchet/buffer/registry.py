@@ -119,9 +119,9 @@ class Registry:
         _, job = await self._link.together(("SET", key, names.mint("job_"), "NX"), ("GET", key), atomic=True)
         return str(job.decode())
 
-    async def take_training(self, policy: str) -> str | None:
-        """The job that waits, taken; or None."""
-        job = await self._link.do("GETDEL", schema.job(policy))
+    async def asked_to_train(self, policy: str) -> str | None:
+        """The job that waits, or None. The next lease takes it, in one with the groups: no death loses it in between."""
+        job = await self._link.do("GET", schema.job(policy))
         return job.decode() if job is not None else None
 
     async def _policy(self, name: str) -> PolicyRecord:

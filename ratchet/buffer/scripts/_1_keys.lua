@@ -26,6 +26,7 @@ local function k_waiters(target) return 'r:pk:' .. target end
 local function k_group(id) return 'r:g:' .. id end
 local function k_ready(policy) return 'r:x:' .. policy end
 local function k_lease(policy) return 'r:l:' .. policy end
+local function k_job(policy) return 'r:train:' .. policy end
 local function k_lone(policy) return 'r:lone:' .. policy end
 local function k_offered(policy) return 'r:off:' .. policy end
 local function k_policy(policy) return 'r:p:' .. policy end

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Groups for one step. The step that holds a lease gets it again; groups that cannot teach are rejected on the way.
+-- Groups for one step, which is then what was asked for. The step that holds a lease gets it again; groups that cannot teach are
+-- rejected on the way.
 local LOOKED_AT = 1000
 local stream, key = k_ready(A.policy), k_lease(A.policy)
 
@@ -85,4 +86,5 @@ for _, id in ipairs(chosen) do
   end)
 end
 call('HSET', key, 'step', whole(A.step), 'groups', cjson.encode(chosen))
+call('DEL', k_job(A.policy))
 return describe(chosen)

@@ -156,10 +156,17 @@ async def test_events_begin_with_the_pointers_and_follow_each_move(store: Store)
     await events.aclose()  # type: ignore[attr-defined]
 
 
-async def test_a_training_job_waits_once_and_is_taken_once(store: Store) -> None:
+async def test_a_training_job_waits_once_and_until_a_step_has_its_groups(store: Store) -> None:
     job = await store.registry.request_training(POLICY)
     assert await store.registry.request_training(POLICY) == job
-    assert [await store.registry.take_training(POLICY), await store.registry.take_training(POLICY)] == [job, None]
+    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) is None
+    assert await store.registry.asked_to_train(POLICY) == job
+    await rated_group(store, [0.0, 1.0])
+    lease = await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    assert await store.registry.asked_to_train(POLICY) is None
+    again = await store.registry.request_training(POLICY)
+    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) == lease
+    assert await store.registry.asked_to_train(POLICY) == again != job, "asked for after the step began"
 
 
 async def test_the_learners_status_is_what_it_last_said(store: Store) -> None:

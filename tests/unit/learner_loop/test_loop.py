@@ -73,6 +73,18 @@ async def test_a_request_needs_no_minimum_and_waits_for_the_first_group(store: S
         assert not await w.loop.cycle(), "one request, one step"
 
 
+async def test_a_request_outlives_a_learner_that_ended_before_its_step(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    config = configuration(model, url, schedule={"min_groups": 9, "automatic": False})
+    await store.registry.request_training(POLICY)
+    async with world(store, tmp_path, config) as w:
+        assert not await w.loop.cycle()
+    async with world(store, tmp_path, config) as w:
+        await w.learnable("one")
+        assert await w.loop.cycle() and await w.live() == 1
+        await w.learnable("two")
+        assert not await w.loop.cycle(), "one request, one step"
+
+
 async def test_a_refused_candidate_leaves_weights_optimiser_and_pointer_where_they_were(
     store: Store, model: Path, url: str, tmp_path: Path
 ) -> None:
