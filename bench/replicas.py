@@ -91,7 +91,8 @@ async def _generates(record: EngineRecord, process: Process, folder: Path) -> No
         while True:
             try:
                 await engine.models()
-                return await engine.healthy()
+                await engine.healthy()
+                return
             except EngineUnavailable as error:
                 if process.returncode is not None or monotonic() > deadline:
                     raise RuntimeError(f"{error}: {tail(_log(folder, record.name))}") from None

@@ -47,8 +47,10 @@ class Engine(Protocol):
     async def models(self) -> list[str]:
         """The names it answers to: its base first, then its adapters."""
 
-    async def healthy(self) -> None:
-        """Return once it has really generated a token, or an embedding or a score if that is its kind; EngineUnavailable otherwise."""
+    async def healthy(self) -> bool:
+        """True once it has really generated a token; False if its kind is to give embeddings or scores, and it gave one.
+
+        EngineUnavailable otherwise."""
 
     async def load_adapter(self, name: str, path: Path) -> None:
         """Serve the adapter at `path` (the engine's own view of the file system) as `name`; loaded already: success."""

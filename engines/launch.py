@@ -15,6 +15,8 @@ from ratchet.errors import ConfigError
 HOST = "127.0.0.1"
 NEVER = ("--load-format", "--trust-remote-code", "--host", "--port", "--model", "--served-model-name")
 """Flags that `extra` may not set: they are Ratchet's own, or would run foreign code."""
+GENERATING = ("chat/completions", "completions", "responses", "messages", "load_lora_adapter", "unload_lora_adapter")
+"""Routes, below `/v1/`, that a pooling engine lacks."""
 _OURS = "RATCHET_"
 
 
@@ -68,12 +70,10 @@ def _vllm(engine: EngineConfig, launch: LaunchConfig, model: str, port: int, mac
         "--port",
         str(port),
     ]
-    argv += _sizes(launch) + _behaviour(launch) + _parallel(launch)
-    env = {
-        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "DO_NOT_TRACK": "1",
-    }
+    argv += _sizes(launch) + _adapters(launch) + _behaviour(launch) + _parallel(launch)
+    env = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
+    if launch.runner == "generate":
+        env |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
     if Path(model).is_dir():
         env |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     if machine.gpu:
@@ -85,27 +85,27 @@ def _vllm(engine: EngineConfig, launch: LaunchConfig, model: str, port: int, mac
 
 
 def _sizes(launch: LaunchConfig) -> list[str]:
-    return [
-        "--max-model-len",
-        str(launch.max_model_len),
-        "--max-num-seqs",
-        str(launch.max_num_seqs),
-        "--enable-lora",
-        "--max-loras",
-        str(launch.max_loras),
-        "--max-lora-rank",
-        str(launch.max_lora_rank),
-    ]
+    return ["--max-model-len", str(launch.max_model_len), "--max-num-seqs", str(launch.max_num_seqs)]
+
+
+def _adapters(launch: LaunchConfig) -> list[str]:
+    if launch.runner == "pooling":
+        return ["--runner", "pooling"]
+    return ["--enable-lora", "--max-loras", str(launch.max_loras), "--max-lora-rank", str(launch.max_lora_rank)]
 
 
 def _behaviour(launch: LaunchConfig) -> list[str]:
+    # No line a request. (`--disable-log-stats` would take /metrics away.)
+    argv = ["--disable-uvicorn-access-log", "--no-enable-log-requests", *_optional("--quantization", launch.quantization)]
+    if launch.runner == "pooling":
+        return argv
     # Log-probs of the distribution that was sampled from; the engine's neutral defaults, not the model folder's; shadow
-    # sampling behind live traffic; no line a request. (`--disable-log-stats` would take /metrics away.)
-    argv = ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--scheduling-policy", "priority"]
-    argv += ["--enable-prompt-tokens-details", "--disable-uvicorn-access-log", "--no-enable-log-requests"]
+    # sampling behind live traffic.
+    argv += ["--logprobs-mode", "processed_logprobs", "--generation-config", "vllm", "--scheduling-policy", "priority"]
+    argv += ["--enable-prompt-tokens-details"]
     if launch.tools:
         argv += ["--enable-auto-tool-choice", "--tool-call-parser", launch.tool_parser]
-    return argv + _optional("--quantization", launch.quantization)
+    return argv
 
 
 def _parallel(launch: LaunchConfig) -> list[str]:
@@ -133,7 +133,8 @@ def _bind(threads: int | None, ranks: int, cpus: Sequence[int]) -> str:
 
 
 def _fake(engine: EngineConfig, launch: LaunchConfig, model: str, port: int, machine: Machine) -> tuple[list[str], dict[str, str]]:
-    return ["engines.fake", "--host", HOST, "--port", str(port), "--model", engine.model, "--slots", str(launch.max_num_seqs)], {}
+    argv = ["engines.fake", "--host", HOST, "--port", str(port), "--model", engine.model, "--slots", str(launch.max_num_seqs)]
+    return [*argv, *(f"--lacks=/v1/{route}" for route in GENERATING if launch.runner == "pooling")], {}
 
 
 _Builder = Callable[[EngineConfig, LaunchConfig, str, int, Machine], tuple[list[str], dict[str, str]]]

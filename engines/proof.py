@@ -24,6 +24,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     "/v1/score": {"text_1": "Hi", "text_2": "Hi"},
 }
 """What is asked, in this order: a chat; a text, of a base without a chat template; an embedding or a score, of a pooling engine."""
+POOLING = frozenset({"/v1/embeddings", "/v1/score"})
 LACKING = frozenset({400, 404, 405, 501})
 """Statuses of vLLM for a route that its model does not have, or cannot take (no chat template)."""
 
@@ -45,8 +46,8 @@ class Proof:
         self._name = name
         self._paths = list(REQUESTS)
 
-    async def give(self, model: str) -> None:
-        """Returns once the engine has answered as `model` can. EngineUnavailable if it does not, or can do none of them."""
+    async def give(self, model: str) -> bool:
+        """Whether the engine generated, once it has answered as `model` can. EngineUnavailable if it does not, or can do none of them."""
         refused: EngineRefused | None = None
         for path in list(self._paths):
             try:
@@ -59,12 +60,12 @@ class Proof:
                 raise EngineUnavailable(f"engine {self._name} cannot generate: {error}") from None
             else:
                 self._paths.sort(key=lambda other: other != path)
-                return
+                return path not in POOLING
         raise EngineUnavailable(f"engine {self._name} cannot generate: {refused}")
 
     async def _ask(self, path: str, model: str) -> None:
         answer = await self._client.post(path, {"model": model, **REQUESTS[path]}, seconds=SECONDS)
-        if not (_pooled(answer) if path in ("/v1/embeddings", "/v1/score") else wire.parse(answer).choices):
+        if not (_pooled(answer) if path in POOLING else wire.parse(answer).choices):
             raise EngineBroken("it generated nothing")
 
 

@@ -108,7 +108,7 @@ class Supervisor:
         """From its first breath on; ends only by an EngineError."""
         self._retained.forget()
         await self._listening(engine)
-        await engine.healthy()
+        self.record.pools = not await engine.healthy()
         await self._restored(engine)
         await self._say("ready")
         misses, probed = 0, monotonic()
@@ -146,7 +146,9 @@ class Supervisor:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _restore(self, engine: Engine) -> bool:
-        """Whether the engine holds what the registry retains; False if the store does not say."""
+        """Whether the engine holds what the registry retains, if it takes adapters; False if the store does not say."""
+        if self.record.pools:
+            return True
         try:
             wanted = await self._retained.wanted()
         except StoreError as error:

@@ -84,8 +84,8 @@ class VllmEngine:
         cards = await self._cards()
         return [c.id for c in cards if c.parent is None] + [c.id for c in cards if c.parent is not None]
 
-    async def healthy(self) -> None:
-        await self._proof.give(self.record.served_name)
+    async def healthy(self) -> bool:
+        return await self._proof.give(self.record.served_name)
 
     async def load_adapter(self, name: str, path: Path) -> None:
         seen = self._seen(path)

@@ -22,9 +22,9 @@ class Replicas:
         self._open: dict[str, Engine] = {}
 
     async def ready(self, base: str) -> list[Engine]:
-        """The ready replicas of `base`, by name; empty if there is none. StoreUnavailable."""
-        records = [r for r in await self._store.fleet.engines() if r.model == base and (r.state, r.desired) == ("ready", "serve")]
-        return [await self._connected(record) for record in records]
+        """The ready replicas of `base` that generate, by name; empty if there is none. StoreUnavailable."""
+        ready = [r for r in await self._store.fleet.engines() if r.model == base and (r.state, r.desired) == ("ready", "serve")]
+        return [await self._connected(record) for record in ready if not record.pools]
 
     async def some(self, base: str) -> list[Engine]:
         """The ready replicas of `base`. EngineUnavailable if there is none."""

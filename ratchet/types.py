@@ -193,7 +193,8 @@ class EngineRecord(msgspec.Struct):
 
     `slots` is how many sequences it decodes at a time, where Ratchet launched it and so knows (0: unknown). `weight` is its
     share of the requests beside other replicas'. `added`: by an operator at run time. `desired` is the operator's word:
-    `drain` takes no new requests, `remove` goes once it has none in hand.
+    `drain` takes no new requests, `remove` goes once it has none in hand. `pools`: it was seen to give embeddings or scores and
+    to generate nothing, so that it takes no adapter.
     """
 
     name: str
@@ -210,6 +211,7 @@ class EngineRecord(msgspec.Struct):
     weight: float = 1.0
     added: bool = False
     desired: Desired = "serve"
+    pools: bool = False
 
 
 class KeyRecord(msgspec.Struct):

@@ -73,8 +73,10 @@ class Fleet:
                 log.warning("engine %s is configured, but an operator removed it; POST /admin/engines adds it again", engine.name)
             elif engine.url is not None:
                 before = known.get(engine.name)
-                served = before.served_name if before is not None and before.url == engine.url else ""
-                await self._store.fleet.put(described(engine, engine.url, served))
+                record = described(engine, engine.url)
+                if before is not None and before.url == engine.url:
+                    record.served_name, record.pools = record.served_name or before.served_name, before.pools
+                await self._store.fleet.put(record)
 
     async def watch(self) -> None:
         """Looks at every replica each second, for ever; with the store away, at those it knows."""
@@ -94,10 +96,10 @@ class Fleet:
         await asyncio.gather(*(self._list(replica) for replica in able), return_exceptions=True)
 
     async def place(self, base: str, wanted: dict[str, Path]) -> None:
-        """Loads adapters on every replica of `base` that answers. EngineError if one does not take them or none is there."""
-        able = [r for r in self.all() if r.serves(base, None)]
+        """Loads adapters on every replica of `base` that generates and answers. EngineError if one does not take them or none is there."""
+        able = [r for r in self.all() if r.serves(base, None) and not r.record.pools]
         if not able:
-            raise EngineUnavailable(f"no engine of {base} answers")
+            raise EngineUnavailable(f"no engine of {base} that generates answers")
         for replica, held in zip(able, await asyncio.gather(*(reconcile(r.engine, wanted, unload=False) for r in able)), strict=True):
             if not wanted.keys() <= held:
                 raise EngineUnavailable("a replica does not list what it was given")
@@ -151,8 +153,7 @@ class Fleet:
             await self._restore(replica)
             idle = monotonic() - replica.generated > IDLE_SECONDS and not replica.total
             if not replica.healthy or replica.failures or idle:
-                await replica.engine.healthy()
-                replica.proved()
+                await self._prove(replica)
             replica.failures = 0
             if not replica.healthy:
                 log.info("engine %s answers and holds %s", replica.name, replica.adapters or "no adapter")
@@ -165,18 +166,28 @@ class Fleet:
         async with self._locks.setdefault(replica.name, asyncio.Lock()), asyncio.timeout(LIST_SECONDS):
             listed = await replica.engine.models()
             if not replica.served and listed:
-                replica.record = msgspec.structs.replace(replica.record, served_name=listed[0])
-                replica.engine.record = replica.record
-                with store_may_fail(log, "saying what an engine calls its base"):
-                    await self._store.fleet.amend(replica.record)
+                await self._amend(replica, served_name=listed[0])
             replica.lists(listed)
+
+    async def _prove(self, replica: Replica) -> None:
+        pools = not await replica.engine.healthy()
+        replica.proved()
+        if pools != replica.record.pools and not replica.record.launched:
+            await self._amend(replica, pools=pools)
+
+    async def _amend(self, replica: Replica, **learned: object) -> None:
+        """Says what was learned of an engine, so that everybody knows."""
+        replica.record = msgspec.structs.replace(replica.record, **learned)
+        replica.engine.record = replica.record
+        with store_may_fail(log, "saying what an engine is"):
+            await self._store.fleet.amend(replica.record)
 
     async def _restore(self, replica: Replica) -> None:
         """Gives an engine that nobody supervises the adapters it should hold; Ratchet's own are restored before they are ready.
 
         An engine just met may hold another's adapter under one of our names: then all of ours are gone through, and by path.
         """
-        if replica.record.launched or monotonic() < replica.restore_after:
+        if replica.record.launched or replica.record.pools or monotonic() < replica.restore_after:
             return
         wanted: dict[str, Path | None] = {}
         for policy in self._catalog.epochs:
@@ -212,14 +223,14 @@ class Fleet:
             replica.lost()
 
 
-def described(engine: EngineConfig, url: str, served: str = "") -> EngineRecord:
+def described(engine: EngineConfig, url: str) -> EngineRecord:
     """The record of an engine that already runs."""
     return EngineRecord(
         engine.name,
         engine.kind,
         engine.model,
         url,
-        engine.served_name or served,
+        engine.served_name or "",
         adapters_at=engine.adapters_at,
         api_key=engine.api_key,
         weight=engine.weight,

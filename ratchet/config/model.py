@@ -194,7 +194,7 @@ class Config(Section):
         return self
 
     def _room_for_adapters(self, engine: EngineConfig) -> None:
-        if engine.launch is None:
+        if engine.launch is None or engine.launch.runner == "pooling":
             return
         served = [p for p in self.policies.values() if p.base == engine.model]
         needed = sum(p.schedule.max_staleness + 2 for p in served)

@@ -70,6 +70,8 @@ class GatewayConfig(Section):
 class LaunchConfig(Section):
     """How Ratchet starts the engine itself."""
 
+    runner: Literal["generate", "pooling"] = "generate"
+    """`pooling`: it gives embeddings, scores and ranks, and takes no adapters, tools or log-probs; `max_model_len` must suit the model."""
     quantization: str | None = None
     """The engine's name for how the base is quantised; None: what the model's folder says."""
     max_loras: int = Field(default=8, ge=1)

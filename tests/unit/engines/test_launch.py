@@ -96,6 +96,14 @@ def test_tool_calls_are_parsed_if_wanted(tmp_path: Path) -> None:
     assert "--tool-call-parser" not in launch(tmp_path, tools=False).argv
 
 
+def test_an_embedder_gets_no_adapters_tools_or_log_probs(tmp_path: Path) -> None:
+    argv = launch(tmp_path, runner="pooling", max_model_len=256).argv
+    assert [value(argv, flag) for flag in ("--runner", "--max-model-len", "--dtype")] == ["pooling", "256", "float32"]
+    assert not {"--enable-lora", "--max-loras", "--enable-auto-tool-choice", "--logprobs-mode", "--scheduling-policy"} & set(argv)
+    assert "--lacks=/v1/chat/completions" in launch(tmp_path, kind="fake", runner="pooling").argv
+    assert "--runner" not in launch(tmp_path).argv
+
+
 def test_further_flags_come_last(tmp_path: Path) -> None:
     assert launch(tmp_path, extra=["--seed", "3"]).argv[-2:] == ["--seed", "3"]
 

@@ -42,7 +42,7 @@ async def answering(answers: Callable[[], Answers]) -> AsyncIterator[tuple[Engin
 async def test_an_engine_that_chats_is_asked_for_one_token_and_nothing_else() -> None:
     async with fake_engine() as (fake, record):
         engine = connect(record)
-        await engine.healthy()
+        assert await engine.healthy()
         await engine.close()
         assert [body["max_tokens"] for body in fake.seen] == [1]
 
@@ -53,8 +53,7 @@ async def test_an_engine_that_chats_is_asked_for_one_token_and_nothing_else() ->
 )
 async def test_an_engine_without_chat_shows_what_it_can_do_and_is_asked_that_again(path: str, answer: str, before: list[str]) -> None:
     async with answering(lambda: {path: (200, answer)}) as (engine, asked):
-        await engine.healthy()
-        await engine.healthy()
+        assert [await engine.healthy() for _ in range(2)] == [path == TEXT] * 2
         assert asked == [*before, path, path]
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from learner import publish
 from learner.publish import oldest_learnable
+from learner.replicas import Replicas
 from ratchet import process
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable, GateRefused
@@ -92,6 +93,14 @@ async def test_an_engine_that_cannot_be_reached_says_nothing_of_the_candidate(st
         await w.loop._parts.replicas.some("tiny")
         with pytest.raises(EngineUnavailable):
             await publish.load([await w.engine()], w.replicas, PolicyVersionRecord(POLICY, 1, "candidate", 0.0, path="adapters/x/y"))
+
+
+async def test_an_engine_that_generates_nothing_is_no_replica_of_a_policy(store: Store, tmp_path: Path) -> None:
+    replicas = Replicas(store, tmp_path)
+    for found in (record("http://127.0.0.1:9"), record("http://127.0.0.1:8", "embedder", pools=True)):
+        await store.fleet.put(found)
+    assert [engine.record.name for engine in await replicas.some("tiny")] == ["tiny"]
+    await replicas.close()
 
 
 async def test_a_candidate_is_proved_on_every_replica(store: Store, model: Path, url: str, tmp_path: Path) -> None:
