@@ -17,6 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from gateway.door import TURNED_AWAY, Door
 from gateway.errors import ApiError, unavailable
 from gateway.http import JSON, LINGER_SECONDS
+from gateway.unframed import unframed
 from ratchet import names
 
 BETWEEN, HEAD, BODY, DEAF, REFUSED = range(5)
@@ -150,6 +151,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._under_way = cycle
+        if cycle.scope["http_version"] != "1.1":
+            app = unframed(cycle, app)
         super()._start_asgi_task(cycle, app)
 
     @property
