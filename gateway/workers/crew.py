@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import sys
@@ -18,7 +19,7 @@ import msgspec
 from gateway.metrics import Metrics
 from gateway.routing.fleet import Fleet
 from gateway.workers import sums
-from gateway.workers.link import Answer, Kind, Link, Order, Question
+from gateway.workers.link import BEAT, BEAT_SECONDS, LISTENS, Answer, Kind, Link, Order, Question
 from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import RatchetError
@@ -39,9 +40,9 @@ log = logging.getLogger(__name__)
 
 
 class Worker:
-    """One other worker. `keep` runs it for ever; `order` is asked for what it is told at each start."""
+    """One other worker. `keep` runs it for ever; `order` is asked for what it is told at each start; `silence` is in seconds."""
 
-    def __init__(self, number: int, data: Path, order: Callable[[], Order], restarted: Callable[[str], None]) -> None:
+    def __init__(self, number: int, data: Path, silence: float, order: Callable[[], Order], restarted: Callable[[str], None]) -> None:
         self.name = str(number)
         self.listening = asyncio.Event()
         """Set once it listened for the first time."""
@@ -53,6 +54,9 @@ class Worker:
         self._argv = [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "gateway", "--data", str(data), "--worker"]
         self._order = order
         self._restarted = restarted
+        self._silence = silence
+        self._silent = -math.inf
+        """Seconds since it was heard; -inf before it first was."""
         self._link: Link | None = None
         self._asked = self._open = 0
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
@@ -108,6 +112,7 @@ class Worker:
                 return CANNOT_START
             theirs.close()
             link = await Link.over(ours)
+            watching = asyncio.create_task(self._watch())
             try:
                 with contextlib.suppress(OSError, EOFError, msgspec.MsgspecError):
                     await self._hear(link)
@@ -115,14 +120,27 @@ class Worker:
                 self.signal(signal.SIGTERM)
                 return await self.process.wait()
             finally:
+                await end([watching])
                 self._unheard()
                 link.close()
+
+    async def _watch(self) -> None:
+        """Kills it once it has been silent for too long. Looks are counted: time in which this process itself stood still does not."""
+        self._silent = -math.inf
+        while self._silent < self._silence:
+            await asyncio.sleep(BEAT_SECONDS)
+            self._silent += BEAT_SECONDS
+        log.error("worker %s stands still; it is killed", self.name)
+        self.signal(signal.SIGKILL)
 
     async def _hear(self, link: Link) -> None:
         await link.send(self._order())
         while True:
             answer = msgspec.msgpack.decode(await link.receive(), type=Answer)
-            if not answer.number:
+            self._silent = 0.0
+            if answer.number == BEAT:
+                continue
+            if answer.number == LISTENS:
                 self._link = link
                 self.listening.set()
                 continue
@@ -150,7 +168,8 @@ class Crew:
         """Whether each worker has found an engine once; before, none says that it is ready: the next request may be another's."""
         restarted: Callable[[str], None] = lambda name: metrics.worker_restarts.labels(name).inc()  # noqa: E731
         self._tasks: list[asyncio.Task[None]] = []
-        self._others = [Worker(n, data, self._order, restarted) for n in range(1, config.gateway.workers)]
+        silence = config.gateway.worker_silence_seconds
+        self._others = [Worker(n, data, silence, self._order, restarted) for n in range(1, config.gateway.workers)]
 
     async def keep(self, port: int, first_keys: bool, listening: Callable[[], None]) -> None:
         """Runs them for ever on data port `port`; calls `listening` once all listen. RatchetError: one never does."""

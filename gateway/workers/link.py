@@ -1,7 +1,7 @@
 """What the first worker and another say to each other, over a socket pair that the other finds as its standard input.
 
-The first sends one Order, then Questions; the other an empty Answer once it listens, then one to each question. Each message
-is its length in four bytes, then msgpack. Nobody else can reach it, and it ends with either process.
+The first sends one Order, then Questions; the other a beat every second from then on, LISTENS once it does, and an Answer to each
+question. Each message is its length in four bytes, then msgpack. Nobody else can reach it, and it ends with either process.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import msgspec
 HEAD = 4
 LONGEST = 64 * 2**20
 """Bytes of a message: an exposition with all its series is well below."""
+
+BEAT_SECONDS = 1.0
+LISTENS, BEAT = 0, -1
+"""Numbers of the answers to no question."""
 
 Kind = Literal["metrics", "load", "forget", "ready", "open"]
 

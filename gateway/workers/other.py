@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -16,9 +17,10 @@ from gateway.errors import store_may_fail
 from gateway.ports import data_server, opened, run, shared_port, stop_signal
 from gateway.services import Services
 from gateway.workers import sums
-from gateway.workers.link import Answer, Link, Order, Question
+from gateway.workers.link import BEAT, BEAT_SECONDS, LISTENS, Answer, Link, Order, Question
 from ratchet.clock import monotonic
 from ratchet.config import Config
+from ratchet.tasks import end
 
 SETTLE_SECONDS = 15.0
 """Seconds for a first look at each engine; then it listens all the same."""
@@ -33,6 +35,14 @@ async def work(data: Path) -> None:
     order = msgspec.msgpack.decode(await link.receive(), type=Order)
     config = Config.model_validate(order.config)
     logs.setup(config.gateway.telemetry)
+    beating = asyncio.create_task(_beats(link))
+    try:
+        await _serve(link, order, config, data)
+    finally:
+        await end([beating])
+
+
+async def _serve(link: Link, order: Order, config: Config, data: Path) -> None:
     async with opened(config, data, first_keys=order.first_keys) as services:
         stop = stop_signal()
         services.crew.open = order.open
@@ -58,10 +68,18 @@ async def _settled(services: Services) -> None:
         await asyncio.sleep(LOOK_SECONDS)
 
 
+async def _beats(link: Link) -> None:
+    """Shows that the event loop turns, until the first is gone."""
+    with contextlib.suppress(OSError):
+        while True:
+            await link.send(Answer(BEAT))
+            await asyncio.sleep(BEAT_SECONDS)
+
+
 async def _answers(services: Services, link: Link) -> None:
     """Says that it listens, then answers the first, until that is gone."""
     try:
-        await link.send(Answer(0))
+        await link.send(Answer(LISTENS))
         while True:
             question = msgspec.msgpack.decode(await link.receive(), type=Question)
             await link.send(Answer(question.number, await _answer(services, question)))

@@ -41,6 +41,8 @@ class GatewayConfig(Section):
     """Control plane. 0 takes a free port."""
     workers: int = Field(default=1, ge=1, le=64)
     """Processes that share the data port; the control plane is the first one's. `limits` are each worker's own."""
+    worker_silence_seconds: float = Field(default=15, ge=2)
+    """Seconds in which a worker's event loop may stand still; then the first kills it and starts it again."""
     drain_seconds: float = Field(default=20, ge=0, le=40)
     """Seconds running requests get to finish at SIGTERM."""
     template_kwargs: list[str] = []

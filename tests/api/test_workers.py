@@ -129,6 +129,32 @@ async def test_a_revoked_key_ends_at_every_worker_at_once(two: Bench) -> None:
         assert (await http.get("/v1/models", headers=headers)).status_code == 401
 
 
+async def test_a_worker_that_stands_still_is_killed_and_started_again(tmp_path: Path) -> None:
+    async with bench(tmp_path, workers=2, port=0, worker_silence_seconds=2) as made:
+        first, (other,) = pids(made)
+
+        async def beating(workers: int) -> None:
+            async def seen() -> bool:
+                return len(await made.store.fleet.heartbeats()) == workers
+
+            await until(seen, f"{workers} heartbeats")
+
+        await beating(2)
+        os.kill(first, signal.SIGSTOP)
+        await beating(1)
+        os.kill(first, signal.SIGCONT)
+        await beating(2)
+        assert await made.metric("ratchet_worker_restarts_total", worker="1") == 0, "it was the first that stood still"
+        os.kill(other, signal.SIGSTOP)
+
+        async def back() -> bool:
+            return (await values(made, "process_open_fds")).keys() == {"0", "1"} and other not in pids(made)[1]
+
+        await until(back, "another worker listens")
+        assert await made.metric("ratchet_worker_restarts_total", worker="1") == 1
+        assert "worker 1 stands still" in made.log()
+
+
 async def test_a_killed_worker_comes_back_and_no_client_of_the_other_notices(tmp_path: Path) -> None:
     async with bench(tmp_path, workers=2, port=0) as made:
         first, (other,) = pids(made)
