@@ -13,7 +13,7 @@ from gateway.catalog import Catalog, Target
 from gateway.errors import ApiError, invalid, no_model, unavailable
 from gateway.exchange import Exchange
 from gateway.metrics import Metrics
-from gateway.refusal import Busy, Moved, Stale
+from gateway.refusal import Broken, Busy, Moved, Stale
 from gateway.routing.budget import Budget, Ticket
 from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Replica
@@ -23,6 +23,8 @@ from gateway.upstream import Answer
 from ratchet.config import GatewayConfig
 from ratchet.errors import EngineBroken, EngineUnavailable
 
+MOST_BROKEN = 2
+"""Connections that may break under one request before it is given up: it may be what the engines die of."""
 Begin = Callable[[Replica, Exchange, int], Awaitable[Answer]]
 """Sends the request, reserving so many tokens, and returns once the answer has begun. ApiError, EngineUnavailable."""
 
@@ -67,7 +69,7 @@ class Dispatcher:
         attempt = _Attempt(self.router, exchange, context, ticket, self._metrics)
         tries = 0
         fault: EngineUnavailable | None = None
-        while (replica := attempt.next(fault, first=tries == 0)) is not None:
+        while ticket.broken < MOST_BROKEN and (replica := attempt.next(fault, first=tries == 0)) is not None:
             try:
                 return await self._send(replica, attempt), None
             except Moved as error:
@@ -82,15 +84,22 @@ class Dispatcher:
     async def _send(self, replica: Replica, attempt: _Attempt) -> Answer:
         exchange, seconds = attempt.exchange, self._config.routing.hedge_seconds
         if seconds is None or exchange.ask.stream or exchange.ask.expected > 1:
-            return await self._begin(replica, exchange, attempt.context.tokens)
+            return await self._one(replica, attempt)
         return await self._hedged(replica, attempt, seconds)
+
+    async def _one(self, replica: Replica, attempt: _Attempt) -> Answer:
+        try:
+            return await self._begin(replica, attempt.exchange, attempt.context.tokens)
+        except Broken:
+            attempt.ticket.broken += 1
+            raise
 
     async def _hedged(self, replica: Replica, attempt: _Attempt, seconds: float) -> Answer:
         """The whole answer of `replica`, or, if that takes longer than `seconds`, of whoever of two has it first."""
         tasks, answer = [asyncio.create_task(self._whole(replica, attempt))], None
         try:
             await asyncio.wait(tasks, timeout=seconds)
-            other = None if tasks[0].done() else attempt.next(None, first=False)
+            other = None if tasks[0].done() or attempt.ticket.broken else attempt.next(None, first=False)
             if other is not None:
                 tasks.append(asyncio.create_task(self._whole(other, attempt)))
             answer = await _first(tasks)
@@ -103,7 +112,7 @@ class Dispatcher:
                 task.add_done_callback(lambda late: _let_go(late, answer))
 
     async def _whole(self, replica: Replica, attempt: _Attempt) -> Answer:
-        answer = await self._begin(replica, attempt.exchange, attempt.context.tokens)
+        answer = await self._one(replica, attempt)
         try:
             async with asyncio.timeout(self._config.idle_seconds):
                 await answer.whole()
@@ -151,7 +160,7 @@ class _Attempt:
         self.exchange = exchange
         self.context = context
         self._router = router
-        self._ticket = ticket
+        self.ticket = ticket
         self._metrics = metrics
         self._tried: set[str] = set()
 
@@ -164,7 +173,7 @@ class _Attempt:
         if replica is None:
             return None
         if not first:
-            if not self._ticket.take():
+            if not self.ticket.take():
                 self._metrics.retries.labels("refused").inc()
                 return None
             self._metrics.retries.labels("busy" if isinstance(fault, Busy) else "failed" if fault is not None else "hedged").inc()

@@ -32,8 +32,12 @@ class NoRoute(Moved):
     """It does not have the route."""
 
 
-class Stale(EngineUnavailable):
-    """It closed a pooled connection as that was used."""
+class Broken(EngineUnavailable):
+    """Its connection broke between the request and the answer: it may have died of the request."""
+
+
+class Stale(Broken):
+    """The same of a kept connection, which it may only have closed as that was used."""
 
 
 class Busy(EngineUnavailable):

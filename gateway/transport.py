@@ -67,6 +67,10 @@ class Pool:
     def close(self) -> None:
         """Closes the connections that are kept; those in use close with their requests."""
         self._closed = True
+        self.empty()
+
+    def empty(self) -> None:
+        """Closes the connections that are kept: the next request has a fresh one."""
         while self._kept:
             self._kept.pop().close()
 

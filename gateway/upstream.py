@@ -6,7 +6,7 @@ import asyncio
 
 from gateway.errors import out_of_time
 from gateway.exchange import Exchange
-from gateway.refusal import Busy, NoAdapter, NoRoute, Stale, refusal
+from gateway.refusal import Broken, Busy, NoAdapter, NoRoute, Stale, refusal
 from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Hold, Replica
 from gateway.transport import Closed, NotConnected, Pool, Response, TransportError
@@ -94,7 +94,7 @@ class Upstream:
             await asyncio.sleep(TEND_EVERY)
             now = monotonic()
             for response in [response for response, due in self._awaited.items() if due < now]:
-                response.fail(Closed("it gave no first byte in time"))
+                response.fail(TransportError("it gave no first byte in time"))
             for url in self._pools.keys() - {replica.record.url for replica in self._fleet.all()}:
                 self._pools.pop(url).close()  # what still runs there goes on
 
@@ -152,10 +152,12 @@ class Upstream:
             case EngineUnavailable():
                 replica.failed()
             case Closed(kept=True):
+                self._pool(replica).empty()  # the others are no better; what a fresh one does counts
                 return Stale(f"{replica.name} gave no answer")
             case TransportError():
                 replica.failed()
-                return EngineUnavailable(f"{replica.name} gave no answer")
+                kind = Broken if isinstance(error, Closed) else EngineUnavailable
+                return kind(f"{replica.name} gave no answer")
         return error
 
     async def _post(self, replica: Replica, exchange: Exchange, model: str) -> Response:

@@ -54,11 +54,13 @@ class Budget:
 class Ticket:
     """One request's claim on the budget."""
 
-    __slots__ = ("_budget", "spent")
+    __slots__ = ("_budget", "broken", "spent")
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget
         self.spent = 0
+        self.broken = 0
+        """Connections that broke under it before an answer."""
 
     def __enter__(self) -> Ticket:
         self._budget.waiting += 1
