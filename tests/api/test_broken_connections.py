@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from tests.gateways import Bench, bench
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATIENT = {"retry": {"tries": 8}, "strategy": "round_robin"}
 
 
@@ -28,30 +31,36 @@ async def keeps(made: Bench, connections: int) -> None:
         await fake.faults()
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def three(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+    """Three engines, each as likely as the others whatever they do."""
+    routing = {**PATIENT, "breaker": {"failures": 1000}}
+    async with bench(tmp_path_factory.mktemp("three"), engines=3, routing=routing) as made:
+        await made.healthy(*made.fakes)
+        yield made
+
+
 @pytest.mark.parametrize("kept", [0, 1])
-async def test_a_request_that_engines_die_of_reaches_two_of_them_and_no_more(tmp_path: Path, kept: int) -> None:
-    async with bench(tmp_path, engines=4, routing=PATIENT) as made:
-        await made.healthy(*made.fakes)
-        await keeps(made, kept)
-        for fake in made.fakes.values():
-            await fake.faults(die_after=0)
-        for stream in (False, True):
-            answer = await made.chat(f"poison {stream}", stream=stream)
-            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
-            assert len(set(await asked(made, f"poison {stream}"))) == len(await asked(made, f"poison {stream}")) == 2
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_request_that_engines_die_of_reaches_two_of_them_and_no_more(three: Bench, kept: int, stream: bool) -> None:
+    await keeps(three, kept)
+    for fake in three.fakes.values():
+        await fake.faults(die_after=0)
+    text = f"poison {kept} {stream}"
+    answer = await three.chat(text, stream=stream)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "engine_unavailable")
+    assert len(set(await asked(three, text))) == len(await asked(three, text)) == 2
 
 
-async def test_an_engine_that_refuses_is_not_taken_for_one_that_died(tmp_path: Path) -> None:
-    async with bench(tmp_path, engines=4, routing=PATIENT) as made:
-        await made.healthy(*made.fakes)
-        for fake in made.fakes.values():
-            await fake.faults(refuse=500)
-        assert (await made.chat("refused")).status_code == 503
-        assert len(await asked(made, "refused")) == 4
+async def test_an_engine_that_refuses_is_not_taken_for_one_that_died(three: Bench) -> None:
+    for fake in three.fakes.values():
+        await fake.faults(refuse=500)
+    assert (await three.chat("refused")).status_code == 503
+    assert len(await asked(three, "refused")) == 3
 
 
 async def test_of_a_hedged_request_that_engines_die_of_no_third_is_asked(tmp_path: Path) -> None:
-    async with bench(tmp_path, engines=4, routing={**PATIENT, "hedge_seconds": 0.001}) as made:
+    async with bench(tmp_path, engines=3, routing={**PATIENT, "hedge_seconds": 0.001}) as made:
         await made.healthy(*made.fakes)
         for fake in made.fakes.values():
             await fake.faults(die_after=1, token_ms=300)

@@ -40,9 +40,8 @@ async def test_a_hedged_request_whose_client_leaves_at_any_moment_leaves_nothing
     made = [replica("a"), replica("b")]
     dispatcher = Dispatcher(begin, Listed(made), cast(Any, None), GatewayConfig(), Metrics())
     for steps in range(STEPS):
-        attempt = SimpleNamespace(
-            exchange=None, context=SimpleNamespace(tokens=7), next=lambda *_, **__: made[1], ticket=SimpleNamespace(broken=0)
-        )
+        ticket, context = SimpleNamespace(broken=0), SimpleNamespace(tokens=7)
+        attempt = SimpleNamespace(exchange=None, context=context, ticket=ticket, next=lambda *_, **__: made[1])
         task = asyncio.create_task(dispatcher._hedged(made[0], cast(Any, attempt), seconds))
         for _ in range(steps):
             await asyncio.sleep(0)
