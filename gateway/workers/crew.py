@@ -120,9 +120,9 @@ class Worker:
                 self.signal(signal.SIGTERM)
                 return await self.process.wait()
             finally:
-                await end([watching])
                 self._unheard()
                 link.close()
+                await end([watching])
 
     async def _watch(self) -> None:
         """Kills it once it has been silent for too long. Looks are counted: time in which this process itself stood still does not."""
