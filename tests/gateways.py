@@ -243,8 +243,8 @@ async def bench(
     made: Bench | None = None
     try:
         opened = await open_store("embedded", settings, data=data)
-        for i in range(engines):
-            fakes[f"fake-{i}"] = await start_fake(*flags)
+        started = await asyncio.gather(*(start_fake(*flags) for _ in range(engines)))
+        fakes |= {f"fake-{i}": fake for i, fake in enumerate(started)}
         await put_keys(opened)
         made = Bench(data, server, opened, fakes, configuration(fakes, **gateway))
         if start:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import multiprocessing
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -63,20 +65,19 @@ def record(url: str, name: str = "tiny", **fields: Any) -> EngineRecord:
 async def tiny_engine(model: Path, log: Path, *flags: str) -> AsyncIterator[str]:
     """A running `tests.tiny_engine`; its URL."""
     port = process.free_port()
-    argv = [sys.executable, "-m", "tests.tiny_engine", "--model", str(model), "--port", str(port), *flags]
-    child = await process.spawn(argv, env={**os.environ, "OMP_NUM_THREADS": "1"}, log=log, name="tiny", cwd=ROOT)
+    child = _forked("tests.tiny_engine", log, "--model", str(model), "--port", str(port), *flags)
+    await asyncio.to_thread(child.start)
     url = f"http://127.0.0.1:{port}"
     try:
         await until(lambda: _answers(url, child), seconds=90)
         yield url
     finally:
-        if child.returncode is None:
-            child.kill()
-        await child.wait()
+        child.kill()
+        await asyncio.to_thread(child.join)
 
 
-async def _answers(url: str, child: asyncio.subprocess.Process) -> bool:
-    assert child.returncode is None, "the tiny engine ended"
+async def _answers(url: str, child: ForkServerProcess) -> bool:
+    assert child.is_alive(), "the tiny engine ended"
     try:
         async with aiohttp.ClientSession() as session, session.get(f"{url}/v1/models") as answer:
             return answer.status == 200
@@ -166,24 +167,28 @@ async def connected(url: str) -> Engine:
     return connect(record(url))
 
 
-# The learner as a process of its own, forked from one that imported torch already.
+# Programs as processes of their own, forked from one that imported torch already.
 
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["learner.process", "learner.__main__"])
+_FORKS.set_forkserver_preload(["learner.process", "learner.__main__", "tests.tiny_engine"])
 
 
-def _learn(config: Path, data: Path, failpoint: str) -> None:
+def _forked(module: str, log: Path, *arguments: str, failpoint: str = "") -> ForkServerProcess:
+    """`python -m MODULE ARGUMENTS`, not started yet; MODULE has a `main`. What it says goes to `log`."""
+    log.parent.mkdir(exist_ok=True)
+    return _FORKS.Process(target=_run, args=(module, log, arguments, failpoint), daemon=True)
+
+
+def _run(module: str, log: Path, arguments: tuple[str, ...], failpoint: str) -> None:
     # Its parent is the fork server; it must not outlive the tests, however they end.
     Thread(target=_end_with_the_tests, daemon=True).start()
     os.environ["RATCHET_FAILPOINT"] = failpoint
-    sys.argv = ["learner", "--config", str(config), "--data", str(data)]
-    log = os.open(data / "logs" / "learner.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    sys.argv = [module, *arguments]
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
     os.chdir(ROOT)
-    from learner.__main__ import main
-
-    sys.exit(main())
+    sys.exit(importlib.import_module(module).main())
 
 
 def _end_with_the_tests() -> None:
@@ -199,8 +204,8 @@ class Learner:
     def __init__(self, config: Config, data: Path, failpoint: str = "") -> None:
         path = data / "ratchet.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")), encoding="utf-8")
-        (data / "logs").mkdir(exist_ok=True)
-        self._process = _FORKS.Process(target=_learn, args=(path, data, failpoint), daemon=True)
+        log = data / "logs" / "learner.log"
+        self._process = _forked("learner.__main__", log, "--config", str(path), "--data", str(data), failpoint=failpoint)
 
     async def __aenter__(self) -> Learner:
         await asyncio.to_thread(self._process.start)

@@ -131,7 +131,10 @@ async def test_an_embedder_is_ready_without_adapters_and_is_told_from_engines_th
         assert await listed(record) == [BASE]
 
 
-async def test_a_killed_engine_comes_back_with_its_adapters_before_it_is_ready(store: Store, tmp_path: Path) -> None:
+async def test_a_killed_engine_comes_back_with_its_adapters_before_it_is_ready(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.supervise.BACK_OFF_SECONDS", (0.05,))
     await publish(store, tmp_path, "support", 1)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
@@ -189,6 +192,7 @@ async def test_an_engine_that_cannot_generate_is_never_ready_and_waits_longer_ea
 async def test_a_hung_engine_is_restarted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engines.supervise.PROBE_SECONDS", 0.0)
     monkeypatch.setattr("engines.supervise.WATCH_SECONDS", 0.05)
+    monkeypatch.setattr("engines.supervise.GRACE_SECONDS", 0.5)  # it hears no SIGTERM
     monkeypatch.setattr("engines.proof.SECONDS", 0.5)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
@@ -274,7 +278,7 @@ async def test_an_engine_that_dies_by_itself_takes_its_own_children_along(tmp_pa
 
 @pytest.mark.real
 @pytest.mark.slow
-async def test_the_real_engine_leaves_no_process_whatever_kills_it(store: Store, tmp_path: Path) -> None:
+async def test_the_real_engine_comes_back_when_it_is_killed_and_told_to_stop_is_gone_in_time(store: Store, tmp_path: Path) -> None:
     await publish(store, tmp_path, "support", 1)
     config = configuration("vllm", max_model_len=256, max_num_seqs=2, kv_cache_gib=1)
     async with program(tmp_path, config) as child:
@@ -288,18 +292,8 @@ async def test_the_real_engine_leaves_no_process_whatever_kills_it(store: Store,
         record = await reached(store, "ready", restarts=1, seconds=REAL_STARTED)
         assert await listed(record) == [BASE, "support@1"]
         second = below(child.pid)
-        child.kill()
-        await gone(second, seconds=15)
-        with pytest.raises(EngineError):
-            await listed(record)
-
-
-@pytest.mark.real
-@pytest.mark.slow
-async def test_the_real_engine_told_to_stop_is_gone_in_time(store: Store, tmp_path: Path) -> None:
-    async with program(tmp_path, configuration("vllm", max_model_len=256, max_num_seqs=2, kv_cache_gib=1)) as child:
-        await reached(store, "ready", seconds=REAL_STARTED)
-        tree = below(child.pid)
         child.terminate()
         assert await asyncio.wait_for(child.wait(), 15) == 0
-        await gone(tree, seconds=1)
+        await gone(second, seconds=1)
+        with pytest.raises(EngineError):
+            await listed(record)

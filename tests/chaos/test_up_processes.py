@@ -15,6 +15,8 @@ from tests.machines import FAKE, INTERRUPTS, Up, alive, ratchet, running, until,
 
 ASK = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 RESTART_SECONDS = 60.0
+PARTS = {"gateway": ("gateway", "-m"), "engine local": ("engines", "-m"), "store": ("valkey-server",)}
+"""What each part's command line holds."""
 SURE = 12
 """Connections of which each of two workers has some."""
 
@@ -45,48 +47,43 @@ async def test_a_stopped_machine_leaves_no_process_and_no_ready_file(tmp_path: P
     assert not (up.data / "run.json").exists()
 
 
-async def test_a_machine_killed_by_kill_9_leaves_no_process(tmp_path: Path) -> None:
+async def test_keys_and_interactions_outlive_kill_9_which_leaves_no_process(tmp_path: Path) -> None:
     async with running(tmp_path, FAKE) as up:
-        assert len(up.tree()) >= 4
-        assert await up.end(signal.SIGKILL) == -signal.SIGKILL
-
-
-async def test_the_ready_file_is_the_contracts_and_private(tmp_path: Path) -> None:
-    async with running(tmp_path, FAKE) as up:
-        assert set(up.ready) == {"gateway", "admin", "keys", "pid"}
-        assert up.ready["pid"] == up.process.pid
-        assert up.ready["keys"] == json.loads((up.data / "keys.json").read_text())
-        for secret in (tmp_path / "ready.json", up.data / "keys.json", up.data / "run.json", up.data / "ratchet.yaml"):
-            assert secret.stat().st_mode & 0o777 == 0o600
-        assert httpx.get(f"{up.ready['gateway']}/readyz").status_code == 200
-        said = up.log.read_text()
-        assert all(word in said for word in (up.ready["gateway"], up.ready["admin"], *up.ready["keys"].values()))
-
-
-async def test_keys_and_interactions_outlive_a_restart(tmp_path: Path) -> None:
-    async with running(tmp_path, FAKE) as up:
+        the_ready_file_is_the_contracts_and_private(up, tmp_path / "ready.json")
         first = (await ask(up)).json()["id"]
         keys = up.ready["keys"]
-        await up.end(signal.SIGKILL)
+        assert len(up.tree()) >= 4
+        assert await up.end(signal.SIGKILL) == -signal.SIGKILL
     async with running(tmp_path, FAKE) as up:
         assert up.ready["keys"] == keys
         headers = {"authorization": f"Bearer {keys['client']}"}
         assert httpx.get(f"{up.ready['gateway']}/v1/chat/completions/{first}", headers=headers).json()["id"] == first
 
 
-@pytest.mark.parametrize("words", [("gateway", "-m"), ("engines", "-m"), ("valkey-server",)], ids=["gateway", "engine", "store"])
-async def test_a_part_that_is_killed_is_restarted_and_serves_again(tmp_path: Path, words: tuple[str, ...]) -> None:
+def the_ready_file_is_the_contracts_and_private(up: Up, file: Path) -> None:
+    assert set(up.ready) == {"gateway", "admin", "keys", "pid"}
+    assert up.ready["pid"] == up.process.pid
+    assert up.ready["keys"] == json.loads((up.data / "keys.json").read_text())
+    for secret in (file, up.data / "keys.json", up.data / "run.json", up.data / "ratchet.yaml"):
+        assert secret.stat().st_mode & 0o777 == 0o600
+    assert httpx.get(f"{up.ready['gateway']}/readyz").status_code == 200
+    said = up.log.read_text()
+    assert all(word in said for word in (up.ready["gateway"], up.ready["admin"], *up.ready["keys"].values()))
+
+
+async def test_each_part_that_is_killed_is_restarted_and_serves_again(tmp_path: Path) -> None:
     async with running(tmp_path, FAKE) as up:
         before = (await ask(up)).json()["id"]
-        victim = up.part(*words)
-        below = victim.children(recursive=True)
-        victim.send_signal(signal.SIGKILL)
-        await until(lambda: not alive([victim, *below]), RESTART_SECONDS)
-        await asyncio.wait_for(answers(up), RESTART_SECONDS)
-        headers = {"authorization": f"Bearer {up.ready['keys']['client']}"}
-        kept = httpx.get(f"{up.ready['gateway']}/v1/chat/completions/{before}", headers=headers)
-        assert kept.json()["id"] == before
-        assert "was ended by signal 9 (Killed); restart 1, log " in up.log.read_text()
+        for name, words in PARTS.items():
+            victim = up.part(*words)
+            below = victim.children(recursive=True)
+            victim.send_signal(signal.SIGKILL)
+            await until(lambda gone=[victim, *below]: not alive(gone), RESTART_SECONDS)
+            await asyncio.wait_for(answers(up), RESTART_SECONDS)
+            headers = {"authorization": f"Bearer {up.ready['keys']['client']}"}
+            kept = httpx.get(f"{up.ready['gateway']}/v1/chat/completions/{before}", headers=headers)
+            assert kept.json()["id"] == before
+            assert f"{name} was ended by signal 9 (Killed); restart 1, log " in up.log.read_text()
         assert await up.end(signal.SIGTERM) == 0
 
 

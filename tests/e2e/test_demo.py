@@ -64,7 +64,7 @@ def family() -> Iterator[set[psutil.Process]]:
 def test_a_model_that_does_not_learn_fails_the_demo_with_its_files_written_and_nothing_left(
     tmp_path: Path, family: set[psutil.Process]
 ) -> None:
-    process = demo(tmp_path, FAKE, seconds=60.0)
+    process = demo(tmp_path, FAKE, seconds=20.0)
     said = until(process.stdout, "learning while serving")
     family.update(psutil.Process(process.pid).children(recursive=True))
     assert family

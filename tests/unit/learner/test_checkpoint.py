@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,10 @@ def in_a_new_process(base: Path, directory: Path, digest: str, first: int, last:
 
 @pytest.mark.slow
 def test_a_run_resumed_in_a_new_process_writes_the_same_bytes_as_one_that_was_not_stopped(base: Path, tmp_path: Path) -> None:
-    whole = in_a_new_process(base, tmp_path / "whole", "-", 0, 4)
-    half = in_a_new_process(base, tmp_path / "parts", "-", 0, 2)
+    with ThreadPoolExecutor(2) as at_once:
+        running = at_once.submit(in_a_new_process, base, tmp_path / "whole", "-", 0, 4)
+        half = in_a_new_process(base, tmp_path / "parts", "-", 0, 2)
+        whole = running.result()
     assert in_a_new_process(base, tmp_path / "parts", half[0], 2, 4) == whole
     for name in FILES:
         assert (tmp_path / "parts" / whole[0] / name).read_bytes() == (tmp_path / "whole" / whole[0] / name).read_bytes()
