@@ -43,7 +43,7 @@ class Up:
 
     def part(self, *words: str) -> psutil.Process:
         """The direct child whose command line holds all `words`."""
-        return next(child for child in self.root.children() if all(any(w in a for a in child.cmdline()) for w in words))
+        return next(child for child in self.root.children() if all(any(w in a for a in command_line(child)) for w in words))
 
     async def end(self, number: int) -> int:
         """Sends `number` and waits until it and all its descendants are gone; its exit status."""
@@ -52,6 +52,14 @@ class Up:
         status = await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
         await until(lambda: not alive(tree), STOP_SECONDS)
         return status
+
+
+def command_line(process: psutil.Process) -> list[str]:
+    """Its command line; nothing of one that has just ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.machines import FAKE, INTERRUPTS, Up, alive, ratchet, running, until, written
+from tests.machines import FAKE, INTERRUPTS, Up, alive, command_line, ratchet, running, until, written
 
 ASK = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 RESTART_SECONDS = 60.0
@@ -139,8 +139,9 @@ async def test_when_the_first_of_several_workers_is_killed_fresh_ones_take_their
         old.kill()
 
         def fresh() -> bool:
-            parts = [p for p in up.root.children() if p.pid != old.pid and "gateway" in p.cmdline() and "--worker" not in p.cmdline()]
-            return bool(parts) and len(parts[0].children()) == 1 and not alive([worker])
+            parts = {p: command_line(p) for p in up.root.children() if p.pid != old.pid}
+            firsts = [p for p, words in parts.items() if "gateway" in words and "--worker" not in words]
+            return bool(firsts) and len(firsts[0].children()) == 1 and not alive([worker])
 
         await until(fresh, RESTART_SECONDS)
         await asyncio.wait_for(answers(up), RESTART_SECONDS)
