@@ -20,8 +20,8 @@ $(STAMP): requirements/install.sh $(LOCKS) pyproject.toml
 demo: setup
 	$(BIN)/ratchet demo $(DEMO_ARGS)
 
-test: setup
-	$(PYTEST) $(PYTEST_ARGS)
+test: test-fast
+	$(PYTEST) -m "real or slow" $(PYTEST_ARGS)
 
 # In two processes. The order of files stays: those that start and end whole machines come before those that share a gateway.
 test-fast: setup

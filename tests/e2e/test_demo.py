@@ -16,6 +16,8 @@ import pytest
 
 FAKE = {"RATCHET_ENGINES__0__KIND": "fake", "RATCHET_ENGINES__0__LAUNCH": "{}"}
 """The demo's stack on the deterministic engine, which no adapter changes: it must fail cleanly, and fast."""
+SMALL = {"RATCHET_POLICIES__ASSISTANT__SCHEDULE__MIN_GROUPS": "2", "RATCHET_POLICIES__ASSISTANT__SHADOW__GROUP_SIZE": "4"}
+"""Steps from fewer answers than the demo's: how well it learns is `bench/demo_seeds.py`'s to show."""
 RUN = """
 import sys
 from pathlib import Path
@@ -109,7 +111,7 @@ def test_a_demo_that_is_killed_leaves_nothing_behind(tmp_path: Path, family: set
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_two_real_swaps_under_live_streams_fail_no_request(tmp_path: Path, family: set[psutil.Process]) -> None:
-    process = demo(tmp_path, {}, reward=0.0, swaps=2, seconds=300.0)
+    process = demo(tmp_path, SMALL, reward=0.0, swaps=2, seconds=300.0)
     until(process.stdout, "learning while serving")
     family.update(psutil.Process(process.pid).children(recursive=True))
     rest, _ = process.communicate(timeout=500)
