@@ -12,6 +12,9 @@ def split(buffer: bytes) -> tuple[list[bytes], bytes]:
     """
     if b"\r" in buffer:
         return _split_crlf(buffer)
+    end = buffer.find(b"\n")
+    if end == len(buffer) - 2 and buffer.startswith(b"data: ") and buffer.endswith(b"\n"):  # one event of one line, as most reads bring
+        return [buffer[6:end]], b""
     *events, rest = buffer.split(b"\n\n")
     return [p for p in map(_payload, events) if p is not None], rest
 

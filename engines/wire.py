@@ -71,6 +71,7 @@ class Body(msgspec.Struct):
 
 _BODY = msgspec.json.Decoder(Body)
 _IDS = msgspec.json.Decoder(list[list[int] | None])
+_TEXT = msgspec.json.Decoder(str)
 _LOGPROBS = msgspec.json.Decoder(list[Logprobs | None])
 
 
@@ -95,7 +96,15 @@ def logprobs(raw: msgspec.Raw) -> list[float | None]:
     return [] if raw is ABSENT else many_logprobs((raw,))
 
 
-def many_ids(raws: Sequence[msgspec.Raw]) -> list[int]:
+def text(pieces: Sequence[bytes]) -> str:
+    """The text whose pieces stood between quotes in JSON. EngineBroken if one is no part of a JSON string."""
+    try:
+        return _TEXT.decode(b'"%b"' % b"".join(pieces))
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EngineBroken(f"the engine's answer is not OpenAI's form: {error}") from None
+
+
+def many_ids(raws: Sequence[bytes | msgspec.Raw]) -> list[int]:
     """The token ids of many spans, in their order. EngineBroken if one is no list of integers."""
     try:
         found = _IDS.decode(b"[%b]" % b",".join(raws))
@@ -104,7 +113,7 @@ def many_ids(raws: Sequence[msgspec.Raw]) -> list[int]:
     return [one for ids in found if ids for one in ids]
 
 
-def many_logprobs(raws: Sequence[msgspec.Raw]) -> list[float | None]:
+def many_logprobs(raws: Sequence[bytes | msgspec.Raw]) -> list[float | None]:
     """The log-probs of many spans, as `logprobs` gives those of one."""
     try:
         found = _LOGPROBS.decode(b"[%b]" % b",".join(raws))

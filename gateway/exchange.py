@@ -10,6 +10,7 @@ from starlette.types import Send
 
 from engines.capture import Captured
 from gateway.catalog import Target
+from gateway.client import Client
 from gateway.dialects.base import Ask, Dialect
 from gateway.http import Header
 from gateway.observe import Observation
@@ -39,6 +40,7 @@ class Exchange:
     seen: Observation
     reply: list[Header]
     """Headers that its answer is to carry, whatever that is."""
+    client: Client
     send: Send
     """The server's own, for what follows the answer's start."""
     reserve: int

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from gateway.client import Client
 from gateway.door import TURNED_AWAY, Door
 from gateway.errors import ApiError, unavailable
 from gateway.http import JSON, LINGER_SECONDS
@@ -26,19 +26,6 @@ PIPELINED = 8
 """Requests that may wait for an answer under way on their connection."""
 LINE_ENDS = 4
 """Bytes of `: ` and CRLF."""
-
-
-class Gone:
-    """What to do when the client closes its connection: `scope["gone"].call`, set by who answers for as long as it does.
-
-    A task that waits for `http.disconnect` says the same and costs each request its making and its end.
-    """
-
-    __slots__ = ("call", "over")
-
-    def __init__(self) -> None:
-        self.call: Callable[[], None] | None = None
-        self.over = False
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -57,7 +44,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fault: ApiError | None = None
         """What is still to be said once the answers that are due are out."""
         self._counted = len(self.connections) <= self.door.connections or self.door.makes_room()
-        self._gone = Gone()
+        self._client = Client(transport, self.flow, self.loop)
         self._under_way: RequestResponseCycle | None = None
         """The request that the application has."""
         self._timer = self.loop.call_later(self.door.header_seconds, self._look)
@@ -72,9 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._under_way is not None:  # uvicorn tells only the last one, which may wait behind it
             self._under_way.disconnected = True
             self._under_way.message_event.set()
-        self._gone.over = True
-        if self._gone.call is not None:
-            self._gone.call()
+        self._client.left()
 
     def data_received(self, data: bytes) -> None:
         if self._phase >= DEAF:
@@ -96,7 +81,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        cast(dict[str, Any], self.scope)["gone"] = self._gone
+        cast(dict[str, Any], self.scope)["connection"] = self._client
         self._phase = HEAD
         if not self._answering:
             self._since = self.loop.time()
@@ -151,7 +136,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._under_way = cycle
-        if cycle.scope["http_version"] != "1.1":
+        chunked = cycle.scope["http_version"] == "1.1"
+        cycle.transport = self._client.answering(chunked=chunked)  # type: ignore[assignment]
+        if not chunked:
             app = unframed(cycle, app)
         super()._start_asgi_task(cycle, app)
 
@@ -171,7 +158,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._phase == REFUSED or self.transport.is_closing():
             self._let_go()
         elif self._answering:
-            if self._gone.call is None and self.flow.write_paused:
+            if self._client.gone is None and self.flow.write_paused:
                 self._let_go()  # nobody else watches whether its client reads
             else:
                 self._unsent = math.inf

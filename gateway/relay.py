@@ -13,10 +13,9 @@ from collections.abc import Awaitable, Mapping
 
 from starlette.types import Message, Receive, Scope, Send
 
-from engines.sse import split
 from gateway import strict
 from gateway.catalog import Catalog
-from gateway.dialects import Capture, Dialect
+from gateway.dialects import Dialect
 from gateway.dialects.base import episode
 from gateway.dispatch import Dispatcher
 from gateway.errors import ApiError, unavailable
@@ -24,9 +23,9 @@ from gateway.exchange import Exchange
 from gateway.http import JSON, ClientGone, Header, header, part, read_body, respond
 from gateway.metrics import Metrics
 from gateway.observe import Observation
-from gateway.protocol import Gone
 from gateway.quota import Quota
 from gateway.recorder import NOT_KEPT, Recorder, Room, room_for
+from gateway.stream import Flow
 from gateway.transport import TransportError
 from gateway.upstream import Answer
 from ratchet import names
@@ -42,7 +41,6 @@ STREAM: list[Header] = [
 ]
 UNRECORDED: Header = (b"x-ratchet-recorded", b"false")
 NOT_RECORDED = unavailable("The answer could not be recorded.", "not_recorded")
-LONGEST_EVENT = 2**24
 TEND_EVERY = 0.5
 """Seconds between two looks; a bound in seconds may be passed by as much."""
 KEEPALIVE_SECONDS = 15.0
@@ -101,15 +99,15 @@ class Relay:
         exchange.task = asyncio.current_task()
         self.running[exchange.id] = exchange
         self._metrics.inflight.inc()
-        gone: Gone = scope["gone"]
-        gone.call = exchange.left
+        client = exchange.client
+        client.gone = exchange.left
         try:
-            if gone.over:
+            if client.over:
                 raise ClientGone
             await self._guarded(exchange, send)
         finally:
             exchange.over = True
-            gone.call = None
+            client.gone = None
             self._metrics.inflight.dec()
             self._recorder.leave(exchange.room)
             del self.running[exchange.id]
@@ -138,6 +136,7 @@ class Relay:
             episode=episode(ask, header(scope, b"x-ratchet-episode-id")),
             seen=seen,
             reply=scope["state"]["headers"],
+            client=scope["connection"],
             send=scope["state"]["send"],
             reserve=self._quota.estimate(len(body), ask.sampling.max_tokens, ask.expected),
             started=started,
@@ -241,18 +240,15 @@ class Relay:
     async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> bytes:
         """Relays up to the last event, which it keeps back and returns. EngineBroken, TransportError if that does not come."""
         capture = exchange.dialect.capture(exchange.ask, exchange.id, exchange.target.model)
-        chunk, rest, last = answer.first, b"", b""
+        flow = Flow(exchange, capture)
         try:
-            while True:
-                events, rest = split(rest + chunk if rest else chunk)
-                last = await _forward(exchange, capture, events, send)
-                if capture.done:
-                    break
-                if len(rest) > LONGEST_EVENT:
-                    raise EngineBroken("an event without end")
-                chunk = await answer.more()
-                exchange.heard = monotonic()
-                if not chunk:
+            flow.take(answer.first)
+            while not flow.over:
+                if flow.behind:
+                    await tell(exchange, send(part(b"")))  # ASGI's way to wait for the client
+                    flow.behind = False
+                await answer.feed(flow.take)
+                if not (flow.over or flow.behind):
                     raise EngineBroken("the stream ended before its last event")
         except BaseException:
             with contextlib.suppress(EngineBroken):  # it must not take the place of what ends the answer
@@ -260,7 +256,7 @@ class Relay:
             raise
         exchange.captured = capture.captured()
         _ended(exchange)
-        return last
+        return flow.last
 
     async def _record(self, exchange: Exchange) -> bool:
         """Waits until the answer is durable; False if it is not, though it was to be."""
@@ -334,29 +330,3 @@ def _ended(exchange: Exchange) -> None:
         return
     if not exchange.captured.finished or len(exchange.captured.choices) != exchange.ask.expected:
         raise EngineBroken("a choice has no end")
-
-
-async def _forward(exchange: Exchange, capture: Capture, events: list[bytes], send: Send) -> bytes:
-    """Sends what the client may see of these events, also when one of them turns out broken; returns the last event of all."""
-    seen: list[bytes] = []
-    last = b""
-    fault: EngineBroken | None = None
-    frame = exchange.dialect.frame
-    try:
-        for event in events:
-            visible = capture.event(event)
-            if capture.done:
-                last = frame(visible) if visible is not None else b""
-                break
-            if visible is not None:
-                seen.append(frame(visible))
-    except EngineBroken as error:
-        fault = error
-    if seen:
-        exchange.stalled = True
-        await send(part(seen[0] if len(seen) == 1 else b"".join(seen)))
-        exchange.stalled = False
-        exchange.told = exchange.heard
-    if fault is not None:
-        raise fault
-    return last

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -120,6 +121,9 @@ class Response:
         self._error: TransportError | None = None
         self._ended = False
         self._waiter: asyncio.Future[None] | None = None
+        self._sink: Callable[[bytes], bool] | None = None
+        self._full = False
+        """Whether the sink said that it takes no more."""
 
     async def head(self) -> int:
         """The status, once the head is there. Closed."""
@@ -133,6 +137,26 @@ class Response:
             if self._ended:
                 return b""
             await self._wait()
+        return self._take()
+
+    async def feed(self, sink: Callable[[bytes], bool]) -> None:
+        """Gives `sink` what is there and then what each read brings, at once and on no task's turn, until it says False or the end comes.
+
+        Closed if it breaks off. Bytes that come after a False are kept for the next one who asks.
+        """
+        while not self._parts or sink(self._take()):
+            if self._ended:
+                return
+            self._sink = sink
+            try:
+                await self._wait()
+            finally:
+                self._sink = None
+            if self._full:
+                self._full = False
+                return
+
+    def _take(self) -> bytes:
         found = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
         self._parts.clear()
         self._held = 0
@@ -180,8 +204,15 @@ class Response:
         """How many bytes now wait to be read."""
         self._parts.append(data)
         self._held += len(data)
-        self._wake()
+        if self._sink is None:
+            self._wake()
         return self._held
+
+    def came(self) -> None:
+        """All that one read brought is here."""
+        if self._sink is not None and self._parts and not self._sink(self._take()):
+            self._sink, self._full = None, True
+            self._wake()
 
     def ended(self) -> None:
         self._ended, self._connection = True, None
@@ -235,7 +266,8 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if self._response is None:  # bytes that nobody asked for
+        response = self._response
+        if response is None:  # bytes that nobody asked for
             self._drop()
             return
         self._head_bytes += len(data)
@@ -244,6 +276,8 @@ class _Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail("it does not speak HTTP")
             return
+        finally:
+            response.came()
         # Only now: one read may bring a head and much of its body.
         if self._response is not None and not self._response.status and self._head_bytes > LONGEST_HEAD:
             self._fail("its head has no end")

@@ -28,6 +28,7 @@ class Answer:
         self.first = first
         self.more = response.more
         """The next bytes; b"" at the end. TransportError."""
+        self.feed = response.feed
         self._hold = hold
         self._response = response
         self._whole: bytes | None = None
