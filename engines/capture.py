@@ -23,7 +23,7 @@ ENDS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_ca
 """OpenAI's finish reasons. Any other tells that the engine gave up: vLLM writes "abort" when it is stopped."""
 
 
-class Captured(msgspec.Struct):
+class Captured(msgspec.Struct, frozen=True):
     """One answer as the recorder keeps it.
 
     `prompt_ids` [P]; `choices` in the order of their index; `usage` as the engine counted ({}: it said nothing).
@@ -171,26 +171,21 @@ class _Heard:
             self._raw_ids.append(part.token_ids)
         if part.logprobs is not wire.ABSENT:
             self._raw_logprobs.append(part.logprobs)
-        if len(self._raw_ids) >= BATCH or len(self._raw_logprobs) >= BATCH:
+        if max(len(self._raw_ids), len(self._raw_logprobs), len(self._raw_text)) >= BATCH:
             self._decode()  # a span keeps its whole event in memory
         if part.finish_reason is not None:
             self.finish_reason = part.finish_reason
         if part.text is not None:
-            self._say(part.text)
+            self._raw_text.append(wire.quoted(part.text))
         delta = part.delta
         if delta is None:
             return
         if delta.content is not None:
-            self._say(delta.content)
+            self._raw_text.append(wire.quoted(delta.content))
         if delta.refusal or delta.reasoning or delta.reasoning_content:
             self._take_rare(delta)
         for call in delta.tool_calls or ():
             self._take_call(call)
-
-    def _say(self, text: str) -> None:
-        if self._raw_text:
-            self._decode()
-        self.texts.setdefault("content", []).append(text)
 
     def _decode(self) -> None:
         raw_ids, raw_logprobs, raw_text = self._raw_ids, self._raw_logprobs, self._raw_text

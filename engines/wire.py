@@ -71,6 +71,7 @@ class Body(msgspec.Struct):
 
 _BODY = msgspec.json.Decoder(Body)
 _IDS = msgspec.json.Decoder(list[list[int] | None])
+_encode = msgspec.json.Encoder().encode
 _TEXT = msgspec.json.Decoder(str)
 _LOGPROBS = msgspec.json.Decoder(list[Logprobs | None])
 
@@ -94,6 +95,11 @@ def ids(raw: msgspec.Raw) -> list[int]:
 def logprobs(raw: msgspec.Raw) -> list[float | None]:
     """The chosen tokens' log-probs (nats) of a raw span, None for each one that the engine did not know."""
     return [] if raw is ABSENT else many_logprobs((raw,))
+
+
+def quoted(text: str) -> bytes:
+    """`text` as JSON has it between quotes."""
+    return _encode(text)[1:-1]
 
 
 def text(pieces: Sequence[bytes]) -> str:

@@ -11,15 +11,15 @@ from uvicorn.protocols.http.flow_control import FlowControl
 class Client:
     """`scope["connection"]`, and what uvicorn's answers write to.
 
-    `gone` is called when the client closes its connection; who answers sets it for as long as it does. A task that waits for
-    `http.disconnect` says the same and costs each request its making and its end.
+    `complete`: every request that began came whole. `gone` is called when the client closes its connection; who answers sets it for
+    as long as it does. A task that waits for `http.disconnect` says the same and costs each request its making and its end.
     """
 
-    __slots__ = ("_chunked", "_flow", "_fresh", "_head", "_loop", "_transport", "gone", "over")
+    __slots__ = ("_chunked", "_flow", "_fresh", "_head", "_loop", "_transport", "complete", "gone", "over")
 
     def __init__(self, transport: asyncio.Transport, flow: FlowControl, loop: asyncio.AbstractEventLoop) -> None:
         self.gone: Callable[[], None] | None = None
-        self.over = False
+        self.over = self.complete = False
         self._transport = transport
         self._flow = flow
         self._loop = loop

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.types import Send
 
 from engines.capture import Captured
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 NOTHING = Captured([], [], {}, exact=False)
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """An inference request on its way. Times are monotonic seconds."""
 
     id: str
@@ -54,7 +53,7 @@ class Exchange:
     during_swap: bool = False
     cpu: float = 0.0
     """Seconds of CPU the event loop had used when the request was parsed."""
-    created: float = field(default_factory=wall)
+    created: float = msgspec.field(default_factory=wall)
     room: Room = NOT_KEPT
     """What was promised of its record."""
     dispatched: float | None = None

@@ -26,10 +26,11 @@ class ClientGone(Exception):
 
 def header(scope: Scope, name: bytes) -> str | None:
     """The first header of that (lower-case) name."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return None
+    named: dict[bytes, bytes] | None = scope.get("named")
+    if named is None:
+        named = scope["named"] = dict(reversed(scope["headers"]))
+    value = named.get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
@@ -47,8 +48,11 @@ async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
         share.fits(int(told))
     pieces: list[bytes] = []
     try:
-        async with asyncio.timeout(share.seconds):
+        if scope["connection"].complete:  # nothing to wait for
             await _collect(receive, limit, share, pieces)
+        else:
+            async with asyncio.timeout(share.seconds):
+                await _collect(receive, limit, share, pieces)
         return b"".join(pieces)
     except TimeoutError:
         share.give_back()

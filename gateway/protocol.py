@@ -82,6 +82,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         cast(dict[str, Any], self.scope)["connection"] = self._client
+        self._client.complete = False
         self._phase = HEAD
         if not self._answering:
             self._since = self.loop.time()
@@ -105,6 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._client.complete = True
         self._phase = BETWEEN
         self._size = 0
         super().on_message_complete()

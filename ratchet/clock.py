@@ -13,6 +13,5 @@ def wall() -> float:
     return time.time()
 
 
-def monotonic() -> float:
-    """Seconds on a clock that never goes back. For durations and deadlines."""
-    return time.monotonic()
+monotonic = time.monotonic
+"""Seconds on a clock that never goes back. For durations and deadlines."""
