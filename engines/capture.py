@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from engines import cut, plain, wire
+from engines import cut, shape, wire
 from engines.cut import Wants
 from engines.sse import DONE
 from ratchet.errors import EngineBroken
@@ -58,7 +58,7 @@ class StreamCapture:
         self._heard: dict[int, _Heard] = {}
         self._prompt_ids: list[int] = []
         self._usage: dict[str, Any] = {}
-        self._shape: plain.Shape | None = None
+        self._shape: shape.Shape | None = None
         self._shaped: _Heard | None = None
         """The choice whose chunks have that shape."""
         self._lessons = LESSONS if wants.nothing else 0
@@ -105,7 +105,7 @@ class StreamCapture:
 
     def _learn(self, data: bytes, body: wire.Body, visible: bytes) -> None:
         self._lessons -= 1
-        self._shape = plain.learn(data, body, visible)
+        self._shape = shape.learn(data, body, visible)
         if self._shape is not None:
             self._shaped, self._lessons = self._heard[body.choices[0].index], 0
 
@@ -159,7 +159,7 @@ class _Heard:
         self.calls: dict[int, wire.ToolCall] = {}
 
     def take_plain(self, text: bytes, logprobs: bytes, ids: bytes) -> None:
-        """A chunk that was split, not parsed (`plain.Shape`)."""
+        """A chunk that was split, not parsed (`shape.Shape`)."""
         self._raw_text.append(text)
         self._raw_logprobs.append(logprobs)
         self._raw_ids.append(ids)

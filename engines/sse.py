@@ -16,12 +16,13 @@ def split(buffer: bytes) -> tuple[list[bytes], bytes]:
     if end == len(buffer) - 2 and buffer.startswith(b"data: ") and buffer.endswith(b"\n"):  # one event of one line, as most reads bring
         return [buffer[6:end]], b""
     *events, rest = buffer.split(b"\n\n")
-    return [p for p in map(_payload, events) if p is not None], rest
+    plain = [event[6:] for event in events if event.startswith(b"data: ") and b"\n" not in event]
+    return plain if len(plain) == len(events) else [p for p in map(_payload, events) if p is not None], rest
 
 
-def frame(payload: bytes) -> bytes:
-    """One event that carries `payload`, which holds no line break."""
-    return b"data: " + payload + b"\n\n"
+def frame(*payloads: bytes) -> bytes:
+    """An event for each payload; none holds a line break."""
+    return b"data: " + b"\n\ndata: ".join(payloads) + b"\n\n"
 
 
 def _split_crlf(buffer: bytes) -> tuple[list[bytes], bytes]:

@@ -35,7 +35,7 @@ class Flow:
         seen = self._hear(events)
         if seen:
             exchange.told = exchange.heard
-            self.behind = not self._piece(seen[0] if len(seen) == 1 else b"".join(seen))
+            self.behind = not self._piece(self._frame(*seen))
         if len(self._rest) > LONGEST_EVENT:
             self._fault = EngineBroken("an event without end")
         return not (self.behind or self._capture.done or self._fault)
@@ -50,15 +50,15 @@ class Flow:
     def _hear(self, events: list[bytes]) -> list[bytes]:
         """What the client may see of these, also where one of them turns out broken."""
         seen: list[bytes] = []
-        capture, frame = self._capture, self._frame
+        capture = self._capture
         try:
             for event in events:
                 visible = capture.event(event)
                 if capture.done:
-                    self.last = frame(visible) if visible is not None else b""
+                    self.last = self._frame(visible) if visible is not None else b""
                     break
                 if visible is not None:
-                    seen.append(frame(visible))
+                    seen.append(visible)
         except EngineBroken as error:
             self._fault = error
         return seen

@@ -200,19 +200,19 @@ class Response:
         self.status, self.headers = status, headers
         self._wake()
 
-    def took(self, data: bytes) -> int:
-        """How many bytes now wait to be read."""
+    def took(self, data: bytes) -> None:
         self._parts.append(data)
-        self._held += len(data)
-        if self._sink is None:
-            self._wake()
-        return self._held
 
-    def came(self) -> None:
-        """All that one read brought is here."""
-        if self._sink is not None and self._parts and not self._sink(self._take()):
-            self._sink, self._full = None, True
-            self._wake()
+    def came(self, size: int) -> int:
+        """A read of `size` bytes was parsed; how many now wait to be taken, about."""
+        if self._parts:
+            self._held += size
+            if self._sink is None:
+                self._wake()
+            elif not self._sink(self._take()):
+                self._sink, self._full = None, True
+                self._wake()
+        return self._held
 
     def ended(self) -> None:
         self._ended, self._connection = True, None
@@ -277,7 +277,9 @@ class _Connection(asyncio.Protocol):
             self._fail("it does not speak HTTP")
             return
         finally:
-            response.came()
+            if response.came(len(data)) > HIGH_WATER and self._response is response and not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
         # Only now: one read may bring a head and much of its body.
         if self._response is not None and not self._response.status and self._head_bytes > LONGEST_HEAD:
             self._fail("its head has no end")
@@ -312,9 +314,8 @@ class _Connection(asyncio.Protocol):
             self._headers = {}
 
     def on_body(self, data: bytes) -> None:
-        if self._response is not None and self._response.took(data) > HIGH_WATER and not self._paused:
-            self._paused = True
-            self._transport.pause_reading()
+        if self._response is not None:
+            self._response.took(data)
 
     def on_message_complete(self) -> None:
         response = self._response

@@ -81,9 +81,9 @@ class Dialect(ABC):
     def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
         """A whole answer: what the client may see, and what is kept. EngineBroken."""
 
-    def frame(self, payload: bytes) -> bytes:
-        """A payload as the event that carries it."""
-        return frame(payload)
+    def frame(self, *payloads: bytes) -> bytes:
+        """The events that carry these."""
+        return frame(*payloads)
 
     def fault(self, error: ApiError) -> bytes:
         """The last bytes of a stream that ends in an error."""
@@ -105,8 +105,8 @@ class Events(Dialect):
 
     neutral = {"temperature": 1.0, "top_p": 1.0}
 
-    def frame(self, payload: bytes) -> bytes:
-        return b"event: %s\ndata: %s\n\n" % (kind_of(payload).encode(), payload)
+    def frame(self, *payloads: bytes) -> bytes:
+        return b"".join([b"event: %s\ndata: %s\n\n" % (kind_of(payload).encode(), payload) for payload in payloads])
 
     def fault(self, error: ApiError) -> bytes:
         return b"event: error\ndata: %s\n\n" % error.event

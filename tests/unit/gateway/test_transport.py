@@ -310,3 +310,64 @@ async def test_a_reader_that_is_cancelled_leaves_the_answer_to_be_closed() -> No
             await waiting
         response.close()
         await server.gone.wait()
+
+
+async def test_a_sink_gets_each_read_at_once_until_it_says_enough_and_the_rest_is_kept() -> None:
+    go = asyncio.Event()
+
+    async def drip(_: StreamReader, writer: StreamWriter) -> None:
+        writer.write(OK + b"content-length: 9\r\n\r\nabc")
+        await writer.drain()
+        await go.wait()
+        writer.write(b"def")
+        await writer.drain()
+        await go.wait()
+        writer.write(b"ghi")
+
+    async with serving(drip, HELLO) as server, pooled(server.url) as pool:
+        response = await pool.post("/v1/x", b"", {})
+        await response.head()
+        taken = b""
+
+        def sink(data: bytes) -> bool:
+            nonlocal taken
+            taken += data
+            go.set()
+            return len(taken) < 6
+
+        await response.feed(sink)
+        assert taken[:6] == b"abcdef"
+        assert taken + await body(response) == b"abcdefghi"
+        assert await post(pool) == (200, b"hello")
+
+
+async def test_a_sink_that_never_has_enough_is_fed_to_the_end_and_once_more_to_nothing() -> None:
+    async with serving(HELLO) as server, pooled(server.url) as pool:
+        response = await pool.post("/v1/x", b"", {})
+        await response.head()
+        taken: list[bytes] = []
+        for _ in range(2):
+            await response.feed(lambda data: taken.append(data) is None)
+        assert b"".join(taken) == b"hello"
+
+
+async def test_a_sink_gets_what_came_before_the_answer_broke_off() -> None:
+    async def broken(_: StreamReader, writer: StreamWriter) -> None:
+        writer.write(OK + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+        await writer.drain()
+        await go.wait()
+        writer.write(b"3\r\ndef\r\nno chunk")
+
+    go, taken = asyncio.Event(), list[bytes]()
+
+    def sink(data: bytes) -> bool:
+        taken.append(data)
+        go.set()
+        return True
+
+    async with serving(broken) as server, pooled(server.url) as pool:
+        response = await pool.post("/v1/x", b"", {})
+        await response.head()
+        with pytest.raises(Closed):
+            await response.feed(sink)
+        assert b"".join(taken) == b"abcdef"

@@ -54,9 +54,9 @@ def learn(data: bytes, body: Body, visible: bytes) -> Shape | None:
             values = bytes(body.choices[0].logprobs)
             between = behind[len(values) : behind.find(IDS) + len(IDS)]
             shown, _, rest = visible.partition(opens)
-            shape = Shape(opening + opens, closing, between, ending, shown + opens, rest[len(text) :])
-            whole = shape.opening + text + closing + values + between + before + b"]" + ending
-            return shape if whole == data and shape.shown + text + shape.rest == visible and between.startswith(b',"') else None
+            made = Shape(opening + opens, closing, between, ending, shown + opens, rest[len(text) :])
+            whole = made.opening + text + closing + values + between + before + b"]" + ending
+            return made if whole == data and made.shown + text + made.rest == visible and between.startswith(b',"') else None
     return None
 
 

@@ -1,0 +1,104 @@
+"""What a stream on its way does with bytes however they are cut, with a client that falls behind, and with what is broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engines.capture import StreamCapture, Wants
+from gateway import stream
+from gateway.dialects.chat import Chat
+from gateway.stream import Flow
+from ratchet.errors import EngineBroken
+from tests.unit.engines.samples import ID, MODEL, chunk, first, last, payloads
+
+ANSWER = b"".join(b"data: %b\n\n" % event for event in [*payloads("stop_string.sse")])
+
+
+class Reader:
+    """A client that takes `most` pieces before it is behind."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.taken: list[bytes] = []
+        self.most = most
+
+    def piece(self, data: bytes) -> bool:
+        self.taken.append(data)
+        return len(self.taken) < self.most
+
+
+class Exchange:
+    """What a flow uses of one."""
+
+    dialect = Chat()
+    heard = told = 0.0
+
+    def __init__(self, client: Reader) -> None:
+        self.client = client
+
+
+def flow(client: Reader) -> Flow:
+    exchange: Any = Exchange(client)
+    return Flow(exchange, StreamCapture(Wants(usage=True), ID, MODEL))
+
+
+def events(*data: bytes) -> bytes:
+    return b"".join(b"data: %b\n\n" % one for one in data)
+
+
+def test_a_stream_goes_to_the_client_up_to_its_last_event_which_is_kept_back() -> None:
+    client = Reader()
+    one = flow(client)
+    assert not one.take(ANSWER)
+    assert one.over
+    assert one.last == b"data: [DONE]\n\n"
+    assert len(client.taken) == 1
+    assert b"[DONE]" not in client.taken[0]
+
+
+@given(st.lists(st.integers(1, 700), max_size=40))
+def test_however_a_stream_is_cut_the_client_gets_the_same_bytes(sizes: list[int]) -> None:
+    whole, client = Reader(), Reader()
+    flow(whole).take(ANSWER)
+    one, rest = flow(client), ANSWER
+    for size in [*sizes, len(ANSWER)]:
+        piece, rest = rest[:size], rest[size:]
+        if not one.over:
+            one.take(piece)
+    assert one.over
+    assert b"".join(client.taken) == b"".join(whole.taken)
+
+
+def test_a_client_that_is_behind_stops_the_flow_until_it_has_read() -> None:
+    client = Reader(most=2)
+    one = flow(client)
+    assert one.take(events(first([1])))
+    assert not one.take(events(chunk("a", [1], [-1.0])))
+    assert one.behind
+    assert not one.over
+    client.most, one.behind = 9, False
+    assert one.take(events(chunk("b", [2], [-1.0])))
+    assert not one.take(events(last(1, 2), b"[DONE]"))
+    assert [data.count(b"data: ") for data in client.taken] == [1, 1, 1, 1]
+
+
+def test_what_came_before_a_broken_event_still_goes_out() -> None:
+    client = Reader()
+    one = flow(client)
+    assert not one.take(events(first([1]), chunk("a", [1], [-1.0]), b"{no chunk", chunk("b", [2], [-1.0])))
+    with pytest.raises(EngineBroken, match="not OpenAI's form"):
+        assert one.over
+    assert b'"a"' in client.taken[0]
+    assert b'"b"' not in client.taken[0]
+
+
+def test_an_event_without_end_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "LONGEST_EVENT", 100)
+    one = flow(Reader())
+    assert one.take(b"data: " + b"x" * 90)
+    assert not one.take(b"x" * 9)
+    with pytest.raises(EngineBroken, match="without end"):
+        assert one.over
