@@ -125,3 +125,10 @@ async def test_a_connection_says_whether_its_requests_came_whole() -> None:
         await wire.answer()
         assert seen[2:] == [False, True]
         wire.close()
+
+
+async def test_a_client_of_http_1_0_gets_pieces_without_their_sizes() -> None:
+    one, transport = client()
+    one.answering(chunked=False).write(b"head;")
+    one.piece(b"first")
+    assert transport.writes == [b"head;first"]
