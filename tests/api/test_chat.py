@@ -12,6 +12,7 @@ import openai
 import pytest
 
 from tests.gateways import BASE, POLICY, Bench, is_public_id
+from tests.wire import Wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SAY = [{"role": "user", "content": "say:héllo 🙂"}]
@@ -253,3 +254,17 @@ async def test_a_body_that_says_it_is_too_large_is_refused_before_any_of_it_come
 async def test_a_compressed_body_is_415(shared: Bench) -> None:
     answer = await shared.call("POST", "/v1/feedback", b"x", headers={"content-encoding": "gzip"})
     assert answer.status_code == 415
+
+
+async def test_a_client_of_http_1_0_reads_a_stream_to_the_end_of_its_connection(shared: Bench) -> None:
+    body = json.dumps({"model": POLICY, "messages": SAY, "stream": True}).encode()
+    lines = ["POST /v1/chat/completions HTTP/1.0", "authorization: Bearer rk-client", f"content-length: {len(body)}", "", ""]
+    wire = await Wire.open(shared.url)
+    await wire.send("\r\n".join(lines).encode() + body)
+    head, _, said = (await wire.reader.read(-1)).partition(b"\r\n\r\n")
+    wire.close()
+    assert b"transfer-encoding" not in head.lower()
+    events = said.split(b"\n\n")
+    assert events[-2:] == [b"data: [DONE]", b""]
+    chunks = [json.loads(event.removeprefix(b"data: ")) for event in events[:-2]]
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "héllo 🙂"
