@@ -29,6 +29,11 @@ CASES = (
     ("whole answers", SHORT, False, 0, 8),
 )
 """Title, tokens, stream, microseconds between tokens, connections."""
+TRIED = """What was tried on the way, each seen in such a profile: own HTTP client to the engines in place of aiohttp's; one watch over all
+requests in place of a timer or a task for each; pipelined scripts to the store on a connection of our own in place of redis-py's pipeline;
+ids and log-probs decoded in batches; histograms without locks; zstd's fast level with one compressor a thread; the cyclic collector frozen
+after the start; a chunk written to the client in the same call that read it, past ASGI's `send` and with no task's turn between; an
+answer's head sent with what follows it; chunks of one shape split at three places in place of being parsed.""".replace("\n", " ")
 
 
 async def prompts(bench: Bench, engine: Mock, targets: Sequence[Target], folder: Path) -> dict[str, dict[int, float]]:
@@ -69,7 +74,8 @@ async def workers(bench: Bench, engine: Mock, folder: Path, count: int, rounds: 
 
 async def profiled(bench: Bench, engine: Mock, target: Target, folder: Path, seconds: float) -> str:
     """Where each microsecond of a request goes, by sampling the gateway from outside. Missing: no py-spy."""
-    program, parts = environment("profile") / "py-spy", []
+    program = environment("profile") / "py-spy"
+    parts = [f"Where its microseconds go (py-spy, {HERTZ} samples a second, everything recorded):"]
     for title, tokens, stream, step, connections in CASES:
         engine.step(step)
         body, raw = ask(folder, tokens=tokens, stream=stream), folder / "stacks.txt"
@@ -78,7 +84,7 @@ async def profiled(bench: Bench, engine: Mock, target: Target, folder: Path, sec
         await _sample(program, target, raw, seconds)
         await running
         parts.append(f"{title}, {told(cost)} us a request:\n\n{_tables(stacks.parse(raw.read_text(encoding='utf-8')), cost)}")
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, TRIED])
 
 
 async def _sample(program: Path, target: Target, raw: Path, seconds: float) -> None:
