@@ -12,9 +12,8 @@ import logging
 import os
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from engines import guard, launch
 from engines.base import Engine, connect
@@ -25,6 +24,7 @@ from ratchet.clock import monotonic
 from ratchet.config import Config, EngineConfig
 from ratchet.errors import EngineError, EngineUnavailable, StoreError
 from ratchet.models import resolve
+from ratchet.tasks import end
 from ratchet.types import EngineRecord
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Supervisor:
             if served.done():
                 served.result()
         finally:
-            await _cancel(tasks)
+            await end(tasks)
             await process.kill_tree(child.pid, GRACE_SECONDS)
             await child.wait()
             await _let_go(leash)  # what an engine that died by itself left behind goes too
@@ -177,12 +177,6 @@ async def _let_go(leash: asyncio.subprocess.Process) -> None:
     if leash.stdin is not None:
         leash.stdin.close()
     await leash.wait()
-
-
-async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

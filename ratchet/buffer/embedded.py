@@ -23,6 +23,7 @@ from ratchet import clock
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable
 from ratchet.process import spawn
+from ratchet.tasks import end
 
 LONGEST_SOCKET = 100
 """Bytes a unix socket's path may have (the kernel allows 107; the server needs some)."""
@@ -87,8 +88,7 @@ class EmbeddedServer:
     async def stop(self) -> None:
         """Ends the server, its file complete; afterwards another may start on the directory."""
         if self._syncing is not None:
-            self._syncing.cancel()
-            await asyncio.gather(self._syncing, return_exceptions=True)
+            await end([self._syncing])
         if self.process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 self.process.terminate()

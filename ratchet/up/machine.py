@@ -15,6 +15,7 @@ from ratchet.buffer.store import EMBEDDED
 from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import RatchetError, StoreError
+from ratchet.tasks import end
 from ratchet.up import strays
 from ratchet.up.parts import EARLY_DEATHS, Backoff, Part, command, environment, last_line, restarting
 
@@ -85,9 +86,7 @@ class Machine:
     async def stop(self) -> None:
         """Ends everything: the gateway drains while the learner stops, then the engines, and the store last."""
         deadline = monotonic() + STOP_SECONDS
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end(self._tasks)
         drain = min(self._config.gateway.drain_seconds + 2, STOP_SECONDS - 2)
         others = [p for p in self.parts if p not in (*self.engines, self.gateway)]
         await asyncio.gather(self.gateway.stop(drain), *(p.stop(PROMPT_SECONDS) for p in others))

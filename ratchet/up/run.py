@@ -17,6 +17,7 @@ from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.errors import RatchetError
 from ratchet.process import die_with_parent
+from ratchet.tasks import end
 from ratchet.up import resolve, strays
 from ratchet.up.keys import KeyPair, load_or_create, register, write_private
 from ratchet.up.machine import Machine
@@ -118,25 +119,23 @@ class _Run:
 async def _until_signal(run: _Run) -> None:
     strays.adopt()
     serving = asyncio.create_task(run.serve())
-    stopped = False
+    stopped = asyncio.get_running_loop().create_future()
 
     def on_signal() -> None:
-        nonlocal stopped
-        if stopped:
+        if stopped.done():
             run.hurry()
         else:
-            stopped = True
+            stopped.set_result(None)
             run.told.say("stopping; running requests may finish (again to stop at once)")
-            serving.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
     try:
-        await serving
-    except asyncio.CancelledError:
-        if not stopped:
-            raise
+        await asyncio.wait([serving, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
     finally:
+        await end([serving])
         await run.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import io
 import os
@@ -289,6 +290,20 @@ async def test_a_machine_that_is_hurried_stops_at_once(tmp_path: Path, others: s
     machine.hurry()
     await asyncio.wait_for(stopping, DEADLINE)
     assert not alive(below)
+
+
+async def test_a_machine_stops_though_a_task_keeps_a_cancellation_to_itself(tmp_path: Path) -> None:
+    machine = Machine(Config(), tmp_path / "ratchet.yaml", tmp_path, tmp_path, print)
+
+    async def deaf() -> None:
+        with contextlib.suppress(asyncio.CancelledError):  # as redis-py may, when its answer comes at the same moment
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    machine._tasks.append(asyncio.create_task(deaf()))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(machine.stop(), 10)
+    assert machine._tasks[0].cancelled()
 
 
 def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
