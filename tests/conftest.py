@@ -14,11 +14,17 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
+from ratchet.clock import monotonic
+from tests import figures
+
 ORDER = ("unit", "contracts", "api", "security", "chaos", "e2e", "clients")
 SLOW = ("chaos", "e2e", "clients")
 """Folders that `make test-fast` leaves out: whole machines, started and killed."""
 OWN_GATEWAY = ("api", "security")
 """Folders of which it leaves out each test with a data directory of its own: that starts a gateway on it. The others share one."""
+FAULTS = {"tests/chaos", "tests/security"}
+"""What `make test-faults` runs; only the whole of it is worth a page."""
+BEGAN = monotonic()
 LEAVE_SECONDS = 5.0
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Processes that the standard library keeps for the interpreter's whole life."""
@@ -121,3 +127,14 @@ def _said(child: psutil.Process) -> str:
         return " ".join(child.cmdline()) or child.name()
     except psutil.NoSuchProcess:
         return ""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Shows what the fault tests measured; a run of the full counts puts it into docs/benchmarks.md."""
+    if found := figures.lines():
+        terminalreporter.section("measured")
+        terminalreporter.write_line("\n".join(found))
+    if found and figures.FULL and set(terminalreporter.config.args) >= FAULTS:
+        stats = terminalreporter.stats
+        failed = len(stats.get("failed", ())) + len(stats.get("error", ()))
+        figures.publish(len(stats.get("passed", ())), failed, monotonic() - BEGAN)

@@ -14,6 +14,7 @@ import pytest
 from ratchet.adapters import CONFIG, WEIGHTS, manifest_of, verify
 from ratchet.errors import AdapterError
 from ratchet.types import PolicyVersionRecord
+from tests.figures import measured
 from tests.unit.adapters.adapters import BASE, RANK, configuration, weights, written
 
 TRIALS = 600 if os.environ.get("RATCHET_FAULTS") == "full" else 60
@@ -130,3 +131,4 @@ def test_a_spoiled_adapter_is_refused_every_time(tmp_path: Path, way: Spoil) -> 
             assert "\n" not in str(error)
             outcomes.append("refused")
     assert outcomes == ["refused"] * (TRIALS // len(WAYS))
+    measured("%d of %d refused", len(outcomes), TRIALS // len(WAYS))

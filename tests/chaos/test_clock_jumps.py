@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.figures import measured
 from tests.gateways import POLICY, Bench, bench
 from tests.jumping import sitecustomize as clock
 
@@ -73,3 +74,4 @@ async def test_jumps_of_an_hour_change_nothing_of_what_a_client_sees(tmp_path: P
         for name in ("ratchet_time_to_first_token_seconds", "ratchet_dispatch_seconds"):
             assert 0 <= await made.metric(f"{name}_sum") < LONGEST
         assert "error" not in json.dumps(jumped)
+        measured("%d requests under a clock that jumps by an hour: as under a steady one; ledger of %d in balance", ROUNDS, 2 * ROUNDS)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
 from asyncio.subprocess import PIPE
@@ -17,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.figures import measured
+
 ROUNDS = 10 if os.environ.get("RATCHET_FAULTS") == "full" else 1
 APART = ("unshare", "--user", "--map-root-user", "--mount", "--kill-child")
-
-log = logging.getLogger(__name__)
 
 
 @pytest.mark.slow
@@ -31,7 +30,7 @@ async def test_a_full_disk_stops_neither_serving_nor_the_truth_and_space_mends_a
     told, complaints = await process.communicate()
     assert process.returncode == 0, f"it failed, or this kernel allows no user namespaces: {complaints.decode()}"
     found = json.loads(told)
-    log.info("%s", found)
+    measured(str(found))
     assert found["errors"] == []
     assert found["missing"] == []
     assert found["stored"] >= found["answers"] > 0

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import random
 from pathlib import Path
@@ -18,6 +17,7 @@ import psutil
 import pytest
 
 from engines.fake import model
+from tests.figures import measured
 from tests.gateways import POLICY, Bench, bench, events, recorded, until
 from tests.load import asks, under_load
 
@@ -31,8 +31,6 @@ TOKENS = 100
 AT_A_TIME = 10
 RSS_GROWTH = 20 * 2**20
 GONE_SECONDS = 1.0
-
-log = logging.getLogger(__name__)
 
 
 async def dies(made: Bench, name: str) -> None:
@@ -57,7 +55,7 @@ async def test_row_5_an_engine_that_dies_before_its_first_byte_costs_no_client_a
                 await made.fakes[name].again()
                 await made.fakes[name].faults(token_ms=2)
                 await made.healthy("fake-0", "fake-1")
-        log.info("%d deaths, %s, retries %s", DEATHS, load.statuses, await made.metric("ratchet_retries_total", reason="failed"))
+        measured("%d deaths, %s, retries %s", DEATHS, load.statuses, await made.metric("ratchet_retries_total", reason="failed"))
         assert set(load.statuses) == {200}
         assert await made.metric("ratchet_retries_total", reason="failed") >= DEATHS
 
@@ -89,7 +87,7 @@ async def test_row_6_an_engine_that_dies_mid_stream_ends_it_in_an_error_and_it_i
 
         await until(counted, "every broken answer is counted")
         assert await made.metric("ratchet_inflight") == 0
-        log.info("%d of %d broken streams ended in an error", len(ids), BREAKS)
+        measured("%d of %d broken streams ended in an error", len(ids), BREAKS)
 
 
 @pytest.mark.slow
@@ -104,7 +102,7 @@ async def test_row_7_an_engine_that_restarts_without_its_adapters_answers_nothin
                 await load.more(10, restarted)  # only once it is reconciled
         assert set(load.statuses) == {200}
         assert [answer for answer in load.answers if not told_by(name, answer)] == []
-        log.info("%d restarts, %d answers, none under a wrong header", RESTARTS, len(load.answers))
+        measured("%d restarts, %d answers, none under a wrong header", RESTARTS, len(load.answers))
 
 
 def told_by(name: str, answer: httpx.Response) -> bool:
@@ -141,7 +139,7 @@ async def test_row_8_a_client_that_leaves_stops_the_engine_and_what_it_saw_is_re
         assert (await made.engine("fake-0"))["inflight"] == (await made.engine("fake-0"))["tokens"] == 0
         grown = gateway.memory_info().rss - rss
         assert grown < RSS_GROWTH
-        log.info("%d clients left, engine idle after %.3f s at most, RSS grew %d KiB", 3 * LEAVERS, max(spans), grown // 1024)
+        measured("%d clients left, engine idle after %.3f s at most, RSS grew %d KiB", 3 * LEAVERS, max(spans), grown // 1024)
 
 
 async def idle(made: Bench) -> bool:

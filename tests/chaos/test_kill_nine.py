@@ -12,6 +12,7 @@ import pytest
 
 from bench.durability import fake_configuration, measure, text
 from bench.processes import ROLES
+from tests.figures import measured
 
 KILLS = 20 if os.environ.get("RATCHET_FAULTS") == "full" else 5
 
@@ -20,7 +21,7 @@ KILLS = 20 if os.environ.get("RATCHET_FAULTS") == "full" else 5
 @pytest.mark.timeout(1800)
 async def test_what_was_acknowledged_outlives_kills_under_load(tmp_path: Path) -> None:
     report = await measure(fake_configuration(tmp_path), tmp_path, dict.fromkeys(ROLES, KILLS))
-    print(text(report))  # noqa: T201 (the figures, shown if it fails)
+    measured(text(report))
     assert report.answers > 0 and report.rewards > 0
     assert report.missing_answers == []
     assert report.missing_rewards == []

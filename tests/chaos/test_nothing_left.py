@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import random
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.figures import measured
 from tests.gateways import POLICY, Bench, bench, until
 from tests.wire import Wire, head
 
@@ -20,8 +20,6 @@ REQUESTS = 2000 if FULL else 200
 ROUNDS = 20 if FULL else 4
 SPARE = 20
 """Connections kept to the engines for a while, and the test's own."""
-
-log = logging.getLogger(__name__)
 
 
 def request(number: int) -> bytes:
@@ -83,4 +81,4 @@ async def test_whenever_clients_leave_and_engines_die_nothing_is_held_afterwards
         await until(closed, "the connections are closed")
         assert (await made.chat()).status_code == 200
         assert not [word for word in ("Traceback", "never retrieved", "without completing") if word in made.log()]
-        log.info("%d requests cut in %d rounds", REQUESTS, ROUNDS)
+        measured("%d requests cut in %d rounds", REQUESTS, ROUNDS)

@@ -6,7 +6,6 @@ A few seconds and kills by default; RATCHET_FAULTS=full for the whole counts.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import signal
@@ -19,6 +18,7 @@ from ratchet.buffer import EmbeddedServer
 from ratchet.buffer.spool import FOLDER, survey
 from ratchet.config import StoreConfig
 from tests.acknowledged import loading
+from tests.figures import measured
 from tests.gateways import Bench, bench
 
 FULL = os.environ.get("RATCHET_FAULTS") == "full"
@@ -28,8 +28,6 @@ READY_SECONDS = 5.0
 CLIENTS = 16
 STREAMS = 50 if FULL else 16
 LONGEST_SECONDS = 0.5
-
-log = logging.getLogger(__name__)
 
 
 async def kill_store(made: Bench) -> None:
@@ -64,7 +62,7 @@ async def test_a_store_away_under_load_costs_no_answer_and_doubles_none(tmp_path
             await load.came(50)
         await load.kept()
         spooled = await made.metric("ratchet_spooled_total")
-        log.info(
+        measured(
             "away %.0f s (%s): %d answers, %d of them meanwhile, %d spooled, slowest %.2f s; feedback %s; errors %s",
             *(AWAY_SECONDS, how, load.answers, meanwhile, spooled, load.longest, dict(load.feedback), load.errors),
         )
@@ -104,7 +102,7 @@ async def test_what_a_killed_gateway_had_acknowledged_is_found_with_the_store_aw
             await load.kept()
             recorded |= load.recorded
         told = "%d kills: %d answers acknowledged, 0 missing, %d were found in spools; ready again after %.1f s, at most %.1f s"
-        log.info(told, KILLS, len(recorded), spooled, median(ready), max(ready))
+        measured(told, KILLS, len(recorded), spooled, median(ready), max(ready))
         assert recorded and spooled and median(ready) < READY_SECONDS
         ids = [item.id for item in (await made.store.interactions.page("acme", limit=100_000))[0]]
         assert len(ids) == len(set(ids))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 import signal
@@ -14,6 +13,7 @@ import pytest
 from ratchet.buffer import EmbeddedServer, Store, open_store, schema
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable
+from tests.figures import measured
 from tests.stores import BASE, POLICY, TENANT, candidate, interaction, post
 
 KILLS = 50 if os.environ.get("RATCHET_FAULTS") == "full" else 5
@@ -115,7 +115,7 @@ async def test_a_store_killed_under_load_has_everything_it_acknowledged(tmp_path
             server = await EmbeddedServer.start(tmp_path, CONFIG)
             await check(load)
         kept = len(load.recorded), len(load.rated), len(load.versions)
-        logging.getLogger(__name__).info("%d kills: %d interactions, %d rewards, %d versions kept", KILLS, *kept)
+        measured("%d kills: %d interactions, %d rewards, %d versions kept", KILLS, *kept)
         assert load.failed
         assert (await store.interactions.page(TENANT, limit=1))[1]
     finally:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.figures import measured
 from tests.gateways import Bench, bench, until
 from tests.wire import Answer, Wire, head
 
@@ -99,7 +100,7 @@ async def test_what_is_too_large_is_refused_and_memory_stays(door: Bench, attack
         answer = await told(door, start, piece, count)
         assert (answer.status, "code" in answer.error) == (status, True)
     growth = memory(door, "VmHWM") - before
-    print(f"{TIMES} times {attack}: {growth / MIB:.1f} MiB at most")  # noqa: T201 (the figure)
+    measured(f"{TIMES} times {attack}: {growth / MIB:.1f} MiB at most")
     assert growth <= MOST_GROWTH
 
 
@@ -120,7 +121,7 @@ async def test_all_bodies_together_are_bounded_and_what_does_not_fit_may_try_aga
         assert (answer.json()["error"]["code"], answer.headers["retry-after"]) == ("overloaded", "1")
         assert (await made.call("POST", "/admin/policies/support/rollback", b" {}", key="operator")).status_code != 503
         growth = memory(made, "VmHWM") - before
-        print(f"20 MiB offered, 4 MiB held: {growth / MIB:.1f} MiB at most")  # noqa: T201 (the figure)
+        measured(f"20 MiB offered, 4 MiB held: {growth / MIB:.1f} MiB at most")
         assert growth <= MOST_GROWTH
         for wire in held:
             wire.close()

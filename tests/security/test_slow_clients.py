@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from tests.figures import measured
 from tests.gateways import POLICY, Bench, bench
 from tests.wire import Wire, head
 
@@ -67,8 +68,8 @@ async def test_dripped_headers_and_bodies_are_closed_in_time_and_others_are_serv
         ends = await under
         firsts, seconds = [first for first, _ in ends], [taken for _, taken in ends]
         slowest = max(seconds[:HEADERS]), max(seconds[HEADERS:])
-        print(f"{HEADERS} headers closed <= {slowest[0]:.1f} s, {BODIES} bodies <= {slowest[1]:.1f} s")  # noqa: T201
-        print(f"p99 {quiet * 1000:.1f} ms, under attack {busy * 1000:.1f} ms ({busy / quiet:.2f}x)")  # noqa: T201
+        measured(f"{HEADERS} headers closed <= {slowest[0]:.1f} s, {BODIES} bodies <= {slowest[1]:.1f} s")
+        measured(f"p99 {quiet * 1000:.1f} ms, under attack {busy * 1000:.1f} ms ({busy / quiet:.2f}x)")
         assert set(firsts) == {b"HTTP/1.1 408 Request Timeout"}
         assert slowest[0] <= HEADER_SECONDS
         assert slowest[1] <= BODY_SECONDS

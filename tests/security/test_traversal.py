@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from ratchet import names
 from tests import audited
+from tests.figures import measured
 from tests.gateways import POLICY, Bench, bench
 from tests.wire import Wire, head
 
@@ -117,7 +118,7 @@ async def test_no_form_of_a_path_passes_for_a_name_and_none_is_opened(watched: B
             answer = await watched.call("POST", path, body, key=key)
             asked += 1
             assert 400 <= answer.status_code < 500, (path, body, answer.status_code)
-    print(f"{len(USED)} forms in {asked} requests")  # noqa: T201 (the figures)
+    measured(f"{len(USED)} forms in {asked} requests")
     assert opened(watched, since) == []
 
 
