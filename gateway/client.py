@@ -53,7 +53,7 @@ class Client:
         if self._fresh:
             self._fresh = False
             self._head = data
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         elif self._head:
             head, self._head = self._head, b""
             self._transport.writelines((head, data))
@@ -61,13 +61,14 @@ class Client:
             self._transport.write(data)
 
     def close(self) -> None:
-        self._flush()
+        self.flush()
         self._transport.close()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Sends a head that still waits."""
         if self._head and not self.over:
             head, self._head = self._head, b""
             self._transport.write(head)

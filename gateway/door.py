@@ -39,7 +39,7 @@ class Door:
         self._resting: OrderedDict[Resting, float] = OrderedDict()
         """Connections between two requests, and since when; the longest first."""
         self.header_bytes = limits.max_header_bytes
-        self.header_line = limits.max_header_line
+        self.header_line = min(limits.max_header_line, limits.max_header_bytes)
         self.headers = limits.max_headers
         self.header_seconds = limits.header_seconds
         self.keep_alive_seconds = limits.keep_alive_seconds

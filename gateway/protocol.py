@@ -38,6 +38,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = BETWEEN
         self._size = 0
         """Bytes fed since the header began, or since the last piece of a body; those before it in the same chunk too."""
+        self._behind = False
+        """Whether the header began behind something else in its chunk, so that `_size` does not tell its own."""
         self._since = self.loop.time()
         """When what it now waits for began."""
         self._unsent = math.inf
@@ -84,12 +86,13 @@ class BoundedProtocol(HttpToolsProtocol):
         cast(dict[str, Any], self.scope)["connection"] = self._client
         self._client.complete = False
         self._phase = HEAD
+        self._behind = not self._size
         if not self._answering:
             self._since = self.loop.time()
             self.door.works(self)
 
     def on_headers_complete(self) -> None:
-        if not 0 < self._size <= self.door.header_line or len(self.headers) > self.door.headers:
+        if self._behind or self._size > self.door.header_line or len(self.headers) > self.door.headers:
             self._measure()
         if len(self.pipeline) >= PIPELINED:
             raise ApiError(400, "Too many requests wait on this connection.", code="invalid_http")
@@ -213,6 +216,7 @@ class BoundedProtocol(HttpToolsProtocol):
         headers = [*self.server_state.default_headers, JSON, *error.headers, (b"x-request-id", names.mint("req_").encode())]
         headers += [(b"content-length", b"%d" % len(error.body)), (b"connection", b"close")]
         lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+        self._client.flush()  # the answer before this one may have been a head alone
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[error.status], lines, error.body))
         self.transport.write_eof()
         self.flow.resume_reading()

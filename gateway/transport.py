@@ -183,7 +183,7 @@ class Response:
             await self._waiter
         finally:
             self._waiter = None
-        if not self._parts:
+        if not (self._parts or self._full):
             self._check()
 
     def _check(self) -> None:

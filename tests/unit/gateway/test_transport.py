@@ -371,3 +371,21 @@ async def test_a_sink_gets_what_came_before_the_answer_broke_off() -> None:
         with pytest.raises(Closed):
             await response.feed(sink)
         assert b"".join(taken) == b"abcdef"
+
+
+async def test_a_sink_that_has_enough_is_not_told_of_what_broke_behind_that() -> None:
+    async def broken(_: StreamReader, writer: StreamWriter) -> None:
+        writer.write(OK + b"transfer-encoding: chunked\r\n\r\n")
+        await writer.drain()
+        await go.wait()
+        writer.write(b"3\r\nend\r\nno chunk")
+
+    go, taken = asyncio.Event(), list[bytes]()
+    async with serving(broken) as server, pooled(server.url) as pool:
+        response = await pool.post("/v1/x", b"", {})
+        await response.head()
+        go.set()
+        await response.feed(lambda data: taken.append(data) is not None)
+        assert taken == [b"end"]
+        with pytest.raises(Closed):
+            await response.more()
