@@ -14,6 +14,8 @@ from engines.wire import ABSENT, NULL, Body, Part
 OPENINGS = ((b'"delta":{"content":"', b'"},"logprobs":'), (b'"text":"', b'","logprobs":'))
 """What stands before and behind the text of a chat's chunk, and of a text completion's."""
 IDS = b'"token_ids":['
+NEXT = b'},"'
+"""What is behind an object where a key follows that the plain chunk did not have: a finish reason, of an engine that writes no nulls."""
 
 
 class Shape(NamedTuple):
@@ -38,7 +40,10 @@ class Shape(NamedTuple):
         if text_end < 0 or found < 0 or b'"' in text or not data.endswith(ending):
             return None
         ids = data[found + len(between) - 1 : end]
-        return (text, data[text_end + len(closing) : found], ids) if ids.find(b"]") == len(ids) - 1 else None
+        logprobs = data[text_end + len(closing) : found]
+        if ids.find(b"]") != len(ids) - 1 or (logprobs != NULL and (not logprobs.startswith(b"{") or NEXT in logprobs)):
+            return None
+        return text, logprobs, ids
 
 
 def learn(data: bytes, body: Body, visible: bytes) -> Shape | None:

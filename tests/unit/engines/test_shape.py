@@ -123,6 +123,16 @@ def test_what_only_begins_like_a_plain_chunk_is_not_split(event: bytes) -> None:
     assert plain.split(event) is None
 
 
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("more", [b'"finish_reason":"stop"', b'"x":{"content":[]}', b'"x":null,"finish_reason":"stop"'])
+def test_a_key_between_log_probs_and_ids_that_plain_chunks_leave_out_is_not_lost(more: bytes, told: bool) -> None:
+    plain, ending = (chunk(text, [1], [-1.0]).replace(b'"finish_reason":null,', b"") for text in "ab")
+    if not told:
+        ending = ending.replace(bytes(wire.parse(ending).choices[0].logprobs), b"null")
+    events = [plain, ending.replace(b',"token_ids"', b',%b,"token_ids"' % more)]
+    assert heard(events, split=True) == heard(events, split=False)
+
+
 @pytest.mark.parametrize("text", [b"\\x", b"\x01", b"\xff"])
 def test_a_split_text_that_is_no_json_breaks_the_answer_at_its_end(text: bytes) -> None:
     capture = StreamCapture(Wants(), ID, MODEL)
