@@ -19,6 +19,8 @@ def unframed(cycle: RequestResponseCycle, app: ASGIApp) -> ASGIApp:
                 length_told = any(name.lower() == b"content-length" for name, _ in message["headers"])
                 cycle.chunked_encoding = None if length_told else False
             elif not length_told:
+                while cycle.flow.write_paused and not cycle.disconnected:
+                    await cycle.flow.drain()  # here, so that `send` does not: a comment that waits too would take this one's length
                 cycle.expected_content_length = len(message.get("body", b""))  # what uvicorn is to find right
             await send(message)
 

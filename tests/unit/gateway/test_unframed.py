@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway.http import respond
+from gateway.http import part, respond
 from tests.gateways import POLICY, bench
 from tests.unit.gateway.test_protocol import GET, port
 from tests.wire import Answer, Wire, head
@@ -68,6 +69,30 @@ async def test_one_without_a_body_has_none(method: str, status: int) -> None:
         made.app = app
         found, rest = await answer(made.url, old(method, "/"))
         assert (found.status, rest) == (status, b"")
+
+
+async def test_what_two_tasks_send_while_the_client_is_behind_comes_whole() -> None:
+    waiting, sent = asyncio.Event(), bytearray()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        more = True
+        while more:
+            sent.extend(b"x" * 2**16)
+            more = scope["connection"].piece(b"x" * 2**16)
+        sending = [asyncio.create_task(send(part(data, more=data != b"end"))) for data in (b": comment", b"end")]
+        await asyncio.sleep(0)
+        waiting.set()
+        await asyncio.gather(*sending)
+
+    async with port() as made:
+        made.app = app
+        wire = await Wire.open(made.url)
+        await wire.send(old("GET", "/"))
+        await waiting.wait()
+        await wire.answer()
+        assert await wire.reader.read() == bytes(sent) + b": commentend"
+        wire.close()
 
 
 async def test_an_application_that_fails_before_its_answer_is_500_with_its_length() -> None:
