@@ -23,9 +23,9 @@ demo: setup
 test: test-fast
 	$(PYTEST) -m "real or slow" $(PYTEST_ARGS)
 
-# In two processes, a file in one of them: its tests share a gateway.
+# In three processes, since many tests wait; a file in one of them, since its tests share a gateway.
 test-fast: setup
-	$(PYTEST) -m "not real and not slow" -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(PYTEST) -m "not real and not slow" -n 3 --dist loadfile $(PYTEST_ARGS)
 
 # SGLang and LMDeploy are not built yet: their adapters do not exist, so only vLLM's contract is tested here.
 test-engines: setup .venv-embedder/.ratchet-setup
