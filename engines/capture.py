@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from engines import cut, shape, wire
+from engines import cut, wire
 from engines.cut import Wants
 from engines.sse import DONE
 from ratchet.errors import EngineBroken
@@ -15,8 +15,6 @@ from ratchet.types import Choice
 
 __all__ = ["Captured", "StreamCapture", "Wants", "capture_whole"]
 
-LESSONS = 3
-"""Chunks that are looked at for the shape of the plain ones."""
 BATCH = 64
 """Tokens whose ids and log-probs are decoded together."""
 ENDS = frozenset({"stop", "length", "tool_calls", "content_filter", "function_call"})
@@ -58,10 +56,6 @@ class StreamCapture:
         self._heard: dict[int, _Heard] = {}
         self._prompt_ids: list[int] = []
         self._usage: dict[str, Any] = {}
-        self._shape: shape.Shape | None = None
-        self._shaped: _Heard | None = None
-        """The choice whose chunks have that shape."""
-        self._lessons = LESSONS if wants.nothing else 0
 
     @property
     def finished(self) -> bool:
@@ -72,15 +66,9 @@ class StreamCapture:
 
         EngineBroken if the engine reports an error in the stream, sends what is no chunk, or gave a choice up.
         """
-        if self._shape is not None and self._shaped is not None and (found := self._shape.split(data)) is not None:
-            self._shaped.take_plain(*found)
-            return self._shape.shown + found[0] + self._shape.rest
         if data == DONE:
             self.done = True
             return data
-        return self._parsed(data)
-
-    def _parsed(self, data: bytes) -> bytes | None:
         body = wire.parse(data)
         if body.usage is not None:
             self._usage = body.usage
@@ -98,16 +86,7 @@ class StreamCapture:
                 raise EngineBroken(f"the engine gave up: {part.finish_reason[:50]}")
         if cut.hidden(data, body, self._wants):
             return None
-        visible = cut.visible(data, body, self._wants, self._id, self._model)
-        if self._lessons and body.choices:
-            self._learn(data, body, visible)
-        return visible
-
-    def _learn(self, data: bytes, body: wire.Body, visible: bytes) -> None:
-        self._lessons -= 1
-        self._shape = shape.learn(data, body, visible)
-        if self._shape is not None:
-            self._shaped, self._lessons = self._heard[body.choices[0].index], 0
+        return cut.visible(data, body, self._wants, self._id, self._model)
 
     def captured(self) -> Captured:
         """What was heard so far; `exact` only once the stream has told its usage. EngineBroken if ids or log-probs are of another form."""
@@ -144,54 +123,43 @@ def agrees(prompt_ids: list[int], choices: list[Choice], usage: dict[str, Any]) 
 class _Heard:
     """One choice of a stream, as far as it has come. `sound` turns false once a decoded token's log-prob was missing."""
 
-    __slots__ = ("_ids", "_logprobs", "_raw_ids", "_raw_logprobs", "_raw_text", "calls", "finish_reason", "sound", "texts")
+    __slots__ = ("_ids", "_logprobs", "_raw_ids", "_raw_logprobs", "calls", "finish_reason", "sound", "texts")
 
     def __init__(self) -> None:
         self._ids: list[int] = []
         self._logprobs: list[float] = []
         self.sound = True
         # Spans that wait to be decoded: many at once cost a fraction of one by one.
-        self._raw_ids: list[bytes | msgspec.Raw] = []
-        self._raw_logprobs: list[bytes | msgspec.Raw] = []
-        self._raw_text: list[bytes] = []
+        self._raw_ids: list[msgspec.Raw] = []
+        self._raw_logprobs: list[msgspec.Raw] = []
         self.finish_reason: str | None = None
         self.texts: dict[str, list[str]] = {}
         self.calls: dict[int, wire.ToolCall] = {}
-
-    def take_plain(self, text: bytes, logprobs: bytes, ids: bytes) -> None:
-        """A chunk that was split, not parsed (`shape.Shape`)."""
-        self._raw_text.append(text)
-        self._raw_logprobs.append(logprobs)
-        self._raw_ids.append(ids)
-        if len(self._raw_ids) >= BATCH:
-            self._decode()
 
     def take(self, part: wire.Part) -> None:
         if part.token_ids is not wire.ABSENT:
             self._raw_ids.append(part.token_ids)
         if part.logprobs is not wire.ABSENT:
             self._raw_logprobs.append(part.logprobs)
-        if max(len(self._raw_ids), len(self._raw_logprobs), len(self._raw_text)) >= BATCH:
+        if len(self._raw_ids) >= BATCH or len(self._raw_logprobs) >= BATCH:
             self._decode()  # a span keeps its whole event in memory
         if part.finish_reason is not None:
             self.finish_reason = part.finish_reason
         if part.text is not None:
-            self._raw_text.append(wire.quoted(part.text))
+            self.texts.setdefault("content", []).append(part.text)
         delta = part.delta
         if delta is None:
             return
         if delta.content is not None:
-            self._raw_text.append(wire.quoted(delta.content))
+            self.texts.setdefault("content", []).append(delta.content)
         if delta.refusal or delta.reasoning or delta.reasoning_content:
             self._take_rare(delta)
         for call in delta.tool_calls or ():
             self._take_call(call)
 
     def _decode(self) -> None:
-        raw_ids, raw_logprobs, raw_text = self._raw_ids, self._raw_logprobs, self._raw_text
-        self._raw_ids, self._raw_logprobs, self._raw_text = [], [], []  # what is broken is told once
-        if raw_text:
-            self.texts.setdefault("content", []).append(wire.text(raw_text))
+        raw_ids, raw_logprobs = self._raw_ids, self._raw_logprobs
+        self._raw_ids, self._raw_logprobs = [], []  # what is broken is told once
         self._ids += wire.many_ids(raw_ids)
         found = wire.many_logprobs(raw_logprobs)
         values = [value for value in found if value is not None]

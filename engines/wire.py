@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import msgspec
@@ -71,8 +72,6 @@ class Body(msgspec.Struct):
 
 _BODY = msgspec.json.Decoder(Body)
 _IDS = msgspec.json.Decoder(list[list[int] | None])
-_encode = msgspec.json.Encoder().encode
-_TEXT = msgspec.json.Decoder(str)
 _LOGPROBS = msgspec.json.Decoder(list[Logprobs | None])
 
 
@@ -97,41 +96,25 @@ def logprobs(raw: msgspec.Raw) -> list[float | None]:
     return [] if raw is ABSENT else many_logprobs((raw,))
 
 
-def quoted(text: str) -> bytes:
-    """`text` as JSON has it between quotes."""
-    return _encode(text)[1:-1]
-
-
-def text(pieces: Sequence[bytes]) -> str:
-    """The text whose pieces stood between quotes in JSON. EngineBroken if one is no part of a JSON string."""
-    try:
-        return _TEXT.decode(b'"%b"' % b"".join(pieces))
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EngineBroken(f"the engine's answer is not OpenAI's form: {error}") from None
-
-
-def many_ids(raws: Sequence[bytes | msgspec.Raw]) -> list[int]:
+def many_ids(raws: Sequence[msgspec.Raw]) -> list[int]:
     """The token ids of many spans, in their order. EngineBroken if one is no list of integers."""
     try:
         found = _IDS.decode(b"[%b]" % b",".join(raws))
     except msgspec.DecodeError as error:
         raise EngineBroken(f"token ids: {error}") from None
-    return [one for ids in found if ids for one in ids]
+    return list(chain.from_iterable(filter(None, found)))
 
 
-def many_logprobs(raws: Sequence[bytes | msgspec.Raw]) -> list[float | None]:
+def many_logprobs(raws: Sequence[msgspec.Raw]) -> list[float | None]:
     """The log-probs of many spans, as `logprobs` gives those of one."""
     try:
         found = _LOGPROBS.decode(b"[%b]" % b",".join(raws))
     except msgspec.DecodeError as error:
         raise EngineBroken(f"log-probs: {error}") from None
-    return [value for one in found if one is not None for value in _values(one)]
-
-
-def _values(found: Logprobs) -> list[float | None]:
-    if found.content is None:
-        return [known(value) for value in found.token_logprobs or ()]
-    return [known(entry.logprob) for entry in found.content]
+    values: list[float | None] = []
+    for one in filter(None, found):
+        values += one.token_logprobs or () if one.content is None else [entry.logprob for entry in one.content]
+    return [known(value) for value in values]
 
 
 def known(value: float | None) -> float | None:

@@ -10,7 +10,7 @@ LAYERS: Sequence[tuple[str, str]] = (
     ("store client (redis, hiredis)", r"redis/|ratchet/buffer/(link|lua)\.py"),
     ("recorder: pack (msgpack, zstd)", r"ratchet/buffer/schema\.py"),
     ("recorder", r"gateway/(recorder|outbox|drain)\.py|ratchet/buffer/"),
-    ("capture and cut", r"engines/(capture|cut|shape|wire|sse)\.py"),
+    ("capture and cut", r"engines/(capture|cut|wire|sse)\.py"),
     ("parse and check", r"gateway/(strict|chat|schema|forms)\.py|gateway/dialects/"),
     ("metrics, traces, logs", r"prometheus_client/|gateway/(metrics|observe|tracing|logs|gauges)\.py|logging/"),
     ("upstream", r"aiohttp/|yarl/|multidict/|gateway/(upstream|transport|dispatch|refusal)\.py|gateway/routing/|engines/(vllm|http)\.py"),
