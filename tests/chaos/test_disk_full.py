@@ -13,6 +13,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ async def test_a_full_disk_stops_neither_serving_nor_the_truth_and_space_mends_a
     told, complaints = await process.communicate()
     assert process.returncode == 0, f"it failed, or this kernel allows no user namespaces: {complaints.decode()}"
     found = json.loads(told)
-    measured(str(found))
+    measured("%s", told(found))
     assert found["errors"] == []
     assert found["missing"] == []
     assert found["stored"] >= found["answers"] > 0
@@ -41,3 +42,13 @@ async def test_a_full_disk_stops_neither_serving_nor_the_truth_and_space_mends_a
         assert one["adapter"] == "No space left on device"
     # Of the adapter that had no space nothing is left but the one written after.
     assert len(found["folders"]) == 2 * ROUNDS
+
+
+def told(found: dict[str, Any]) -> str:
+    """The figures in words."""
+    rounds = found["rounds"]
+    spooled, unrecorded, refused = (sum(one[name] for one in rounds) for name in ("spooled", "unrecorded", "feedback_503"))
+    return (
+        f"{len(rounds)} times: {found['answers']} answers recorded, {len(found['missing'])} missing, {len(found['errors'])} errors; "
+        f"{spooled} waited in the spool, {unrecorded} went out as not recorded, feedback {refused} times 503"
+    )
