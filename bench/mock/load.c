@@ -114,14 +114,15 @@ static int push(Connection *c) {
     return 1;
 }
 
-static void ask(double due) {
+/* Sends a request. 0: there was nobody to send it to. */
+static int ask(double due) {
     Connection *c = idle_list;
     if (c != NULL) idle_list = c->idle;
     else c = open_connection();
     sent++;
     if (c == NULL) {
         errors[REFUSED]++;
-        return;
+        return 0;
     }
     c->busy = 1, c->due = due, c->first = 0, c->sent = c->held = 0;
     c->status = c->chunked = c->in_body = c->stream = c->done = c->failed = c->found_finish = 0;
@@ -129,6 +130,7 @@ static void ask(double due) {
     memset(c->tail, 0, sizeof c->tail);
     under_way++;
     if (!push(c)) end(c, CUT, 0);
+    return 1;
 }
 
 /* Looks at a piece of the body. Marks may lie across two pieces, so the last bytes of each are looked at again. */
@@ -288,8 +290,9 @@ static void run(void) {
         int over = count > 0 ? sent >= count : t - began >= seconds;
         if (over && (under_way == 0 || t - began > seconds + patience)) break;
         while (!over && (rate > 0 ? (double)sent <= (t - began) * rate : under_way < closed)) {
-            ask(rate > 0 ? began + (double)sent / rate : now());
+            int asked = ask(rate > 0 ? began + (double)sent / rate : now());
             over = count > 0 && sent >= count;
+            if (!asked) break; /* or this would never end where nobody listens any more */
         }
         /* Waking at the due time, not up to a millisecond late. */
         double until = over ? 0.05 : rate > 0 ? began + (double)sent / rate - now() : 0.05;
