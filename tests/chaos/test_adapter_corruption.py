@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -14,10 +13,10 @@ import pytest
 from ratchet.adapters import CONFIG, WEIGHTS, manifest_of, verify
 from ratchet.errors import AdapterError
 from ratchet.types import PolicyVersionRecord
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.unit.adapters.adapters import BASE, RANK, configuration, weights, written
 
-TRIALS = 600 if os.environ.get("RATCHET_FAULTS") == "full" else 60
+TRIALS = 600 if FULL else 60
 Spoil = Callable[[Path, PolicyVersionRecord, random.Random], PolicyVersionRecord]
 
 

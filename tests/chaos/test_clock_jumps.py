@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.gateways import POLICY, Bench, bench
 from tests.jumping import sitecustomize as clock
 
-ROUNDS = 50 if os.environ.get("RATCHET_FAULTS") == "full" else 5
+ROUNDS = 50 if FULL else 5
 HOUR = 3600.0
 TOKENS_MS = 10
 LONGEST = 10.0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
@@ -17,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.figures import measured
+from tests.figures import FULL, measured
 
-ROUNDS = 10 if os.environ.get("RATCHET_FAULTS") == "full" else 1
+ROUNDS = 10 if FULL else 1
 APART = ("unshare", "--user", "--map-root-user", "--mount", "--kill-child")
 
 
@@ -31,7 +30,7 @@ async def test_a_full_disk_stops_neither_serving_nor_the_truth_and_space_mends_a
     told, complaints = await process.communicate()
     assert process.returncode == 0, f"it failed, or this kernel allows no user namespaces: {complaints.decode()}"
     found = json.loads(told)
-    measured("%s", told(found))
+    measured("%s", in_words(found))
     assert found["errors"] == []
     assert found["missing"] == []
     assert found["stored"] >= found["answers"] > 0
@@ -44,7 +43,7 @@ async def test_a_full_disk_stops_neither_serving_nor_the_truth_and_space_mends_a
     assert len(found["folders"]) == 2 * ROUNDS
 
 
-def told(found: dict[str, Any]) -> str:
+def in_words(found: dict[str, Any]) -> str:
     """The figures in words."""
     rounds = found["rounds"]
     spooled, unrecorded, refused = (sum(one[name] for one in rounds) for name in ("spooled", "unrecorded", "feedback_503"))

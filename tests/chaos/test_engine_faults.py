@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 from pathlib import Path
 
@@ -17,11 +16,10 @@ import psutil
 import pytest
 
 from engines.fake import model
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.gateways import POLICY, Bench, bench, events, recorded, until
 from tests.load import asks, under_load
 
-FULL = os.environ.get("RATCHET_FAULTS") == "full"
 DEATHS = 20 if FULL else 5
 BREAKS = 100 if FULL else 10
 RESTARTS = 20 if FULL else 5

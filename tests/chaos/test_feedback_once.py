@@ -6,7 +6,6 @@ A tenth of the copies by default; RATCHET_FAULTS=full for the promise's count.
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,10 @@ import pytest
 
 from ratchet.buffer import EmbeddedServer
 from ratchet.config import StoreConfig
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.gateways import Bench, bench, end, until
 
-COPIES = 1000 if os.environ.get("RATCHET_FAULTS") == "full" else 100
+COPIES = 1000 if FULL else 100
 
 
 async def send(made: Bench, body: dict[str, Any]) -> str | None:

@@ -5,7 +5,6 @@ A few kills of each by default, in random order; RATCHET_FAULTS=full for the cou
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from statistics import median
 
@@ -13,9 +12,9 @@ import pytest
 
 from bench.durability import fake_configuration, measure, text
 from bench.processes import ROLES
-from tests.figures import measured
+from tests.figures import FULL, measured
 
-KILLS = 20 if os.environ.get("RATCHET_FAULTS") == "full" else 5
+KILLS = 20 if FULL else 5
 
 
 @pytest.mark.slow

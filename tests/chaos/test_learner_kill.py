@@ -8,7 +8,6 @@ learners in a row).
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import AsyncIterator
@@ -24,12 +23,13 @@ from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.types import Ledger
 from tests import tiny_model
+from tests.figures import FULL
 from tests.learner_world import ROOT, SCORER, Learner, answered, configuration, connected, record, tiny_engine, until
 from tests.stores import POLICY, embedded_store, rate
 
 GROUPS = 4
 ANSWERS = 4
-TIMES = 5 if os.environ.get("RATCHET_FAULTS") == "full" else 1
+TIMES = 5 if FULL else 1
 PUBLISHED: dict[str, Any] = {"schedule": {"min_groups": 1, "max_staleness": 0}}
 REFUSED: dict[str, Any] = {"schedule": {"min_groups": 1}, "gate": {"probes": 2, "max_kl": 1e-12}}
 SHADOWED: dict[str, Any] = {

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.gateways import POLICY, Bench, bench, until
 from tests.wire import Wire, head
 
-FULL = os.environ.get("RATCHET_FAULTS") == "full"
 REQUESTS = 2000 if FULL else 200
 ROUNDS = 20 if FULL else 4
 SPARE = 20

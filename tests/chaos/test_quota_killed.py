@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,9 +12,10 @@ import httpx
 import pytest
 
 from ratchet.clock import monotonic
+from tests.figures import FULL
 from tests.gateways import POLICY, Bench, bench, end, until
 
-KILLS = 10 if os.environ.get("RATCHET_FAULTS") == "full" else 1
+KILLS = 10 if FULL else 1
 LEASE_SECONDS = 1.0
 SLACK_SECONDS = 5.0
 """What a busy machine may add."""

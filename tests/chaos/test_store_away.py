@@ -6,7 +6,6 @@ A few seconds and kills by default; RATCHET_FAULTS=full for the whole counts.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 from pathlib import Path
@@ -18,10 +17,9 @@ from ratchet.buffer import EmbeddedServer
 from ratchet.buffer.spool import FOLDER, survey
 from ratchet.config import StoreConfig
 from tests.acknowledged import loading
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.gateways import Bench, bench
 
-FULL = os.environ.get("RATCHET_FAULTS") == "full"
 AWAY_SECONDS = 60.0 if FULL else 3.0
 KILLS = 100 if FULL else 5
 READY_SECONDS = 5.0

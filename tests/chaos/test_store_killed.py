@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 from pathlib import Path
@@ -13,10 +12,10 @@ import pytest
 from ratchet.buffer import EmbeddedServer, Store, open_store, schema
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.stores import BASE, POLICY, TENANT, candidate, interaction, post
 
-KILLS = 50 if os.environ.get("RATCHET_FAULTS") == "full" else 5
+KILLS = 50 if FULL else 5
 CONFIG = StoreConfig()
 WRITERS = 8
 LONGEST_SECONDS = 0.4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,11 +17,11 @@ from gateway.openapi import document
 from gateway.table import ADMIN, CHAT, DATA, MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from ratchet.types import KeyRecord
 from tests.clients.environments import SUITES, beside, interpreter, run
+from tests.figures import FULL
 from tests.gateways import BASE, POLICY, Bench, bench, start_fake
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
 KEY, KEY_ID = "rk-everything", "everything"
-FULL = os.environ.get("RATCHET_FAULTS") == "full"
 EXAMPLES, AT_LEAST = (250, 10_000) if FULL else (10, 500)
 """Random cases of an operation, besides the systematic ones; what they must come to in all."""
 SEED = () if FULL else ("--seed", "1")

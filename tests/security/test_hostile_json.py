@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 
 import pytest
 
 from gateway.table import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.gateways import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-MUTANTS = 2000 if os.environ.get("RATCHET_FAULTS") == "full" else 200
+MUTANTS = 2000 if FULL else 200
 DEPTHS = (65, 1000, 10_000, 100_000)
 UNSEEN = "chatcmpl-" + "0" * 32
 ROUTES = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-import os
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -12,12 +11,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.gateways import Bench, bench, until
 from tests.wire import Answer, Wire, head
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
-TIMES = 50 if os.environ.get("RATCHET_FAULTS") == "full" else 5
+TIMES = 50 if FULL else 5
 MOST_GROWTH = 20 * 2**20
 MIB = 2**20
 CHAT, FEEDBACK = "/v1/chat/completions", "/v1/feedback"

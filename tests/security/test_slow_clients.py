@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import statistics
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.gateways import POLICY, Bench, bench
 from tests.wire import Wire, head
 
-FULL = os.environ.get("RATCHET_FAULTS") == "full"
 HEADERS, BODIES, MEASURED = (500, 200, 1000) if FULL else (50, 20, 100)
 TIMES = {} if FULL else {"header_seconds": 1.0, "body_seconds": 2.0}
 """Seconds of the gateway; the full run has the configuration's own."""

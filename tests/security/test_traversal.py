@@ -14,12 +14,11 @@ import pytest_asyncio
 
 from ratchet import names
 from tests import audited
-from tests.figures import measured
+from tests.figures import FULL, measured
 from tests.gateways import POLICY, Bench, bench
 from tests.wire import Wire, head
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-FULL = os.environ.get("RATCHET_FAULTS") == "full"
 CHAT, RATE = "/v1/chat/completions", "/v1/feedback"
 STEPS = """../ ..\\ ....// ..;/ .././ %2e%2e%2f %2e%2e/ ..%2f ..%5c %252e%252e%252f %c0%ae%c0%ae%c0%af ..%00/ ..\u2215 \uff0e\uff0e/
     ./../ %u002e%u002e%u002f /../ support/../../ support@1/../../"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
@@ -25,10 +24,11 @@ from ratchet.buffer.schema import SHADOW_TENANT
 from ratchet.config import StoreConfig
 from ratchet.errors import Conflict, TargetNotYours
 from ratchet.types import PolicyRecord
+from tests.figures import FULL
 from tests.stores import BASE, POLICY, TENANT, candidate, interaction, post
 
 T = TypeVar("T")
-EXAMPLES = 250 if os.environ.get("RATCHET_FAULTS") == "full" else 25
+EXAMPLES = 250 if FULL else 25
 STEPS = 50
 PHASES = (Phase.reuse, Phase.generate)  # no shrinking: each try asks a real server thousands of times
 CHOICES = 2

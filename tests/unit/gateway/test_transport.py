@@ -9,7 +9,7 @@ import pytest
 
 from gateway import transport
 from gateway.transport import Closed, Pool, Response, TransportError
-from tests.unit.gateway.servers import HELLO, OK, begin, body, pieces, pooled, post, serving, stay
+from tests.unit.gateway.servers import HELLO, OK, Talk, begin, body, pieces, pooled, post, serving, stay
 
 
 async def test_the_request_is_one_and_whole() -> None:
@@ -312,19 +312,26 @@ async def test_a_reader_that_is_cancelled_leaves_the_answer_to_be_closed() -> No
         await server.gone.wait()
 
 
+CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
+
+
+def waiting(go: asyncio.Event, *writes: bytes) -> Talk:
+    """An engine that waits for `go` before each write but the first."""
+
+    async def talk(_: StreamReader, writer: StreamWriter) -> None:
+        for number, data in enumerate(writes):
+            if number:
+                await go.wait()
+            writer.write(data)
+            await writer.drain()
+
+    return talk
+
+
 async def test_a_sink_gets_each_read_at_once_until_it_says_enough_and_the_rest_is_kept() -> None:
     go = asyncio.Event()
 
-    async def drip(_: StreamReader, writer: StreamWriter) -> None:
-        writer.write(OK + b"content-length: 9\r\n\r\nabc")
-        await writer.drain()
-        await go.wait()
-        writer.write(b"def")
-        await writer.drain()
-        await go.wait()
-        writer.write(b"ghi")
-
-    async with serving(drip, HELLO) as server, pooled(server.url) as pool:
+    async with serving(waiting(go, OK + b"content-length: 9\r\n\r\nabc", b"def", b"ghi"), HELLO) as server, pooled(server.url) as pool:
         response = await pool.post("/v1/x", b"", {})
         await response.head()
         taken = b""
@@ -352,12 +359,6 @@ async def test_a_sink_that_never_has_enough_is_fed_to_the_end_and_once_more_to_n
 
 
 async def test_a_sink_gets_what_came_before_the_answer_broke_off() -> None:
-    async def broken(_: StreamReader, writer: StreamWriter) -> None:
-        writer.write(OK + b"transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
-        await writer.drain()
-        await go.wait()
-        writer.write(b"3\r\ndef\r\nno chunk")
-
     go, taken = asyncio.Event(), list[bytes]()
 
     def sink(data: bytes) -> bool:
@@ -365,7 +366,7 @@ async def test_a_sink_gets_what_came_before_the_answer_broke_off() -> None:
         go.set()
         return True
 
-    async with serving(broken) as server, pooled(server.url) as pool:
+    async with serving(waiting(go, CHUNKED + b"3\r\nabc\r\n", b"3\r\ndef\r\nno chunk")) as server, pooled(server.url) as pool:
         response = await pool.post("/v1/x", b"", {})
         await response.head()
         with pytest.raises(Closed):
@@ -374,14 +375,8 @@ async def test_a_sink_gets_what_came_before_the_answer_broke_off() -> None:
 
 
 async def test_a_sink_that_has_enough_is_not_told_of_what_broke_behind_that() -> None:
-    async def broken(_: StreamReader, writer: StreamWriter) -> None:
-        writer.write(OK + b"transfer-encoding: chunked\r\n\r\n")
-        await writer.drain()
-        await go.wait()
-        writer.write(b"3\r\nend\r\nno chunk")
-
     go, taken = asyncio.Event(), list[bytes]()
-    async with serving(broken) as server, pooled(server.url) as pool:
+    async with serving(waiting(go, CHUNKED, b"3\r\nend\r\nno chunk")) as server, pooled(server.url) as pool:
         response = await pool.post("/v1/x", b"", {})
         await response.head()
         go.set()
