@@ -12,7 +12,7 @@ from pathlib import Path
 from time import perf_counter
 
 from engines import sse
-from engines.capture import StreamCapture, Wants
+from engines.vllm.capture import StreamCapture, Wants
 
 RECORDED = Path(__file__).parent.parent / "tests" / "unit" / "engines" / "recorded" / "stop_string.sse"
 ID = "chatcmpl-" + "ab" * 16

@@ -15,7 +15,7 @@ import typer
 import typer.main
 import yaml
 
-from gateway.openapi import document
+from gateway.api.openapi import document
 from ratchet.cli.app import app
 from ratchet.config import BUILT_IN, schema
 

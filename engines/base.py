@@ -83,7 +83,7 @@ class Engine(Protocol):
 def connect(record: EngineRecord) -> Engine:
     """The adapter of `record.kind`. No connection is made yet. ConfigError for a kind that is not built."""
     # Imported here because the adapters import this module.
-    from engines.vllm import VllmEngine
+    from engines.vllm.control import VllmEngine
 
     if record.kind not in ("vllm", "fake"):  # the fake speaks vLLM's routes
         raise ConfigError(f"engine {record.name}: kind {record.kind!r} is not built yet")

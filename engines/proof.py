@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
-from engines import wire
 from engines.http import Client
+from engines.vllm import body as wire
 from ratchet.errors import EngineBroken, EngineRefused, EngineUnavailable
 
 SECONDS = 120.0

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import uvloop
 
-from gateway import logs
-from gateway.serve import serve
+from gateway.server.serve import serve
+from gateway.telemetry import logs
 from gateway.workers.other import work
 from ratchet.config import load
 from ratchet.errors import ConfigError, RatchetError

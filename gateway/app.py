@@ -11,14 +11,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.admin import api, keys, page
-from gateway.bodies import Bodies
+from gateway.api.admin import keys, page
+from gateway.api.admin import policies as api
+from gateway.api.data import document, feedback, health, models, responses, stored
+from gateway.api.table import ADMIN, DATA, Table
 from gateway.errors import ApiError, broken, invalid, store_away
-from gateway.http import refuse
-from gateway.plane import Plane
-from gateway.routes import document, feedback, health, models, responses, stored
+from gateway.server.bodies import Bodies
+from gateway.server.http import refuse
+from gateway.server.plane import Plane
 from gateway.services import Services
-from gateway.table import ADMIN, DATA, Table
 from ratchet.errors import StoreError, StoreUnavailable
 
 log = logging.getLogger(__name__)

@@ -8,25 +8,25 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from gateway.access.keys import KeyRing
+from gateway.access.quota import Quota
 from gateway.catalog import Catalog
 from gateway.dialects import every
-from gateway.dispatch import Dispatcher
-from gateway.drain import Drain
 from gateway.errors import store_may_fail
-from gateway.gauges import Gauges, of_fleet
-from gateway.keys import KeyRing
-from gateway.metrics import Metrics
-from gateway.observe import Observer
-from gateway.outbox import Outbox
-from gateway.quota import Quota
-from gateway.recorder import Recorder
-from gateway.relay import Relay
-from gateway.routing.beat import Beat
+from gateway.record.drain import Drain
+from gateway.record.outbox import Outbox
+from gateway.record.recorder import Recorder
+from gateway.relay.dispatch import Dispatcher
+from gateway.relay.relay import Relay
+from gateway.relay.upstream import Upstream
+from gateway.routing.adapter_cache import Shelf
 from gateway.routing.fleet import Fleet
+from gateway.routing.heartbeat import Beat
 from gateway.routing.pointers import Pointers
-from gateway.routing.shelf import Shelf
-from gateway.upstream import Upstream
-from gateway.workers.crew import Crew
+from gateway.telemetry.gauges import Gauges, of_fleet
+from gateway.telemetry.metrics import Metrics
+from gateway.telemetry.observe import Observer
+from gateway.workers.worker_pool import Crew
 from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.tasks import end

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ratchet.clock import monotonic
-from tests import figures
+from tests.support import figures
 
 ORDER = ("unit", "contracts", "api", "security", "chaos", "e2e", "clients")
 SLOW = ("chaos", "e2e", "clients")

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 LAYERS: Sequence[tuple[str, str]] = (
     ("store client (redis, hiredis)", r"redis/|ratchet/buffer/(link|lua)\.py"),
     ("recorder: pack (msgpack, zstd)", r"ratchet/buffer/schema\.py"),
-    ("recorder", r"gateway/(recorder|outbox|drain)\.py|ratchet/buffer/"),
-    ("capture and cut", r"engines/(capture|cut|wire|sse)\.py"),
-    ("parse and check", r"gateway/(strict|chat|schema|forms)\.py|gateway/dialects/"),
-    ("metrics, traces, logs", r"prometheus_client/|gateway/(metrics|observe|tracing|logs|gauges)\.py|logging/"),
-    ("upstream", r"aiohttp/|yarl/|multidict/|gateway/(upstream|transport|dispatch|refusal)\.py|gateway/routing/|engines/(vllm|http)\.py"),
-    ("uvicorn (HTTP in, answer out)", r"uvicorn/|httptools/|gateway/(protocol|door|client|unframed)\.py"),
-    ("plane, keys, quota", r"gateway/(plane|keys|quota|table|http|bodies|errors)\.py"),
-    ("relay, exchange", r"gateway/(?!__main__|serve)\w+\.py"),
+    ("recorder", r"gateway/record/|ratchet/buffer/"),
+    ("capture and cut", r"engines/(?:vllm/(?:capture|cut|body|events)|sse)\.py"),
+    ("parse and check", r"gateway/server/strict\.py|gateway/dialects/"),
+    ("metrics, traces, logs", r"prometheus_client/|gateway/telemetry/|logging/"),
+    ("upstream", r"aiohttp/|yarl/|multidict/|gateway/relay/(upstream|transport|dispatch|refusal)\.py|gateway/routing/|engines/(?:vllm/control|http)\.py"),
+    ("uvicorn (HTTP in, answer out)", r"uvicorn/|httptools/|gateway/server/(protocol|connection_limit|client|unframed)\.py"),
+    ("plane, keys, quota", r"gateway/(?:server/(?:plane|http|bodies)|access/\w+|api/table|errors)\.py"),
+    ("relay, exchange", r"gateway/(?!__main__|server/serve)[\w/]+\.py"),
 )
 """(layer, pattern of a frame's file). The innermost frame that has a layer decides: asyncio's timeouts are their caller's."""
 LOOP = "event loop (uvloop, sockets' reads, tasks)"

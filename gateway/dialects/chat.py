@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from engines.capture import Wants
-from gateway import schema
-from gateway.dialects import fitness
+from engines.vllm.capture import Wants
+from gateway.api.table import CHAT
+from gateway.dialects import fitness, schema
 from gateway.dialects.base import Ask, Choices, sendable
+from gateway.dialects.convert import convert, without_nulls
+from gateway.dialects.schema import ChatRequest
 from gateway.errors import invalid
-from gateway.forms import convert, without_nulls
-from gateway.schema import ChatRequest
-from gateway.table import CHAT
 from ratchet import names
 from ratchet.config import GatewayConfig
 

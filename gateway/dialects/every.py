@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from gateway.api.table import POOLING, TOKENS
 from gateway.dialects.base import Dialect
 from gateway.dialects.chat import Chat
 from gateway.dialects.messages import Messages
 from gateway.dialects.plain import Plain
 from gateway.dialects.responses import Responses
 from gateway.dialects.text import Text
-from gateway.table import POOLING, TOKENS
 from ratchet.buffer.interactions import Interactions
 from ratchet.config import GatewayConfig
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway import schema
+from gateway.dialects import schema
 from gateway.dialects.base import or_neutral
 from ratchet.types import Sampling
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
-from gateway.schema import (
+from gateway.dialects.schema import (
     INT32,
     LongIds,
     Message,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from engines.capture import Captured
-from engines.events import MessagesCapture, capture_message
+from engines.vllm.capture import Captured
+from engines.vllm.events import MessagesCapture, capture_message
+from gateway.api.table import MESSAGES
 from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
+from gateway.dialects.convert import convert, without_nulls
 from gateway.dialects.forms import MessagesRequest
 from gateway.dialects.parts import check_blocks
-from gateway.forms import convert, without_nulls
-from gateway.table import MESSAGES
 from ratchet import names
 from ratchet.config import GatewayConfig
 from ratchet.types import Sampling

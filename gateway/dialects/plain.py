@@ -6,13 +6,13 @@ from typing import Any
 
 import msgspec
 
-from engines.capture import Captured
+from engines.vllm.capture import Captured
+from gateway.api.table import POOLING, TOKENS
 from gateway.dialects import forms
 from gateway.dialects.base import Ask, Dialect, sendable
+from gateway.dialects.convert import convert
 from gateway.dialects.text import prompts_in
 from gateway.errors import invalid
-from gateway.forms import convert
-from gateway.table import POOLING, TOKENS
 from ratchet.config import GatewayConfig
 from ratchet.errors import EngineBroken
 

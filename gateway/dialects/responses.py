@@ -6,14 +6,14 @@ from typing import Any
 
 import msgspec
 
-from engines.capture import Captured
-from engines.events import ResponsesCapture, capture_response
+from engines.vllm.capture import Captured
+from engines.vllm.events import ResponsesCapture, capture_response
+from gateway.api.table import RESPONSES
 from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
+from gateway.dialects.convert import convert, without_nulls
 from gateway.dialects.forms import ResponsesRequest
 from gateway.dialects.parts import check_items
 from gateway.errors import invalid
-from gateway.forms import convert, without_nulls
-from gateway.table import RESPONSES
 from ratchet import names
 from ratchet.buffer.interactions import Interactions
 from ratchet.config import GatewayConfig

@@ -13,8 +13,8 @@ import msgspec
 from engines.reconcile import reconcile
 from gateway.catalog import Catalog, Target
 from gateway.errors import store_may_fail
+from gateway.routing.adapter_cache import Shelf
 from gateway.routing.replica import Replica
-from gateway.routing.shelf import Shelf
 from ratchet.buffer import Store
 from ratchet.clock import monotonic
 from ratchet.config import BreakerConfig, EngineConfig

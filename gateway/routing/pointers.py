@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.catalog import Catalog, Target
-from gateway.metrics import Metrics
 from gateway.routing.fleet import Fleet
+from gateway.telemetry.metrics import Metrics
 from ratchet.buffer.registry import Registry
 from ratchet.clock import monotonic
 from ratchet.config import Config

@@ -9,11 +9,11 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from gateway.catalog import Target
-from gateway.metrics import Metrics
 from gateway.routing import context, ejection, strategies
 from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Replica
 from gateway.routing.strategies import Context
+from gateway.telemetry.metrics import Metrics
 from ratchet.clock import monotonic
 from ratchet.config import RoutingConfig
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from gateway import logs
 from gateway.errors import store_may_fail
-from gateway.ports import data_server, opened, run, shared_port, stop_signal
+from gateway.server.ports import data_server, opened, run, shared_port, stop_signal
 from gateway.services import Services
+from gateway.telemetry import logs
 from gateway.workers import sums
 from gateway.workers.link import BEAT, BEAT_SECONDS, LISTENS, Answer, Link, Order, Question
 from ratchet.clock import monotonic

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway.admin.engines import _forbidden
+from gateway.api.admin.engines import _forbidden
 from ratchet.types import EngineRecord, Heartbeat
-from tests.gateways import BASE, Bench, Fake, bench, end, start_fake, until
-from tests.load import asks, under_load
+from tests.support.gateways import BASE, Bench, Fake, bench, end, start_fake, until
+from tests.support.load import asks, under_load
 
 
 def described(fake: Fake, name: str = "late", **fields: Any) -> dict[str, Any]:

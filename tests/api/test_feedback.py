@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ratchet import names
-from tests.gateways import BASE, Bench
+from tests.support.gateways import BASE, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 UNSEEN = "chatcmpl-" + "0" * 32

@@ -9,9 +9,9 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from gateway.described import OPERATIONS
-from gateway.openapi import document
-from tests.gateways import KEYS, Bench, bench
+from gateway.api.described import OPERATIONS
+from gateway.api.openapi import document
+from tests.support.gateways import KEYS, Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DOCUMENT = document()

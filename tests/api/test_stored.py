@@ -8,8 +8,8 @@ import openai
 import pytest
 
 from ratchet import names
-from tests.gateways import POLICY, Bench
-from tests.stores import interaction
+from tests.support.gateways import POLICY, Bench
+from tests.support.stores import interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 PARTS: list[Any] = [{"role": "user", "content": [{"type": "text", "text": "say:"}, {"type": "text", "text": "hé"}]}]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from learner.groups import messages_of
-from tests.gateways import POLICY, Bench
+from tests.support.gateways import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from ratchet.adapters.disk import ADAPTERS
 from ratchet.buffer.spool import FOLDER, survey
-from tests.acknowledged import Load, loading
-from tests.gateways import POLICY, Bench, bench, until
+from tests.support.acknowledged import Load, loading
+from tests.support.gateways import POLICY, Bench, bench, until
 from tests.unit.adapters.adapters import written
 
 DISK_MIB = 48

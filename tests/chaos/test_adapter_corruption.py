@@ -13,7 +13,7 @@ import pytest
 from ratchet.adapters import CONFIG, WEIGHTS, manifest_of, verify
 from ratchet.errors import AdapterError
 from ratchet.types import PolicyVersionRecord
-from tests.figures import FULL, measured
+from tests.support.figures import FULL, measured
 from tests.unit.adapters.adapters import BASE, RANK, configuration, weights, written
 
 TRIALS = 600 if FULL else 60

@@ -22,9 +22,9 @@ from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.errors import EngineError
 from ratchet.types import EngineRecord
-from tests.engines_adapters import corrupt, publish
-from tests.engines_fake import BASE, until
-from tests.stores import embedded_store
+from tests.support.engines_adapters import corrupt, publish
+from tests.support.engines_fake import BASE, until
+from tests.support.stores import embedded_store
 
 STARTED = 30.0
 REAL_STARTED = 280.0
@@ -197,7 +197,7 @@ async def test_a_hung_engine_is_restarted(store: Store, tmp_path: Path, monkeypa
     async with supervised(store, tmp_path):
         await reached(store, "ready")
         engine_process().suspend()
-        monkeypatch.setattr("engines.vllm.ASK_SECONDS", 0.5)
+        monkeypatch.setattr("engines.vllm.control.ASK_SECONDS", 0.5)
         assert (await reached(store, "ready", restarts=1)).restarts == 1
 
 

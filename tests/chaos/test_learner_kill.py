@@ -22,10 +22,10 @@ from ratchet import adapters
 from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.types import Ledger
-from tests import tiny_model
-from tests.figures import FULL
-from tests.learner_world import ROOT, SCORER, Learner, answered, configuration, connected, record, tiny_engine, until
-from tests.stores import POLICY, embedded_store, rate
+from tests.support import tiny_model
+from tests.support.figures import FULL
+from tests.support.learner_world import ROOT, SCORER, Learner, answered, configuration, connected, record, tiny_engine, until
+from tests.support.stores import POLICY, embedded_store, rate
 
 GROUPS = 4
 ANSWERS = 4

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.figures import FULL, measured
-from tests.gateways import POLICY, Bench, bench, until
-from tests.wire import Wire, head
+from tests.support.figures import FULL, measured
+from tests.support.gateways import POLICY, Bench, bench, until
+from tests.support.wire import Wire, head
 
 REQUESTS = 2000 if FULL else 200
 ROUNDS = 20 if FULL else 4

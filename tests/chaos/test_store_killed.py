@@ -12,8 +12,8 @@ import pytest
 from ratchet.buffer import EmbeddedServer, Store, open_store, schema
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable
-from tests.figures import FULL, measured
-from tests.stores import BASE, POLICY, TENANT, candidate, interaction, post
+from tests.support.figures import FULL, measured
+from tests.support.stores import BASE, POLICY, TENANT, candidate, interaction, post
 
 KILLS = 50 if FULL else 5
 CONFIG = StoreConfig()

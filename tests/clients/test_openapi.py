@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from gateway.openapi import document
-from gateway.table import ADMIN, CHAT, DATA, MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
+from gateway.api.openapi import document
+from gateway.api.table import ADMIN, CHAT, DATA, MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from ratchet.types import KeyRecord
 from tests.clients.environments import SUITES, beside, interpreter, run
-from tests.figures import FULL
-from tests.gateways import BASE, POLICY, Bench, bench, start_fake
+from tests.support.figures import FULL
+from tests.support.gateways import BASE, POLICY, Bench, bench, start_fake
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
 KEY, KEY_ID = "rk-everything", "everything"

@@ -10,11 +10,11 @@ import pytest
 
 from engines import connect
 from engines.fake.faults import Faults
-from gateway.table import POOLING
+from gateway.api.table import POOLING
 from ratchet.types import EngineRecord
 from tests.contracts.sites import Site
-from tests.engines_fake import fake_engine
-from tests.engines_real import real_engine  # noqa: F401
+from tests.support.engines_fake import fake_engine
+from tests.support.engines_real import real_engine  # noqa: F401
 
 collect_ignore_glob = [] if os.environ.get("RATCHET_ENGINES") == "1" else ["test_pooling.py"]
 """What needs more than `make setup` brings is collected only by `make test-engines`."""

@@ -13,14 +13,14 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from engines import Engine, connect, sse
-from engines.capture import Captured, StreamCapture, Wants, capture_whole
 from engines.reconcile import reconcile
+from engines.vllm.capture import Captured, StreamCapture, Wants, capture_whole
 from ratchet import names
 from ratchet.errors import EngineBroken, EngineRefused, EngineUnavailable
 from ratchet.process import free_port
 from ratchet.types import EngineRecord
 from tests.contracts.sites import BASE, Site
-from tests.engines_real import write_adapter
+from tests.support.engines_real import write_adapter
 
 ROUTE = "/v1/chat/completions"
 TEXTS = {

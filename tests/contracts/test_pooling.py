@@ -18,13 +18,13 @@ import pytest_asyncio
 
 from engines import connect
 from engines.launch import build, this_machine
-from gateway.table import CHAT, MESSAGES, POOLING, RESPONSES, TEXT
+from gateway.api.table import CHAT, MESSAGES, POOLING, RESPONSES, TEXT
 from ratchet.config import EngineConfig, LaunchConfig
 from ratchet.errors import EngineRefused
 from ratchet.process import free_port
 from ratchet.types import EngineRecord
-from tests.engines_real import Server
-from tests.gateways import BASE, POLICY, Bench, bench
+from tests.support.engines_real import Server
+from tests.support.gateways import BASE, POLICY, Bench, bench
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 MODEL = "minilm"

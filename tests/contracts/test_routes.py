@@ -9,10 +9,10 @@ import aiohttp
 import pytest
 
 from engines import sse
-from engines.capture import Captured
+from engines.vllm.capture import Captured
+from gateway.api.table import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from gateway.dialects import Ask, every
-from gateway.refusal import NoRoute, refusal
-from gateway.table import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
+from gateway.relay.refusal import NoRoute, refusal
 from ratchet import names
 from ratchet.buffer.interactions import Interactions
 from ratchet.config import GatewayConfig

@@ -16,7 +16,7 @@ from ratchet.buffer.embedded import _binary
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable, StoreUnfit
 from ratchet.process import free_port, spawn
-from tests.stores import BASE, POLICY, TENANT, embedded_store, rated_group
+from tests.support.stores import BASE, POLICY, TENANT, embedded_store, rated_group
 
 CONFIG = StoreConfig()
 FIT = ("--appendonly", "yes", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction")

@@ -13,9 +13,9 @@ from learner import proof
 from ratchet.config import Config
 from ratchet.errors import GateRefused
 from ratchet.types import EngineRecord, PolicyVersionRecord
-from tests.engines_real import BASE, real_engine  # noqa: F401
-from tests.learner_world import World, world
-from tests.stores import POLICY, embedded_store
+from tests.support.engines_real import BASE, real_engine  # noqa: F401
+from tests.support.learner_world import World, world
+from tests.support.stores import POLICY, embedded_store
 
 pytestmark = pytest.mark.real
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.gateways import Bench, bench
+from tests.support.gateways import Bench, bench
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

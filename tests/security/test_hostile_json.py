@@ -7,9 +7,9 @@ import random
 
 import pytest
 
-from gateway.table import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
-from tests.figures import FULL, measured
-from tests.gateways import POLICY, Bench
+from gateway.api.table import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
+from tests.support.figures import FULL, measured
+from tests.support.gateways import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MUTANTS = 2000 if FULL else 200

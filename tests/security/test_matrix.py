@@ -15,11 +15,11 @@ import pytest
 import pytest_asyncio
 from multidict import CIMultiDict
 
-from gateway.table import ADMIN, DATA, Route
+from gateway.api.table import ADMIN, DATA, Route
 from ratchet import keys, names
 from ratchet.types import KeyRecord
-from tests.gateways import KEYS, Bench, bench
-from tests.stores import interaction
+from tests.support.gateways import KEYS, Bench, bench
+from tests.support.stores import interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROUTES = [*DATA, *ADMIN]

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.figures import FULL, measured
-from tests.gateways import POLICY, Bench, bench
-from tests.wire import Wire, head
+from tests.support.figures import FULL, measured
+from tests.support.gateways import POLICY, Bench, bench
+from tests.support.wire import Wire, head
 
 HEADERS, BODIES, MEASURED = (500, 200, 1000) if FULL else (50, 20, 100)
 TIMES = {} if FULL else {"header_seconds": 1.0, "body_seconds": 2.0}

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 
 from ratchet import names
-from tests import audited
-from tests.figures import FULL, measured
-from tests.gateways import POLICY, Bench, bench
-from tests.wire import Wire, head
+from tests.support import audited
+from tests.support.figures import FULL, measured
+from tests.support.gateways import POLICY, Bench, bench
+from tests.support.wire import Wire, head
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHAT, RATE = "/v1/chat/completions", "/v1/feedback"
@@ -37,7 +37,7 @@ USED = FORMS if FULL else FORMS[:: len(FORMS) // 20]
 async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     """One replica that holds a published version; the gateway is audited and has opened what any first request opens."""
     async with bench(tmp_path_factory.mktemp("audited"), start=False) as made:
-        made.module = "tests.audited"
+        made.module = "tests.support.audited"
         await made.start()
         await made.publish(1)
         for path, key in places("nothing", quoted=True):

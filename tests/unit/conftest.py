@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from ratchet.buffer import EmbeddedServer, Store
 from ratchet.config import StoreConfig
-from tests.stores import emptied
+from tests.support.stores import emptied
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

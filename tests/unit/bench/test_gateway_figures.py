@@ -22,12 +22,12 @@ from bench.gateways.stacks import LOOP, by_function, by_layer, inclusive, parse
 from ratchet.config import load
 
 RAW = """main (gateway/__main__.py:32);run (uvloop/__init__.py:92) 7
-main (gateway/__main__.py:32);run_asgi (uvicorn/h.py:1);Relay._pump (gateway/relay.py:9);Timeout.reschedule (asyncio/timeouts.py:3) 2
-main (gateway/__main__.py:32);Relay._pump (gateway/relay.py:9);StreamCapture.event (engines/capture.py:5) 3
-main (gateway/__main__.py:32);Recorder._put (gateway/recorder.py:9);execute (redis/client.py:1);writelines (asyncio/streams.py:2) 4
-main (gateway/__main__.py:32);Relay._pump (gateway/relay.py:7) 1
+main (gateway/__main__.py:32);run_asgi (uvicorn/h.py:1);Relay._pump (gateway/relay/relay.py:9);Timeout.reschedule (asyncio/timeouts.py:3) 2
+main (gateway/__main__.py:32);Relay._pump (gateway/relay/relay.py:9);StreamCapture.event (engines/vllm/capture.py:5) 3
+main (gateway/__main__.py:32);Recorder._put (gateway/record/recorder.py:9);execute (redis/client.py:1);writelines (asyncio/streams.py:2) 4
+main (gateway/__main__.py:32);Relay._pump (gateway/relay/relay.py:7) 1
 _bootstrap (threading.py:9);_worker (concurrent/futures/thread.py:81) 90
-_bootstrap (threading.py:9);_worker (concurrent/futures/thread.py:83);keep (gateway/outbox.py:1) 2
+_bootstrap (threading.py:9);_worker (concurrent/futures/thread.py:83);keep (gateway/record/outbox.py:1) 2
 _bootstrap (threading.py:9);run (otel.py:1);Condition.wait (threading.py:331) 50
 """
 
@@ -140,8 +140,8 @@ def test_a_sample_belongs_to_the_innermost_layer_and_a_timeout_to_its_caller() -
 
 def test_functions_are_counted_without_their_lines() -> None:
     found = parse(RAW)
-    assert by_function(found)["Relay._pump (gateway/relay.py)"] == 1
-    assert inclusive(found)["Relay._pump (gateway/relay.py)"] == 6
+    assert by_function(found)["Relay._pump (gateway/relay/relay.py)"] == 1
+    assert inclusive(found)["Relay._pump (gateway/relay/relay.py)"] == 6
     assert inclusive(found)["main (gateway/__main__.py)"] == 17
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from bench.gateways import mock
 from engines import sse
-from engines.capture import StreamCapture, Wants, capture_whole
-from tests.gateways import plain_http
+from engines.vllm.capture import StreamCapture, Wants, capture_whole
+from tests.support.gateways import plain_http
 
 RECORDED = Path(__file__).parent.parent / "engines" / "recorded"
 ASKED = {"logprobs": True, "return_token_ids": True}

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ratchet.buffer import Store
-from tests.stores import BASE, POLICY
+from tests.support.stores import BASE, POLICY
 
 
 @pytest.fixture

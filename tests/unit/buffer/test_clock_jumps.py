@@ -13,7 +13,7 @@ import pytest
 
 from ratchet.buffer import Store, link, lua
 from ratchet.types import Heartbeat
-from tests.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, post
+from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, post
 
 HOUR = 3_600_000
 NOW = "return t[1] * 1000 + math.floor(t[2] / 1000)"

@@ -9,7 +9,7 @@ from ratchet.buffer import Store
 from ratchet.buffer.schema import blob, gone, meta
 from ratchet.errors import TargetNotYours
 from ratchet.types import Interaction, Ledger
-from tests.stores import POLICY, TENANT, candidate, interaction, post, rate, rated_group
+from tests.support.stores import POLICY, TENANT, candidate, interaction, post, rate, rated_group
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"

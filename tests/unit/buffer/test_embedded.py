@@ -17,7 +17,7 @@ from ratchet.buffer import EmbeddedServer, open_store
 from ratchet.buffer.embedded import LONGEST_SOCKET
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable
-from tests.stores import TENANT, embedded_store, interaction, post
+from tests.support.stores import TENANT, embedded_store, interaction, post
 
 CONFIG = StoreConfig()
 UNSEEN = "chatcmpl-" + "b" * 32

@@ -12,7 +12,7 @@ from ratchet.buffer.schema import SHADOW_TENANT
 from ratchet.config import StoreConfig
 from ratchet.errors import Conflict, TargetNotYours
 from ratchet.types import Interaction, Ledger
-from tests.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, post, rate, rated_group
+from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, post, rate, rated_group
 
 
 def shadow(n: int = 2, **fields: object) -> Interaction:

@@ -12,7 +12,7 @@ from ratchet.buffer import Store
 from ratchet.config import StoreConfig
 from ratchet.errors import TargetNotYours, TooManyParked
 from ratchet.types import Ledger
-from tests.stores import POLICY, TENANT, candidate, embedded_store, interaction, post, rate, rated_group
+from tests.support.stores import POLICY, TENANT, candidate, embedded_store, interaction, post, rate, rated_group
 
 UNSEEN = "chatcmpl-" + "a" * 32
 

@@ -11,7 +11,7 @@ from ratchet.buffer import Store
 from ratchet.buffer.interactions import Page
 from ratchet.buffer.schema import SHADOW_TENANT, pack, unpack
 from ratchet.config import StoreConfig
-from tests.stores import BASE, TENANT, embedded_store, interaction
+from tests.support.stores import BASE, TENANT, embedded_store, interaction
 
 
 async def test_an_interaction_comes_back_field_by_field(store: Store) -> None:

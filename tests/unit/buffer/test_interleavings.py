@@ -24,8 +24,8 @@ from ratchet.buffer.schema import SHADOW_TENANT
 from ratchet.config import StoreConfig
 from ratchet.errors import Conflict, TargetNotYours
 from ratchet.types import PolicyRecord
-from tests.figures import FULL
-from tests.stores import BASE, POLICY, TENANT, candidate, interaction, post
+from tests.support.figures import FULL
+from tests.support.stores import BASE, POLICY, TENANT, candidate, interaction, post
 
 T = TypeVar("T")
 EXAMPLES = 250 if FULL else 25

@@ -9,7 +9,7 @@ import pytest
 from ratchet.buffer import Store
 from ratchet.errors import Conflict
 from ratchet.types import Ledger, PolicyEvent
-from tests.stores import BASE, POLICY, candidate, interaction, post, rated_group
+from tests.support.stores import BASE, POLICY, candidate, interaction, post, rated_group
 
 
 async def published(store: Store, version: int) -> None:

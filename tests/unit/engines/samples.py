@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from engines import sse
-from engines.capture import Captured, StreamCapture, Wants
+from engines.vllm.capture import Captured, StreamCapture, Wants
 
 FOLDER = Path(__file__).parent / "recorded"
 ID = "chatcmpl-" + "ab" * 16

@@ -6,7 +6,7 @@ import tracemalloc
 import msgspec
 import pytest
 
-from engines.capture import StreamCapture, Wants, capture_whole
+from engines.vllm.capture import StreamCapture, Wants, capture_whole
 from ratchet.errors import EngineBroken
 from tests.unit.engines.samples import ID, MODEL, chunk, first, last, payloads, stream, whole
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.capture import Wants, capture_whole
+from engines.vllm.capture import Wants, capture_whole
 from tests.unit.engines.samples import ID, MODEL, chunk, first, last, payloads, stream, whole
 
 OTHER = "chatcmpl-" + "cd" * 16

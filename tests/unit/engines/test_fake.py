@@ -9,13 +9,13 @@ import aiohttp
 import pytest
 
 from engines import sse
-from engines.capture import StreamCapture, Wants, capture_whole
 from engines.fake import model
 from engines.fake.__main__ import arguments
 from engines.fake.faults import Faults
-from engines.vllm import VllmEngine
+from engines.vllm.capture import StreamCapture, Wants, capture_whole
+from engines.vllm.control import VllmEngine
 from ratchet.errors import EngineRefused, EngineUnavailable
-from tests.engines_fake import BASE, bare_adapter, fake_engine, until
+from tests.support.engines_fake import BASE, bare_adapter, fake_engine, until
 
 ID = "chatcmpl-" + "0f" * 16
 

@@ -13,7 +13,7 @@ import pytest
 from engines.fake import pooling
 from engines.fake.__main__ import arguments
 from engines.fake.faults import Faults
-from tests.engines_fake import BASE, fake_engine
+from tests.support.engines_fake import BASE, fake_engine
 from tests.unit.engines.samples import IDENT, REQUESTS, forms
 
 OURS = re.compile(r'"(created|created_at)":\d+|"(?:msg|fc)_[0-9a-f]{16}"')

@@ -11,7 +11,7 @@ from engines import connect
 from engines.base import Engine
 from ratchet.errors import EngineUnavailable
 from ratchet.types import EngineRecord
-from tests.engines_fake import fake_engine
+from tests.support.engines_fake import fake_engine
 
 CHAT, TEXT, EMBEDDINGS, SCORE = "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/score"
 VECTOR = '{"data":[{"index":0,"object":"embedding","embedding":[-0.03,0.04]}]}'

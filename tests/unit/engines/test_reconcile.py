@@ -10,9 +10,9 @@ from engines import connect
 from engines.reconcile import Retained, reconcile
 from ratchet.buffer import Store
 from ratchet.config import Config
-from tests.engines_adapters import corrupt, publish
-from tests.engines_fake import BASE, bare_adapter, fake_engine
-from tests.stores import embedded_store
+from tests.support.engines_adapters import corrupt, publish
+from tests.support.engines_fake import BASE, bare_adapter, fake_engine
+from tests.support.stores import embedded_store
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from engines import connect
-from engines.capture import Captured, StreamCapture, Wants, capture_whole
+from engines.vllm.capture import Captured, StreamCapture, Wants, capture_whole
 from ratchet.types import EngineRecord
 from tests.unit.engines.samples import payloads, whole
 

@@ -1,4 +1,4 @@
-"""Real servers for the tests of gateway.transport, and how those read its answers. Import from here; it needs no conftest."""
+"""Real servers for the tests of gateway.relay.transport, and how those read its answers. Import from here; it needs no conftest."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-from gateway.transport import Pool, Response
+from gateway.relay.transport import Pool, Response
 
 DEADLINE = 10.0
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -12,7 +12,7 @@ from gateway.services import Services
 from ratchet.config import Config
 from ratchet.errors import StoreError
 from ratchet.types import KeyRecord
-from tests.stores import TENANT, embedded_store, interaction
+from tests.support.stores import TENANT, embedded_store, interaction
 
 DIGEST = "8c6976e5b5410415bde908bd4dee15dfb167a9c873fc4bb8a81f6f2ab448a918"
 """sha256 of `admin`."""

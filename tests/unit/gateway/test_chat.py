@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engines.capture import Wants
+from engines.vllm.capture import Wants
 from gateway.dialects.base import episode
 from gateway.dialects.chat import Chat
 from gateway.errors import ApiError

@@ -10,10 +10,10 @@ import httpx
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from gateway.client import Client
-from gateway.http import part, respond
+from gateway.server.client import Client
+from gateway.server.http import part, respond
+from tests.support.wire import Wire, head
 from tests.unit.gateway.test_protocol import SHORT, port
-from tests.wire import Wire, head
 
 
 class Counted:

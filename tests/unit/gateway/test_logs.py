@@ -1,4 +1,4 @@
-"""gateway.logs: both forms of a line, and what neither holds."""
+"""gateway.telemetry.logs: both forms of a line, and what neither holds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gateway import logs
+from gateway.telemetry import logs
 from ratchet.config.telemetry import TelemetryConfig
 from ratchet.errors import StoreError
 
@@ -95,7 +95,7 @@ def test_what_the_loop_met_is_told_without_its_words(written: tuple[logging.Logg
 
 def test_a_process_that_dies_of_an_exception_does_not_print_its_words() -> None:
     program = (
-        "from gateway import logs; from ratchet.config.telemetry import TelemetryConfig as T;"
+        "from gateway.telemetry import logs; from ratchet.config.telemetry import TelemetryConfig as T;"
         f"logs.setup(T(log_format='json')); raise ValueError({SECRET[::-1]!r}[::-1])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""gateway.observe, gateway.metrics and gateway.gauges by themselves."""
+"""gateway.telemetry.observe, gateway.telemetry.metrics and gateway.telemetry.gauges by themselves."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from prometheus_client import Counter
 
-from gateway import metrics, observe
+from gateway.api.table import DATA, INFER, Table
 from gateway.catalog import Target
-from gateway.gauges import Gauges
-from gateway.metrics import Family, Metrics
-from gateway.observe import OPERATIONS, Observer
 from gateway.routing.replica import Replica
-from gateway.table import DATA, INFER, Table
+from gateway.telemetry import metrics, observe
+from gateway.telemetry.gauges import Gauges
+from gateway.telemetry.metrics import Family, Metrics
+from gateway.telemetry.observe import OPERATIONS, Observer
 from ratchet.config.telemetry import TelemetryConfig
 from ratchet.errors import ConfigError
 from ratchet.types import EngineRecord
@@ -101,14 +101,18 @@ def test_gauges_are_read_at_the_scrape() -> None:
 
 
 def test_traces_cost_no_import_while_they_are_off() -> None:
-    ours = ("gateway.tracing", "opentelemetry.sdk.trace", "opentelemetry.exporter")  # redis' client imports other parts where they are
-    program = f"import gateway.serve, sys; print([name for name in sys.modules if name.startswith({ours})])"
+    ours = (
+        "gateway.telemetry.tracing",
+        "opentelemetry.sdk.trace",
+        "opentelemetry.exporter",
+    )  # redis' client imports other parts where they are
+    program = f"import gateway.server.serve, sys; print([name for name in sys.modules if name.startswith({ours})])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_traces_without_the_extra_are_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gateway.tracing", None)
+    monkeypatch.setitem(sys.modules, "gateway.telemetry.tracing", None)
     with pytest.raises(ConfigError, match=r"pip install 'ratchet-gateway\[otlp\]'") as raised:
         Observer(Metrics(), TelemetryConfig(otlp_endpoint="http://127.0.0.1:4318"))
     assert "\n" not in str(raised.value)

@@ -10,13 +10,13 @@ import msgspec
 import pytest
 from fastapi.openapi.utils import get_openapi
 
+from gateway.api.described import OPERATIONS
+from gateway.api.openapi import document
+from gateway.api.table import ADMIN, DATA
 from gateway.app import admin_plane, data_plane
-from gateway.described import OPERATIONS
-from gateway.openapi import document
 from gateway.services import Services
-from gateway.table import ADMIN, DATA
 from ratchet.config import Config
-from tests.stores import embedded_store
+from tests.support.stores import embedded_store
 
 DOCUMENT = document()
 METHODS = {"get", "post", "put", "patch", "delete"}

@@ -11,10 +11,10 @@ import signal
 import pytest
 from starlette.types import Scope
 
+from gateway.access.keys import KeyRing, require
+from gateway.api.table import ADMIN, DATA, Table
 from gateway.errors import ApiError, store_may_fail
-from gateway.keys import KeyRing, require
-from gateway.metrics import Metrics
-from gateway.table import ADMIN, DATA, Table
+from gateway.telemetry.metrics import Metrics
 from ratchet.buffer import EmbeddedServer, Store
 from ratchet.errors import StoreError, StoreUnavailable
 from ratchet.types import KeyRecord
@@ -44,7 +44,7 @@ async def test_a_key_is_found_by_its_hash_and_remembered_while_the_store_is_away
 async def test_a_revoked_key_ends_and_a_store_that_hangs_delays_no_known_one(
     server: EmbeddedServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.keys.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.access.keys.KNOWN_SECONDS", 0.0)
     for name in ("one", "two"):
         await store.keys.put(hashlib.sha256(name.encode()).hexdigest(), KeyRecord(name, "acme", ["infer"], 1.0))
     ring = KeyRing(store.keys)
@@ -75,7 +75,7 @@ def test_a_store_that_is_away_is_passed_over_and_any_other_fault_is_logged(caplo
 
 
 async def test_the_memory_of_keys_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.keys.REMEMBERED", 3)
+    monkeypatch.setattr("gateway.access.keys.REMEMBERED", 3)
     ring = KeyRing(store.keys)
     for i in range(10):
         with pytest.raises(ApiError):

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from gateway.catalog import Catalog
-from gateway.metrics import Metrics
+from gateway.routing.adapter_cache import Shelf
 from gateway.routing.fleet import Fleet
 from gateway.routing.pointers import Pointers
 from gateway.routing.replica import Replica
-from gateway.routing.shelf import Shelf
+from gateway.telemetry.metrics import Metrics
 from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.tasks import end
 from ratchet.types import EngineRecord
-from tests.stores import candidate, embedded_store
+from tests.support.stores import candidate, embedded_store
 
 POLICIES = ("support", "sales")
 CONFIG = Config.model_validate(

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from gateway import ports
-from gateway.door import Door, connections
 from gateway.errors import ApiError
-from gateway.http import respond
-from gateway.serve import url
+from gateway.server import ports
+from gateway.server.connection_limit import Door, connections
+from gateway.server.http import respond
+from gateway.server.serve import url
 from ratchet.config import LimitsConfig
-from tests.wire import Wire, head
+from tests.support.wire import Wire, head
 
 GET = head("GET", "/")
 SHORT = 0.3

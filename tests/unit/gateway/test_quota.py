@@ -1,4 +1,4 @@
-"""gateway.quota: admissions on a real store, and what happens when that does not answer."""
+"""gateway.access.quota: admissions on a real store, and what happens when that does not answer."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
+from gateway.access.keys import may_use
+from gateway.access.quota import UNBOUND, Quota, duration
 from gateway.errors import ApiError
-from gateway.keys import may_use
-from gateway.metrics import Metrics
-from gateway.quota import UNBOUND, Quota, duration
+from gateway.telemetry.metrics import Metrics
 from ratchet.buffer import EmbeddedServer, Store
 from ratchet.config import QuotaConfig, StoreConfig
 from ratchet.types import KeyRecord
-from tests.gateways import until
+from tests.support.gateways import until
 
 
 @pytest.fixture

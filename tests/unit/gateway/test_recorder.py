@@ -13,18 +13,18 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.drain import Drain
-from gateway.metrics import Metrics
-from gateway.outbox import Outbox
-from gateway.recorder import Recorder, Room, room_for
+from gateway.record.drain import Drain
+from gateway.record.outbox import Outbox
+from gateway.record.recorder import Recorder, Room, room_for
+from gateway.telemetry.metrics import Metrics
 from ratchet.buffer import EmbeddedServer, Store, open_store
 from ratchet.buffer.interactions import pack
 from ratchet.buffer.spool import FOLDER, Spool, Survey, survey
 from ratchet.config import GatewayConfig, OutboxConfig, StoreConfig
 from ratchet.errors import StoreUnavailable
 from ratchet.types import Interaction
-from tests.gateways import until
-from tests.stores import TENANT, interaction
+from tests.support.gateways import until
+from tests.support.stores import TENANT, interaction
 
 CLOCK = asyncio.get_running_loop
 
@@ -270,7 +270,7 @@ async def test_room_is_kept_for_each_running_answer_and_given_back(tmp_path: Pat
 
 
 async def test_a_full_queue_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.recorder.QUEUE", 1)
+    monkeypatch.setattr("gateway.record.recorder.QUEUE", 1)
     async with site(tmp_path) as made:
         first = made.recorder.offer(interaction())
         with pytest.raises(StoreUnavailable, match="too many"):

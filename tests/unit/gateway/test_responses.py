@@ -14,7 +14,7 @@ from ratchet import names
 from ratchet.buffer import Store
 from ratchet.config import GatewayConfig
 from ratchet.types import Interaction, KeyRecord
-from tests.stores import TENANT, interaction
+from tests.support.stores import TENANT, interaction
 
 CONFIG = GatewayConfig()
 CALLER = KeyRecord("k", TENANT, ["infer"], 1.0)

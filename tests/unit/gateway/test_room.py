@@ -9,10 +9,10 @@ from itertools import count
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway import door
-from gateway.http import respond
+from gateway.server import connection_limit as door
+from gateway.server.http import respond
+from tests.support.wire import Wire, head
 from tests.unit.gateway.test_protocol import GET, Port, port
-from tests.wire import Wire, head
 
 
 class Full:

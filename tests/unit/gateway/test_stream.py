@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.capture import StreamCapture, Wants
-from gateway import stream
+from engines.vllm.capture import StreamCapture, Wants
 from gateway.dialects.chat import Chat
-from gateway.stream import Flow
+from gateway.relay import stream
+from gateway.relay.stream import Flow
 from ratchet.errors import EngineBroken
 from tests.unit.engines.samples import ID, MODEL, chunk, first, last, payloads
 

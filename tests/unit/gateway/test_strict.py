@@ -1,4 +1,4 @@
-"""gateway.strict: JSON that leaves nothing to interpretation."""
+"""gateway.server.strict: JSON that leaves nothing to interpretation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ApiError
-from gateway.strict import HIGHEST, LOWEST, MAX_PARTS, parse
+from gateway.server.strict import HIGHEST, LOWEST, MAX_PARTS, parse
 
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers(LOWEST, HIGHEST) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from engines.capture import Wants
+from engines.vllm.capture import Wants
 from gateway.dialects.base import Ask
 from gateway.dialects.text import MOST_PROMPTS, Text
 from gateway.errors import ApiError

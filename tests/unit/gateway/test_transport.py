@@ -1,4 +1,4 @@
-"""gateway.transport against real servers that keep to HTTP/1.1, and some that do not."""
+"""gateway.relay.transport against real servers that keep to HTTP/1.1, and some that do not."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from asyncio import StreamReader, StreamWriter
 
 import pytest
 
-from gateway import transport
-from gateway.transport import Closed, Pool, Response, TransportError
+from gateway.relay import transport
+from gateway.relay.transport import Closed, Pool, Response, TransportError
 from tests.unit.gateway.servers import HELLO, OK, Talk, begin, body, pieces, pooled, post, serving, stay
 
 

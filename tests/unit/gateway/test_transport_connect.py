@@ -1,4 +1,4 @@
-"""gateway.transport: whom it connects to, and whom it does not."""
+"""gateway.relay.transport: whom it connects to, and whom it does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.transport import NotConnected, Pool
+from gateway.relay.transport import NotConnected, Pool
 from ratchet.process import free_port
 from tests.unit.gateway.servers import HELLO, pooled, post, serving, stay
 

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway.http import part, respond
-from tests.gateways import POLICY, bench
+from gateway.server.http import part, respond
+from tests.support.gateways import POLICY, bench
+from tests.support.wire import Answer, Wire, head
 from tests.unit.gateway.test_protocol import GET, port
-from tests.wire import Answer, Wire, head
 
 PIECES = [b"one", b"", b"0\r\n\r\n", b"two"]
 OLD = b"HTTP/1.0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.upstream import Upstream
+from gateway.relay.upstream import Upstream
 from ratchet.config import GatewayConfig
 from ratchet.tasks import end
 from tests.unit.gateway.servers import DEADLINE, HELLO, begin, post, serving, stay

@@ -9,8 +9,8 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.gauges import Gauges
-from gateway.metrics import Metrics
+from gateway.telemetry.gauges import Gauges
+from gateway.telemetry.metrics import Metrics
 from gateway.workers import sums
 from gateway.workers.link import HEAD, LONGEST, Answer, Link
 

@@ -11,7 +11,7 @@ from learner import groups
 from ratchet import names
 from ratchet.config import PolicyConfig
 from ratchet.types import Group, Sampling
-from tests.stores import interaction
+from tests.support.stores import interaction
 
 SAMPLES = [Sample([5, 6], [-0.5, -1.0], "ab", "stop"), Sample([7], [-2.0], "c", "length")]
 

@@ -14,8 +14,8 @@ from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable
 from ratchet.tasks import end
 from ratchet.types import Group
-from tests.learner_world import World, answered, configuration, record, until, world
-from tests.stores import POLICY, rate
+from tests.support.learner_world import World, answered, configuration, record, until, world
+from tests.support.stores import POLICY, rate
 
 
 async def test_a_rated_group_becomes_a_proven_live_version(store: Store, model: Path, url: str, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from learner import proof
 from learner.proof import Comparison
 from ratchet.buffer import Store
 from ratchet.errors import GateRefused
-from tests.learner_world import configuration, tiny_engine, world
-from tests.stores import POLICY
+from tests.support.learner_world import configuration, tiny_engine, world
+from tests.support.stores import POLICY
 
 TOLERANCE = 0.01
 
@@ -70,7 +70,7 @@ async def test_an_engine_that_serves_the_base_under_the_candidates_name_is_refus
 
 @pytest.mark.slow
 async def test_an_engine_of_another_base_is_refused(store: Store, model: Path, tmp_path: Path) -> None:
-    from tests import tiny_model
+    from tests.support import tiny_model
 
     other = tiny_model.save(tmp_path / "other", seed=8)
     async with tiny_engine(other, tmp_path / "other.log") as url, world(store, tmp_path, configuration(model, url)) as w:

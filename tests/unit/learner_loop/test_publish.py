@@ -13,8 +13,8 @@ from ratchet import process
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable, GateRefused
 from ratchet.types import Heartbeat, PolicyRecord, PolicyVersionRecord
-from tests.learner_world import World, configuration, record, tiny_engine, world
-from tests.stores import POLICY
+from tests.support.learner_world import World, configuration, record, tiny_engine, world
+from tests.support.stores import POLICY
 
 
 def lived(*versions: int) -> list[PolicyVersionRecord]:
@@ -42,7 +42,7 @@ def test_staleness_counts_versions_that_were_live(live: int, retained: tuple[int
 async def trained(w: World, versions: int) -> None:
     for number in range(versions):
         item = await w.ask(f"Question {number}", version=await w.live())
-        from tests.stores import rate
+        from tests.support.stores import rate
 
         await rate(w.store, item, [0.0, 1.0, 2.0, 3.0])
         assert await w.loop.cycle()
@@ -66,7 +66,7 @@ async def test_a_version_in_use_or_still_followed_stays(beat: Heartbeat, store: 
         await store.fleet.beat(beat)
         # The second publication begins a retirement that has to wait; ask it directly.
         item = await w.ask("Again", version=1)
-        from tests.stores import rate
+        from tests.support.stores import rate
 
         await rate(store, item, [0.0, 1.0, 2.0, 3.0])
         assert await w.loop.cycle()

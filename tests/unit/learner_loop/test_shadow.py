@@ -11,8 +11,8 @@ from learner.shadow import room
 from ratchet.buffer import Store
 from ratchet.config import Config, ShadowConfig
 from ratchet.types import Sampling
-from tests.learner_world import SCORER, World, configuration, record, world
-from tests.stores import POLICY
+from tests.support.learner_world import SCORER, World, configuration, record, world
+from tests.support.stores import POLICY
 
 SIZE = 4
 
@@ -84,7 +84,7 @@ async def test_nothing_is_made_beyond_what_the_next_steps_take(store: Store, mod
 async def test_a_group_that_cannot_teach_is_dropped_and_counted(
     scorer: str, reason: str, store: Store, model: Path, url: str, tmp_path: Path
 ) -> None:
-    async with world(store, tmp_path, shadowed(model, url, f"tests.scorers:{scorer}", min_groups=1)) as w:
+    async with world(store, tmp_path, shadowed(model, url, f"tests.support.scorers:{scorer}", min_groups=1)) as w:
         await w.ask("Where is my parcel?", 1)
         assert await w.loop._parts.shadow.once() == 0
         await w.loop._status.write()

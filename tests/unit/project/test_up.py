@@ -27,8 +27,8 @@ from ratchet.up import keys, parts, resolve, run, strays
 from ratchet.up.machine import Machine
 from ratchet.up.parts import Backoff, Part, command, environment, last_line
 from ratchet.up.progress import Progress
-from tests.machines import alive
-from tests.stores import embedded_store
+from tests.support.machines import alive
+from tests.support.stores import embedded_store
 
 DEADLINE = 30.0
 STRAY = """

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.dispatch import Dispatcher
-from gateway.exchange import Exchange
-from gateway.metrics import Metrics
+from gateway.relay.dispatch import Dispatcher
+from gateway.relay.exchange import Exchange
+from gateway.relay.transport import Response
+from gateway.relay.upstream import Answer
 from gateway.routing.replica import Replica
-from gateway.transport import Response
-from gateway.upstream import Answer
+from gateway.telemetry.metrics import Metrics
 from ratchet.config import GatewayConfig
 from tests.unit.routing.test_router import Listed, replica
 

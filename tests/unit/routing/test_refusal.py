@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from gateway.errors import ApiError
-from gateway.refusal import PAUSE_SECONDS, Busy, NoAdapter, NoRoute, message_of, refusal, retry_after
+from gateway.relay.refusal import PAUSE_SECONDS, Busy, NoAdapter, NoRoute, message_of, refusal, retry_after
 from ratchet.errors import EngineUnavailable
 
 NO_MODEL = b'{"error": {"message": "The model `support@7` does not exist.", "type": "NotFoundError", "code": 404}}'

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 import pytest
 
 from gateway.catalog import Target
-from gateway.metrics import Metrics
 from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Replica
 from gateway.routing.router import Router
 from gateway.routing.strategies import Context
+from gateway.telemetry.metrics import Metrics
 from ratchet.clock import monotonic
 from ratchet.config import BreakerConfig, RoutingConfig
 from ratchet.types import EngineRecord

@@ -1,0 +1,1 @@
+"""vLLM: all that Ratchet knows of that server."""

@@ -1,0 +1,238 @@
+"""What a key may do: its models, and its requests, tokens and concurrency, counted in the store over all gateways.
+
+A key without quotas costs nothing here. One with quotas costs a round trip before its request, and one after it where
+tokens or concurrency are bound. A store that does not say in time lets the request through: see docs/gateway.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Coroutine, Generator, Sequence
+from typing import Any, TypeVar
+
+from gateway.access.keys import may_use
+from gateway.errors import ApiError, no_model, store_may_fail
+from gateway.server.http import Header
+from gateway.telemetry.metrics import Metrics
+from ratchet import names
+from ratchet.buffer.quotas import Ended, Quotas, Standing
+from ratchet.clock import monotonic
+from ratchet.config import QuotaConfig
+from ratchet.errors import StoreError, StoreUnavailable
+from ratchet.tasks import end
+from ratchet.types import KeyRecord
+
+T = TypeVar("T")
+PAUSE_SECONDS = 1.0
+"""Seconds a store that failed is not asked again."""
+MOST_ASKED = 4096
+"""Questions and settlements that may wait for a slow store; past that it is not asked."""
+RENEWALS = 3
+"""Renewals of a lease within its life."""
+MOST_TOKENS = 2**31
+UNKNOWN_WAIT = 1.0
+"""Seconds after which a key whose requests all still run may try again."""
+
+log = logging.getLogger(__name__)
+
+
+class Admission:
+    """A request that may run; this one is nobody's to count. `headers` go on its answer, whatever that is."""
+
+    headers: Sequence[Header] = ()
+    counts_tokens: bool = False
+    """Whether its tokens must be found out, also where nothing is recorded."""
+
+    def settle(self, tokens: int | None) -> Awaitable[Any]:
+        """It is over and used `tokens` (None: nobody knows; what was set aside stays taken). Only the first call counts.
+
+        It works without being awaited. Awaited, it returns once the key's next request finds the room, or after `wait_ms`.
+        """
+        return _Until(None, 0)
+
+
+class Counted(Admission):
+    """An admission that the store has counted, or will if it was too slow to say so."""
+
+    def __init__(self, quota: Quota, caller: KeyRecord, reserved: int, *, leased: bool) -> None:
+        self.id = names.mint("")
+        self.caller = caller
+        self.reserved = reserved
+        self.leased = leased
+        self.counts_tokens = leased and caller.tpm is not None
+        self.asked: asyncio.Task[Standing | None] = quota.start(quota.ask(self))
+        self._quota = quota
+        self._over: asyncio.Task[None] | None = None
+
+    def settle(self, tokens: int | None) -> Awaitable[Any]:
+        if self.leased and self._over is None:
+            used = self.reserved if tokens is None else max(0, min(tokens, MOST_TOKENS))
+            self._over = self._quota.start(self._quota.end(self, used))
+        return _Until(self._over, self._quota.patience)
+
+
+class _Until:
+    """Awaited, it waits for a task, but not longer than `seconds`."""
+
+    def __init__(self, task: asyncio.Task[None] | None, seconds: float) -> None:
+        self._task = task
+        self._seconds = seconds
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        if self._task is not None and not self._task.done():
+            yield from asyncio.wait({self._task}, timeout=self._seconds).__await__()
+
+
+UNBOUND = Admission()
+
+
+class Quota:
+    """The quotas of one gateway's requests. `renew` runs for ever."""
+
+    def __init__(self, quotas: Quotas, metrics: Metrics, config: QuotaConfig) -> None:
+        self._quotas = quotas
+        self._metrics = metrics
+        self._config = config
+        self._running: dict[str, Counted] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._asking: dict[str, float] = {}
+        """When the questions that have no answer yet were asked, the oldest first."""
+        self._paused_until = -math.inf
+
+    def estimate(self, body_bytes: int, answer_tokens: int | None, choices: int = 1) -> int:
+        """Tokens to set aside for a request whose body has so many bytes and whose choices may have `answer_tokens` each."""
+        answer = self._config.answer_tokens if answer_tokens is None else answer_tokens
+        return min(MOST_TOKENS, math.ceil(body_bytes / self._config.bytes_per_token) + answer * choices)
+
+    async def admit(self, caller: KeyRecord, model: str, tokens: int) -> Admission:
+        """Lets a request for `model` (as the client wrote it) start and sets `tokens` aside; `settle` the admission once it is over.
+
+        ApiError: 404 for a model that the key may not use, 429 past a quota.
+        """
+        if not may_use(caller, model):
+            raise no_model(model)
+        if caller.rpm is None and caller.tpm is None and caller.concurrency is None:
+            return UNBOUND
+        return await self._admit(caller, tokens, leased=caller.tpm is not None or caller.concurrency is not None)
+
+    async def count(self, caller: KeyRecord) -> Sequence[Header]:
+        """Counts a request that asks no engine; the headers of its answer. ApiError 429 past the quota."""
+        return () if caller.rpm is None else (await self._admit(caller, 0, leased=False)).headers
+
+    async def _admit(self, caller: KeyRecord, tokens: int, *, leased: bool) -> Admission:
+        if monotonic() < self._paused_until or len(self._tasks) >= MOST_ASKED:
+            self._metrics.quota_unchecked.inc()
+            return UNBOUND
+        item = Counted(self, caller, min(tokens, caller.tpm or 0), leased=leased)
+        try:
+            await asyncio.wait({item.asked}, timeout=self.patience)
+        except asyncio.CancelledError:
+            item.settle(0)
+            raise
+        standing = item.asked.result() if item.asked.done() else None
+        if standing is None:
+            self._metrics.quota_unchecked.inc()
+            return item
+        item.headers = headers(caller, standing)
+        if standing.refused:
+            self._metrics.quota_refused.labels(standing.refused).inc()
+            raise refusal(caller, standing, item.headers)
+        return item
+
+    @property
+    def patience(self) -> float:
+        """Seconds to wait for the store: none while it has left somebody else waiting for too long already."""
+        seconds, now = self._config.wait_ms / 1000, monotonic()
+        late = next(iter(self._asking.values()), now) < now - seconds
+        return 0.0 if late or now < self._paused_until else seconds
+
+    async def ask(self, item: Counted) -> Standing | None:
+        """The store's word; None if it has none."""
+        self._asking[item.id] = monotonic()
+        try:
+            standing = await self._quotas.ask(
+                item.caller, item.id, tokens=item.reserved, leased=item.leased, lease_seconds=self._config.lease_seconds
+            )
+        except StoreError as error:
+            if not isinstance(error, StoreUnavailable):
+                log.error("a quota could not be counted: %s", error)
+            self._paused_until = monotonic() + PAUSE_SECONDS
+            return None
+        finally:
+            del self._asking[item.id]
+        if item.leased and not standing.refused:
+            self._running[item.id] = item
+        return standing
+
+    async def end(self, item: Counted, used: int) -> None:
+        """Ends the lease and settles the tokens of a request that was counted."""
+        await asyncio.wait({item.asked})
+        if self._running.pop(item.id, None) is not None:
+            with store_may_fail(log, "settling a quota"):
+                await self._quotas.end(item.caller, [Ended(item.id, item.reserved, used)], lease_seconds=self._config.lease_seconds)
+
+    async def renew(self) -> None:
+        """Keeps the leases of what runs."""
+        while True:
+            await asyncio.sleep(self._config.lease_seconds / RENEWALS)
+            by_key: dict[str, tuple[KeyRecord, list[str]]] = {}
+            for item in self._running.values():
+                by_key.setdefault(item.caller.id, (item.caller, []))[1].append(item.id)
+            if by_key:
+                with store_may_fail(log, "renewing leases"):
+                    await self._quotas.keep(list(by_key.values()), lease_seconds=self._config.lease_seconds)
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Runs `work` beside the request, which may go away meanwhile."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """Waits a moment for what is being settled, then ends it."""
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=PAUSE_SECONDS)
+            await end(late)
+
+
+def headers(caller: KeyRecord, standing: Standing) -> list[Header]:
+    """OpenAI's `x-ratelimit-*` of the key's quotas."""
+    found: list[Header] = []
+    for name, most, left, reset in (
+        (b"requests", caller.rpm, standing.requests, standing.reset_requests),
+        (b"tokens", caller.tpm, standing.tokens, standing.reset_tokens),
+    ):
+        if most is not None:
+            found += [
+                (b"x-ratelimit-limit-" + name, b"%d" % most),
+                (b"x-ratelimit-remaining-" + name, b"%d" % left),
+                (b"x-ratelimit-reset-" + name, duration(reset).encode()),
+            ]
+    return found
+
+
+def refusal(caller: KeyRecord, standing: Standing, more: Sequence[Header]) -> ApiError:
+    """429 in OpenAI's form."""
+    wait = standing.wait or UNKNOWN_WAIT
+    bound = {
+        "requests": f"{caller.rpm} requests a minute",
+        "tokens": f"{caller.tpm} tokens a minute",
+        "concurrency": f"{caller.concurrency} requests at a time",
+    }[standing.refused]
+    kind = "tokens" if standing.refused == "tokens" else "requests"
+    message = f"Rate limit reached: this key may use {bound}. Try again in {duration(wait)}."
+    return ApiError(429, message, code="rate_limit_exceeded", kind=kind, retry_after=wait, headers=more)
+
+
+def duration(seconds: float) -> str:
+    """As OpenAI writes one: `6m0s`, `1.5s`, `17ms`."""
+    thousandths = math.ceil(seconds * 1000)
+    if thousandths < 1000:
+        return f"{thousandths}ms" if thousandths else "0s"
+    minutes, rest = divmod(thousandths, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    short = f"{rest / 1000:.3f}".rstrip("0").rstrip(".") + "s"
+    return f"{hours}h{minutes}m{short}" if hours else f"{minutes}m{short}" if minutes else short

@@ -1,0 +1,1 @@
+"""The routes that no engine answers, and the table of all routes."""

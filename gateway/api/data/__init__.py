@@ -1,0 +1,1 @@
+"""The data plane's routes that no engine answers."""

@@ -1,0 +1,111 @@
+"""`POST /v1/feedback`: checked here, durable once it is answered 202."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse
+
+from gateway.dialects.convert import convert
+from gateway.dialects.schema import FeedbackRequest, Preferred
+from gateway.errors import ApiError, invalid, not_found
+from gateway.server import strict
+from gateway.server.http import read_body
+from gateway.services import Services
+from ratchet import names
+from ratchet.config import MetricConfig
+from ratchet.errors import TargetNotYours, TooManyParked
+from ratchet.types import FeedbackPost, KeyRecord
+
+LONGEST_TEXT = 2**16
+PARKED_SECONDS = 30
+
+
+def router(services: Services) -> APIRouter:
+    routes = APIRouter()
+
+    @routes.post("/v1/feedback")
+    async def feedback(request: Request) -> JSONResponse:
+        limits = services.config.gateway.limits
+        caller: KeyRecord = request.state.caller
+        request.state.headers.extend(await services.quota.count(caller))
+        body = await read_body(request.scope, request.receive, limits.max_feedback_bytes)
+        post = convert(strict.parse(body, limits.max_depth), FeedbackRequest)
+        try:
+            await check(services, post, caller.tenant)
+            given = await services.store.feedback.post(
+                FeedbackPost(
+                    caller.tenant, post.target, post.metric, post.value, post.choice, post.idempotency_key, post.metadata or {}, caller.id
+                )
+            )
+        except TargetNotYours:
+            raise not_found("No answer or episode of yours has that id.", "target") from None
+        except TooManyParked:
+            message = "Too much of your feedback waits for answers nobody has seen."
+            raise ApiError(429, message, code="too_many_parked", retry_after=PARKED_SECONDS) from None
+        return JSONResponse({"id": given, "object": "feedback"}, 202)
+
+    return routes
+
+
+async def check(services: Services, post: FeedbackRequest, tenant: str) -> None:
+    """ApiError 400 unless target, choice, metric and value are in order. TargetNotYours, StoreUnavailable.
+
+    An answer still under way here is known by its exchange; of a target nobody has seen, the value must fit some policy's metric.
+    """
+    if not names.is_target(post.target):
+        raise invalid("'target' must be the id of an answer or of an episode.", "target")
+    running = services.relay.running.get(post.target)
+    if running is not None and running.caller.tenant != tenant:
+        raise TargetNotYours(post.target)
+    if running is not None:
+        known: tuple[str, int | None] | None = (running.target.owner, running.ask.expected)
+    else:
+        known = await services.store.feedback.answered(post.target, tenant)
+    owner, choices = known if known is not None else (None, None)
+    if choices is not None and post.choice >= choices:
+        raise invalid(f"'choice' must be below {choices}: the answer has no more choices.", "choice")
+    if owner is None:
+        declared = services.catalog.declarations(post.metric)
+    else:
+        declared = [metric for name, metric in services.catalog.metrics(owner).items() if name == post.metric]
+    if not declared:
+        raise invalid(f"No metric {post.metric!r} is declared for this target.", "metric", "unknown_metric")
+    faults = [misfit(post.value, metric) for metric in declared]
+    if all(faults):
+        raise invalid(f"Invalid value for {post.metric!r}: {faults[0]}.", "value")
+
+
+def misfit(value: Any, metric: MetricConfig) -> str:
+    """Why `value` is none of the metric's; "" if it is."""
+    if metric.type == "float":
+        return _number(value, metric)
+    if metric.type == "boolean":
+        return "" if isinstance(value, bool) else "true or false"
+    if metric.type == "preference":
+        return _preference(value)
+    if not isinstance(value, str) or not value:
+        return "a text that is not empty"
+    return "" if len(value) <= LONGEST_TEXT else f"a text of at most {LONGEST_TEXT} characters"
+
+
+def _number(value: Any, metric: MetricConfig) -> str:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return "a finite number"
+    if metric.min is not None and value < metric.min:
+        return f"a number of at least {metric.min}"
+    if metric.max is not None and value > metric.max:
+        return f"a number of at most {metric.max}"
+    return ""
+
+
+def _preference(value: Any) -> str:
+    try:
+        pair = convert(value, Preferred)
+    except ApiError:
+        return 'an object {"target": id, "over": id}'
+    if pair.target == pair.over or any(names.RESPONSE_ID.fullmatch(name) is None for name in (pair.target, pair.over)):
+        return "two different answers' ids"
+    return ""

@@ -1,0 +1,1 @@
+"""One inference request, from its arrival to the last byte of its answer."""

@@ -1,0 +1,200 @@
+"""Get a request its answer: which replica is asked, when another one is, and what answers where none can.
+
+Until an answer's first byte a failure is another replica's chance: within the retry budget, and only where that was not the
+client's own fault. Where no replica can serve a policy's live version, its fallbacks are tried, if it has any.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+
+from gateway.catalog import Catalog, Target
+from gateway.errors import ApiError, invalid, no_model, unavailable
+from gateway.relay.exchange import Exchange
+from gateway.relay.refusal import Broken, Busy, Moved, Stale
+from gateway.relay.upstream import Answer
+from gateway.routing.budget import Budget, Ticket
+from gateway.routing.fleet import Fleet
+from gateway.routing.replica import Replica
+from gateway.routing.router import Router
+from gateway.routing.strategies import Context
+from gateway.telemetry.metrics import Metrics
+from ratchet.config import GatewayConfig
+from ratchet.errors import EngineBroken, EngineUnavailable
+
+MOST_BROKEN = 2
+"""Connections that may break under one request before it is given up: it may be what the engines die of."""
+Begin = Callable[[Replica, Exchange, int], Awaitable[Answer]]
+"""Sends the request, reserving so many tokens, and returns once the answer has begun. ApiError, EngineUnavailable."""
+
+
+class Dispatcher:
+    """One instance serves all requests."""
+
+    def __init__(self, begin: Begin, fleet: Fleet, catalog: Catalog, config: GatewayConfig, metrics: Metrics) -> None:
+        self.router = Router(fleet, config.routing, metrics)
+        self._begin = begin
+        self._fleet = fleet
+        self._catalog = catalog
+        self._config = config
+        self._metrics = metrics
+        self._budget = Budget(config.routing.retry)
+
+    async def ask(self, exchange: Exchange) -> Answer:
+        """The answer of a replica that has sent its first byte; `exchange.target` and `.engine` then say who it is.
+
+        ApiError: the engine's own 4xx, 404 for a pinned version that no replica holds, 400 for a route that none has, 429 or
+        503 where all ask to be left alone, 502 or 503 where none answers.
+        """
+        asked = exchange.target
+        with self._budget.request() as ticket:
+            answer, fault = await self._reach(exchange, ticket)
+            for target in self._fallbacks(asked, exchange) if answer is None else ():
+                exchange.target = target
+                answer, _ = await self._reach(exchange, ticket)
+                if answer is not None:
+                    self._metrics.fallbacks.labels(asked.policy).inc()
+                    break
+        if answer is None:
+            exchange.target = asked
+            raise self._none(exchange, fault)
+        exchange.seen.answers(exchange.target, answer.replica)
+        exchange.engine, exchange.launched = answer.replica.name, answer.replica.record.launched
+        return answer
+
+    async def _reach(self, exchange: Exchange, ticket: Ticket) -> tuple[Answer | None, EngineUnavailable | None]:
+        """The answer, or why the last replica asked gave none."""
+        context = self.router.context(exchange.ask.tree, exchange.size, exchange.session, exchange.episode, exchange.target)
+        attempt = _Attempt(self.router, exchange, context, ticket, self._metrics)
+        tries = 0
+        fault: EngineUnavailable | None = None
+        while ticket.broken < MOST_BROKEN and (replica := attempt.next(fault, first=tries == 0)) is not None:
+            try:
+                return await self._send(replica, attempt), None
+            except Moved as error:
+                fault = error
+                self._metrics.retries.labels("moved").inc()
+            except EngineUnavailable as error:
+                fault, tries = error, tries + 1
+                if tries >= self._config.routing.retry.tries:
+                    break
+        return None, fault
+
+    async def _send(self, replica: Replica, attempt: _Attempt) -> Answer:
+        exchange, seconds = attempt.exchange, self._config.routing.hedge_seconds
+        if seconds is None or exchange.ask.stream or exchange.ask.expected > 1:
+            return await self._one(replica, attempt)
+        return await self._hedged(replica, attempt, seconds)
+
+    async def _one(self, replica: Replica, attempt: _Attempt) -> Answer:
+        try:
+            return await self._begin(replica, attempt.exchange, attempt.context.tokens)
+        except Broken:
+            attempt.ticket.broken += 1
+            raise
+
+    async def _hedged(self, replica: Replica, attempt: _Attempt, seconds: float) -> Answer:
+        """The whole answer of `replica`, or, if that takes longer than `seconds`, of whoever of two has it first."""
+        tasks, answer = [asyncio.create_task(self._whole(replica, attempt))], None
+        try:
+            await asyncio.wait(tasks, timeout=seconds)
+            other = None if tasks[0].done() or attempt.ticket.broken else attempt.next(None, first=False)
+            if other is not None:
+                tasks.append(asyncio.create_task(self._whole(other, attempt)))
+            answer = await _first(tasks)
+            if other is not None:
+                self._metrics.hedges.labels("second" if answer.replica is other else "first").inc()
+            return answer
+        finally:
+            for task in tasks:  # nothing is awaited here: a client that left just now would cancel that, and the answer's hold stay
+                task.cancel()
+                task.add_done_callback(lambda late: _let_go(late, answer))
+
+    async def _whole(self, replica: Replica, attempt: _Attempt) -> Answer:
+        answer = await self._one(replica, attempt)
+        try:
+            async with asyncio.timeout(self._config.idle_seconds):
+                await answer.whole()
+        except (EngineBroken, TimeoutError) as error:
+            answer.broke()
+            answer.close()
+            raise EngineUnavailable(f"{replica.name} broke off its answer") from error
+        except BaseException:
+            answer.close()
+            raise
+        return answer
+
+    def _fallbacks(self, target: Target, exchange: Exchange) -> Iterator[Target]:
+        """What may answer in place of the live version, now that no replica can."""
+        steps = self._config.routing.fallback.get(target.policy, ())
+        if exchange.ask.model != target.policy:
+            return  # a base, or pinned
+        for step in steps:
+            version = self._catalog.previous(target.policy) if step == "previous" else 0 if step == "base" else step
+            found = target._replace(version=version) if version is not None else target
+            if self._fleet.serves(target):
+                return  # it only failed, or is back
+            if found != target and self._catalog.good(found):
+                yield found
+
+    def _none(self, exchange: Exchange, fault: EngineUnavailable | None) -> ApiError:
+        target = exchange.target
+        if self.router.lacks(target, exchange.path):
+            return invalid(f"No engine of {target.base!r} offers {exchange.path}.", "model", "unsupported_route")
+        pause = self.router.pause(target, exchange.path)
+        if pause is not None:
+            status, seconds = pause
+            return ApiError(status, "Every engine is overloaded; try again later.", code="engine_overloaded", retry_after=seconds)
+        if fault is not None:
+            return unavailable(f"No engine answered: {fault}", "engine_unavailable")
+        if target.adapter is not None and not self._catalog.is_live(target) and self._fleet.serves(Target(target.base)):
+            return no_model(target.label)
+        return unavailable(f"No engine serves {target.model!r} now.", "engine_unavailable")
+
+
+class _Attempt:
+    """One request for one target, and the replicas it was sent to."""
+
+    def __init__(self, router: Router, exchange: Exchange, context: Context, ticket: Ticket, metrics: Metrics) -> None:
+        self.exchange = exchange
+        self.context = context
+        self._router = router
+        self.ticket = ticket
+        self._metrics = metrics
+        self._tried: set[str] = set()
+
+    def next(self, fault: EngineUnavailable | None, *, first: bool) -> Replica | None:
+        """The replica to ask now, after `fault`; None if there is none, or if the budget does not allow another one."""
+        target, path = self.exchange.target, self.exchange.path
+        replica = self._router.pick(target, path, self.context, self._tried)
+        if replica is None and isinstance(fault, Stale):
+            replica = self._router.pick(target, path, self.context)  # the only replica is as good as another
+        if replica is None:
+            return None
+        if not first:
+            if not self.ticket.take():
+                self._metrics.retries.labels("refused").inc()
+                return None
+            self._metrics.retries.labels("busy" if isinstance(fault, Busy) else "failed" if fault is not None else "hedged").inc()
+        self._tried.add(replica.name)
+        return replica
+
+
+def _let_go(task: asyncio.Task[Answer], kept: Answer | None) -> None:
+    """Closes an answer that came too late to be `kept`."""
+    if not task.cancelled() and task.exception() is None and task.result() is not kept:
+        task.result().close()
+
+
+async def _first(tasks: list[asyncio.Task[Answer]]) -> Answer:
+    """The first that succeeds, or says what is wrong with the request; else the last one's error."""
+    waiting = set(tasks)
+    while True:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        ended = sorted(done, key=lambda task: task.exception() is not None)
+        for task in ended:
+            if task.exception() is None or isinstance(task.exception(), ApiError):
+                return task.result()
+        if not waiting:
+            return ended[-1].result()

@@ -1,0 +1,187 @@
+"""Send a request to one replica, and its answer's bytes as they come."""
+
+from __future__ import annotations
+
+import asyncio
+
+from gateway.errors import out_of_time
+from gateway.relay.exchange import Exchange
+from gateway.relay.refusal import Broken, Busy, NoAdapter, NoRoute, Stale, refusal
+from gateway.relay.transport import Closed, NotConnected, Pool, Response, TransportError
+from gateway.routing.fleet import Fleet
+from gateway.routing.replica import Hold, Replica
+from ratchet.clock import monotonic
+from ratchet.config import GatewayConfig
+from ratchet.errors import EngineBroken, EngineUnavailable
+
+LONGEST_ERROR = 2**16
+TEND_EVERY = 0.25
+"""Seconds between two looks at what is awaited; a bound in seconds may be passed by as much."""
+MAX_ANSWER = 2**28
+
+
+class Answer:
+    """An engine's answer that has begun: `first` are its first bytes. From here on no other replica is asked."""
+
+    def __init__(self, hold: Hold, response: Response, first: bytes) -> None:
+        self.replica = hold.replica
+        self.first = first
+        self.more = response.more
+        """The next bytes; b"" at the end. TransportError."""
+        self.feed = response.feed
+        self._hold = hold
+        self._response = response
+        self._whole: bytes | None = None
+        self._late = False
+        self.heard = 0.0
+        """When the last bytes of an answer that is read whole came."""
+
+    async def whole(self) -> bytes:
+        """All of an answer that is no stream. EngineBroken if it breaks off, falls silent or has no end."""
+        if self._whole is None:
+            self._whole = await self._read()
+        return self._whole
+
+    async def _read(self) -> bytes:
+        parts, size = [self.first], len(self.first)
+        try:
+            while size <= MAX_ANSWER:
+                chunk = await self.more()
+                if not chunk:
+                    return b"".join(parts)
+                parts.append(chunk)
+                size += len(chunk)
+                self.heard = monotonic()
+        except TransportError as error:
+            raise EngineBroken(f"the engine broke off its answer: {error}") from error
+        raise EngineBroken("the engine's answer has no end")
+
+    def give_up(self, why: str, *, late: bool = False) -> None:
+        """Ends it from outside; whoever reads it gets a TransportError. `late`: its whole time is over, no fault of its replica."""
+        self._late = late
+        self._response.fail(Closed(why))
+
+    def answered(self) -> None:
+        """It came whole."""
+        self.replica.answered()
+
+    def broke(self) -> None:
+        """It did not: a failure of its replica, which has to prove again that it generates; unless its time was over."""
+        if not self._late:
+            self.replica.broke()
+
+    def close(self) -> None:
+        """Ends it; an engine still busy with it stops."""
+        self._response.close()
+        self._hold.leave()
+
+
+class Upstream:
+    """The pools of connections to all replicas."""
+
+    def __init__(self, config: GatewayConfig, fleet: Fleet) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._pools: dict[str, Pool] = {}
+        self._awaited: dict[Response, float] = {}
+        """Answers that have not begun, and when they have to."""
+
+    async def tend(self) -> None:
+        """Gives up answers that do not begin in time, and connections to engines that are gone. For ever.
+
+        One look for all costs less than a timer for each.
+        """
+        while True:
+            await asyncio.sleep(TEND_EVERY)
+            now = monotonic()
+            for response in [response for response, due in self._awaited.items() if due < now]:
+                response.fail(TransportError("it gave no first byte in time"))
+            for url in self._pools.keys() - {replica.record.url for replica in self._fleet.all()}:
+                self._pools.pop(url).close()  # what still runs there goes on
+
+    async def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+
+    async def begin(self, replica: Replica, exchange: Exchange, tokens: int) -> Answer:
+        """Sends the request to `replica`, where it reserves `tokens`, and returns once the answer's first bytes are here.
+
+        ApiError: the engine's own 4xx, or 504 past `total_seconds`. EngineUnavailable: it gave no answer; refusal.py says which kinds.
+        """
+        model = exchange.target.adapter or replica.served
+        hold, late = replica.enter(model, tokens), exchange.started + self._config.total_seconds
+        exchange.seen.asks(replica)
+        response: Response | None = None
+        try:
+            response = await self._post(replica, exchange, model)
+            self._awaited[response] = min(monotonic() + self._config.first_byte_seconds, late)
+            if (status := await response.head()) != 200:
+                raise refusal(replica.name, model, status, response.headers, await _error_body(response))
+            first = await response.more()
+            if not first:
+                raise EngineUnavailable(f"{replica.name} closed the connection before its answer")
+        except BaseException as error:
+            if response is not None:
+                response.close()
+            hold.leave()
+            if isinstance(error, TransportError) and monotonic() >= late:
+                raise out_of_time() from error
+            fault = self._fault(replica, exchange, error)
+            if isinstance(fault, EngineUnavailable):
+                exchange.seen.missed(replica, type(error).__name__)
+            if fault is error:
+                raise
+            raise fault from error
+        finally:
+            if response is not None:
+                self._awaited.pop(response, None)
+        replica.began(exchange.path)
+        return Answer(hold, response, first)
+
+    def _fault(self, replica: Replica, exchange: Exchange, error: BaseException) -> BaseException:
+        """What went wrong, after the replica was told; whatever is not about the replica as it is."""
+        match error:
+            case NoAdapter():
+                replica.forget(exchange.target.adapter or "")
+            case NoRoute():
+                replica.lacks_route(exchange.path)
+            case Busy():
+                replica.pause(min(error.seconds, self._config.routing.retry.max_pause_seconds), error.status)
+            case NotConnected():
+                replica.lost()
+                return EngineUnavailable(f"{replica.name} does not connect")
+            case EngineUnavailable():
+                replica.failed()
+            case Closed(kept=True):
+                self._pool(replica).empty()  # the others are no better; what a fresh one does counts
+                return Stale(f"{replica.name} gave no answer")
+            case TransportError():
+                replica.failed()
+                kind = Broken if isinstance(error, Closed) else EngineUnavailable
+                return kind(f"{replica.name} gave no answer")
+        return error
+
+    async def _post(self, replica: Replica, exchange: Exchange, model: str) -> Response:
+        dialect, ask = exchange.dialect, exchange.ask
+        extras = replica.engine.extras(dialect.path, ask.sent) if exchange.kept or exchange.admission.counts_tokens else {}
+        body = dialect.body(ask, exchange.id, model, extras)
+        headers = {**exchange.seen.carried(replica, exchange.trace), **replica.engine.headers(exchange.id)}
+        response = await self._pool(replica).post(dialect.path, body, headers)
+        if exchange.dispatched is None:  # what follows a first failure is the engine's doing
+            exchange.dispatched = monotonic()
+        return response
+
+    def _pool(self, replica: Replica) -> Pool:
+        url = replica.record.url
+        pool = self._pools.get(url)
+        if pool is None:
+            pool = self._pools[url] = Pool(url, self._config.connect_seconds)
+        return pool
+
+
+async def _error_body(response: Response) -> bytes:
+    """What an error says, as far as it is of reasonable length."""
+    body = b""
+    while len(body) < LONGEST_ERROR and (chunk := await response.more()):
+        body += chunk
+    return body

@@ -1,1 +1,0 @@
-"""The data plane's endpoints other than the relay."""

@@ -1,0 +1,210 @@
+"""What is told of each request: counts, spans, the access line. One `Observation` a request, made by the plane, filled by the relay."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.types import Scope
+
+from gateway.api.table import Route
+from gateway.telemetry import logs
+from gateway.telemetry.metrics import Call, Metrics
+from ratchet.clock import monotonic
+from ratchet.config.telemetry import TelemetryConfig
+from ratchet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gateway.catalog import Target
+    from gateway.routing.replica import Replica
+    from gateway.telemetry.tracing import Trace, Tracing
+
+OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/responses": "chat",
+    "/v1/messages": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/embeddings": "embeddings",
+    "/v1/rerank": "rerank",
+    "/v1/score": "score",
+    "/tokenize": "tokenize",
+    "/detokenize": "detokenize",
+}
+"""`gen_ai.operation.name` of each inference route."""
+TRACED = frozenset({"infer", "feedback"})
+"""Scopes of the routes whose requests are traced: clients' work, no probes and no scrapes."""
+
+
+class Observer:
+    """Makes the observations. ConfigError: traces are asked for and the extra `otlp` is not installed."""
+
+    def __init__(self, metrics: Metrics, config: TelemetryConfig) -> None:
+        self.metrics = metrics
+        self.access = config.access_log
+        self._tracing = _tracing(config)
+
+    def begin(self, route: Route | None, scope: Scope, request_id: str) -> Observation:
+        """A request has come for `route` (None: for no route there is)."""
+        trace = None
+        if self._tracing is not None and route is not None and route.scopes & TRACED:
+            trace = self._tracing.begin(route.path, scope, request_id)
+        return Observation(self, route.path if route is not None else "other", scope["method"], request_id, trace)
+
+    async def close(self) -> None:
+        """Sends the last spans, for a moment."""
+        if self._tracing is not None:
+            await self._tracing.close()
+
+
+def _tracing(config: TelemetryConfig) -> Tracing | None:
+    if config.otlp_endpoint is None:
+        return None
+    try:
+        made: Tracing = importlib.import_module("gateway.telemetry.tracing").Tracing(config)
+    except ImportError as error:
+        raise ConfigError(f"gateway.telemetry.otlp_endpoint needs the extra: pip install 'ratchet-gateway[otlp]' ({error.name})") from None
+    return made
+
+
+class Observation:
+    """One request. Each method is one moment of it; all are cheap, none fails, none takes what the client wrote."""
+
+    __slots__ = (
+        "_access", "_began", "_end", "_error", "_first", "_method", "_metrics", "_operation", "_replica", "_request_id", "_retries",
+        "_route", "_stream", "_target", "_trace", "_usage",
+    )  # fmt: skip
+
+    def __init__(self, observer: Observer, route: str, method: str, request_id: str, trace: Trace | None) -> None:
+        self._metrics = observer.metrics
+        self._access = observer.access
+        self._route = route
+        self._method = method
+        self._request_id = request_id
+        self._trace = trace
+        self._began = monotonic()
+        self._target: Target | None = None
+        self._replica: Replica | None = None
+        self._stream = False
+        self._retries = -1
+        self._first: float | None = None
+        self._end: float | None = None
+        self._usage: Mapping[str, Any] = {}
+        self._error = ""
+
+    @property
+    def _engine(self) -> str:
+        return self._replica.name if self._replica is not None else ""
+
+    def resolved(self, target: Target, *, stream: bool) -> None:
+        """It is known what answers; from here until `asks` an engine is being chosen."""
+        self._target, self._stream = target, stream
+        if self._trace is not None:
+            self._trace.resolved(target)
+
+    def asks(self, replica: Replica) -> None:
+        """The request goes to this engine; called for each try."""
+        self._replica = replica
+        self._retries += 1
+        if self._trace is not None:
+            self._trace.asks(replica, OPERATIONS.get(self._route, ""), self._retries)
+
+    def carried(self, replica: Replica, trace: dict[str, str]) -> dict[str, str]:
+        """The trace headers for the engine: the client's own (`trace`), or where traces are on, those of the span of its try."""
+        return trace if self._trace is None else self._trace.carried(replica.name)
+
+    def missed(self, replica: Replica, error: str) -> None:
+        """The try at this engine failed before its first byte. `error`: a class or code, no text."""
+        self._metrics.engine_failures.labels(replica.name, "before").inc()
+        if self._trace is not None:
+            self._trace.missed(replica.name, error, again=True)
+
+    def answers(self, target: Target, replica: Replica) -> None:
+        """Who answers in the end, where a second replica was asked too or another version takes the live one's place."""
+        if (target, replica) == (self._target, self._replica):
+            return
+        self._target, self._replica = target, replica
+        if self._trace is not None:
+            self._trace.answers(target)
+
+    def first_byte(self, at: float) -> None:
+        """The engine's first byte came, at that monotonic second."""
+        self._first = at
+        if self._trace is not None and self._stream:
+            self._trace.first_token(self._engine)
+
+    def generated(self, usage: Mapping[str, Any]) -> None:
+        """The answer came whole; `usage` as the engine counted."""
+        self._end, self._usage = monotonic(), usage
+        if self._trace is not None:
+            self._trace.generated(self._engine, *_tokens(usage))
+
+    def broke(self, error: str) -> None:
+        """The engine broke off an answer it had begun."""
+        self._metrics.engine_failures.labels(self._engine, "after").inc()
+        if self._trace is not None:
+            self._trace.missed(self._engine, error, again=False)
+
+    def recording(self) -> None:
+        """From here the client's last bytes wait until the answer is durable."""
+        if self._trace is not None:
+            self._trace.recording()
+
+    def recorded(self) -> None:
+        if self._trace is not None:
+            self._trace.recorded()
+
+    def failed(self, code: str) -> None:
+        """It ends in an error; the first one told counts."""
+        self._error = self._error or code
+
+    def ended(self, status: int) -> None:
+        """The last byte is out, or nobody is left to take it (499)."""
+        now = monotonic()
+        self._metrics.requests.labels(self._route, str(status)).inc()
+        if self._target is not None:
+            self._count(self._target, now)
+        if self._trace is not None:
+            self._trace.ended(status, self._error)
+        if self._access:
+            self._tell(status, now)
+
+    def _count(self, target: Target, now: float) -> None:
+        record = self._replica.record if self._replica is not None else None
+        served = (record.kind, record.name) if record is not None else ("", "")
+        call, metrics = Call(OPERATIONS.get(self._route, ""), target.owner, *served), self._metrics.gen_ai
+        metrics.ended(call, now - self._began, self._error)
+        read, written = _tokens(self._usage)
+        if self._end is not None and self._first is not None and self._stream:
+            metrics.streamed(call, self._first - self._began, self._end - self._first, written)
+        if read:
+            metrics.used(call, "input", read)
+        if written:
+            metrics.used(call, "output", written)
+
+    def _tell(self, status: int, now: float) -> None:
+        fields: dict[str, Any] = {"request_id": self._request_id, "method": self._method, "route": self._route, "status": status}
+        if self._target is not None:
+            fields["policy"] = self._target.label
+            fields["model"] = self._target.owner
+        if self._replica is not None:
+            fields["engine"] = self._replica.name
+            fields["retries"] = self._retries
+        if self._error:
+            fields["error"] = self._error
+        if self._first is not None:
+            fields["first_byte_ms"] = round((self._first - self._began) * 1000, 2)
+        fields["duration_ms"] = round((now - self._began) * 1000, 2)
+        if self._trace is not None:
+            fields["trace_id"] = self._trace.id
+        logs.access.info("%s %s %d", self._method, self._route, status, extra={logs.FIELDS: fields})
+
+
+def _tokens(usage: Mapping[str, Any]) -> tuple[int, int]:
+    """Input and output tokens in OpenAI's usage or its newer form; 0: not told."""
+    return _count(usage, "prompt_tokens", "input_tokens"), _count(usage, "completion_tokens", "output_tokens")
+
+
+def _count(usage: Mapping[str, Any], name: str, newer: str) -> int:
+    value = usage.get(name, usage.get(newer))
+    return value if isinstance(value, int) and value > 0 else 0

@@ -1,0 +1,191 @@
+"""Spans over OTLP. Imported only where traces are on; it needs the extra `otlp`.
+
+One tree a request: the server's span, below it the choice of an engine, each try at one (a client span, whose context the engine is
+given), and the wait for the store. No attribute holds what a client wrote.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer, format_trace_id, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from starlette.types import Scope
+
+import ratchet
+from gateway.catalog import Target
+from gateway.routing.replica import Replica
+from gateway.server.http import header
+from ratchet import names
+from ratchet.config.telemetry import TelemetryConfig
+
+QUEUE = 4096
+"""Spans that wait for the collector; the oldest is dropped past it."""
+BATCH = 512
+EVERY_MS = 1000.0
+CLOSE_SECONDS = 3.0
+
+_w3c = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """The exporter and its thread. Serving only ever appends to its bounded queue."""
+
+    def __init__(self, config: TelemetryConfig) -> None:
+        share = TraceIdRatioBased(config.sample_ratio)
+        self._provider = TracerProvider(
+            sampler=ParentBased(share, remote_parent_sampled=share),
+            resource=Resource.create(
+                {
+                    "service.name": "ratchet-gateway",
+                    "service.version": ratchet.__version__,
+                    "service.instance.id": names.mint("gw_"),
+                }
+            ),
+            shutdown_on_exit=False,
+        )
+        exporter = OTLPSpanExporter(endpoint=f"{config.otlp_endpoint}/v1/traces", timeout=config.otlp_seconds)
+        self._provider.add_span_processor(
+            BatchSpanProcessor(exporter, max_queue_size=QUEUE, max_export_batch_size=BATCH, schedule_delay_millis=EVERY_MS)
+        )
+        self._tracer = self._provider.get_tracer("ratchet.gateway", ratchet.__version__)
+
+    def begin(self, route: str, scope: Scope, request_id: str) -> Trace:
+        """The server's span, continuing the client's trace if it sent a sound one."""
+        carrier = {key: value for key in ("traceparent", "tracestate") if (value := header(scope, key.encode())) is not None}
+        span = self._tracer.start_span(
+            f"{scope['method']} {route}",
+            _w3c.extract(carrier, Context()),
+            SpanKind.SERVER,
+            {"http.request.method": scope["method"], "http.route": route, "ratchet.request_id": request_id},
+        )
+        return Trace(self._tracer, span)
+
+    async def close(self) -> None:
+        """Sends what is left; a collector that is away takes CLOSE_SECONDS at most."""
+        done, loop = asyncio.Event(), asyncio.get_running_loop()
+
+        def shut() -> None:
+            self._provider.shutdown()
+            with contextlib.suppress(RuntimeError):  # the loop has ended without waiting for this
+                loop.call_soon_threadsafe(done.set)
+
+        threading.Thread(target=shut, daemon=True).start()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await done.wait()
+        except TimeoutError:
+            return
+
+
+class Trace:
+    """The spans of one request."""
+
+    def __init__(self, tracer: Tracer, server: Span) -> None:
+        self._tracer = tracer
+        self._server = server
+        self._recording = server.is_recording()
+        """Else it is not sampled: it has no children, and the engine is told so."""
+        self._within = set_span_in_context(server, Context())
+        self._step: Span | None = None
+        """What the request waits for before the engine or after it: the choice, the store."""
+        self._tries: dict[str, Span] = {}
+        """Those under way, by engine; a hedged request has two."""
+
+    @property
+    def id(self) -> str:
+        """The trace's id, 32 hex."""
+        return format_trace_id(self._server.get_span_context().trace_id)
+
+    def resolved(self, target: Target) -> None:
+        if self._recording:
+            self._server.set_attributes({"gen_ai.request.model": target.owner, "ratchet.policy": target.label})
+            self._choose()
+
+    def _choose(self) -> None:
+        self._step = self._tracer.start_span("choose engine", self._within)
+
+    def asks(self, replica: Replica, operation: str, retries: int) -> None:
+        if not self._recording:
+            return
+        if self._step is not None:
+            self._step.set_attribute("ratchet.engine", replica.name)
+        self._end_step()
+        self._tries[replica.name] = self._tracer.start_span(
+            f"{operation} {replica.record.model}",
+            self._within,
+            SpanKind.CLIENT,
+            {
+                "gen_ai.operation.name": operation,
+                "gen_ai.provider.name": replica.record.kind,
+                "gen_ai.request.model": replica.record.model,
+                "server.address": replica.name,
+                "http.request.resend_count": retries,
+            },
+        )
+
+    def carried(self, engine: str) -> dict[str, str]:
+        """The headers that make the engine's own spans children of its try's."""
+        carrier: dict[str, str] = {}
+        span = self._tries.get(engine)
+        _w3c.inject(carrier, self._within if span is None else set_span_in_context(span, Context()))
+        return carrier
+
+    def answers(self, target: Target) -> None:
+        self._server.set_attribute("ratchet.policy", target.label)
+
+    def first_token(self, engine: str) -> None:
+        if (span := self._tries.get(engine)) is not None:
+            span.add_event("first token")
+
+    def generated(self, engine: str, read: int, written: int) -> None:
+        if (span := self._tries.pop(engine, None)) is not None:
+            span.set_attributes({"gen_ai.usage.input_tokens": read, "gen_ai.usage.output_tokens": written})
+            span.end()
+
+    def missed(self, engine: str, error: str, *, again: bool) -> None:
+        """The try at `engine` failed; `again`: another one may be chosen now."""
+        if (span := self._tries.pop(engine, None)) is not None:
+            _failed(span, error)
+            if again and not self._tries:
+                self._choose()
+
+    def recording(self) -> None:
+        self._end_step()
+        if self._recording:
+            self._step = self._tracer.start_span("record", self._within)
+
+    def recorded(self) -> None:
+        self._end_step()
+
+    def _end_step(self) -> None:
+        if self._step is not None:
+            self._step.end()
+            self._step = None
+
+    def ended(self, status: int, error: str) -> None:
+        """Ends what is still open, the server's span last."""
+        for span in self._tries.values():  # the slower one of a hedged request, or what the client did not wait for
+            _failed(span, error or "cancelled")
+        self._end_step()
+        if status:
+            self._server.set_attribute("http.response.status_code", status)
+        if error:
+            self._server.set_attribute("error.type", error)
+        if status >= 500 or (error and status == 200):
+            self._server.set_status(Status(StatusCode.ERROR))
+        self._server.end()
+
+
+def _failed(span: Span, error: str) -> None:
+    span.set_attribute("error.type", error)
+    span.set_status(Status(StatusCode.ERROR))
+    span.end()

@@ -1,0 +1,1 @@
+"""What tests share: real stores, engines and gateways started for them, and ways to look at what they did."""

@@ -1,0 +1,64 @@
+"""Users that ask a gateway without pause, for tests of what happens meanwhile. Import from here; it needs no conftest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from tests.support.gateways import Bench, until
+
+
+class Load:
+    """What the users saw so far."""
+
+    def __init__(self) -> None:
+        self.answers: list[httpx.Response] = []
+        self.stop = asyncio.Event()
+
+    @property
+    def statuses(self) -> Counter[int]:
+        return Counter(answer.status_code for answer in self.answers)
+
+    @property
+    def engines(self) -> Counter[str]:
+        return Counter(answer.headers.get("x-ratchet-engine", "") for answer in self.answers)
+
+    async def more(self, count: int, engine: str | None = None) -> None:
+        """Returns once `count` further answers came (of `engine`)."""
+
+        def seen() -> int:
+            return len(self.answers) if engine is None else self.engines[engine]
+
+        goal = seen() + count
+        await until(lambda: asyncio.sleep(0, seen() >= goal), f"{count} further answers of {engine or 'any engine'}")
+
+
+@asynccontextmanager
+async def under_load(ask: Callable[[int], Awaitable[httpx.Response]], users: int = 6) -> AsyncIterator[Load]:
+    """Users that call `ask` with a running number until the block ends; then every answer is in."""
+    load, numbers = Load(), iter(range(10**9))
+
+    async def user() -> None:
+        while not load.stop.is_set():
+            load.answers.append(await ask(next(numbers)))
+
+    tasks = [asyncio.create_task(user()) for _ in range(users)]
+    try:
+        yield load
+    finally:
+        load.stop.set()
+        await asyncio.gather(*tasks)
+
+
+def asks(made: Bench, text: str = "say:hello", **fields: Any) -> Callable[[int], Awaitable[httpx.Response]]:
+    """The same question each time."""
+
+    async def ask(_: int) -> httpx.Response:
+        return await made.chat(text, **fields)
+
+    return ask
