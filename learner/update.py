@@ -21,7 +21,7 @@ from learner.optim import AdamW
 from ratchet import clock
 from ratchet.config.model import GrpoConfig
 from ratchet.errors import GateRefused
-from ratchet.types import Group
+from ratchet.types import Example
 
 TOKEN_BUDGET = 512
 """Tokens of a micro-batch, prompts counted once. Bounds memory: about 0.6 MB a token of logits at 49k entries, with gradients."""
@@ -51,7 +51,7 @@ class StepReport:
 def step(
     policy: Policy,
     optimiser: AdamW,
-    groups: list[Group],
+    groups: list[Example],
     algorithm: GrpoConfig,
     *,
     progress: Progress | None = None,
