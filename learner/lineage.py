@@ -7,25 +7,33 @@ from typing import Any
 
 from learner.resample import SOURCE
 from ratchet.config.model import PolicyConfig
-from ratchet.types import Group
+from ratchet.types import Example
 
 
-def interactions_of(groups: Sequence[Group]) -> list[str]:
-    """The ids whose data made the step: the answers, and the prompts that were resampled. Sorted, each once."""
-    found = {group.interaction.id for group in groups}
-    return sorted(found | {group.interaction.metadata[SOURCE] for group in groups if SOURCE in group.interaction.metadata})
+def interactions_of(examples: Sequence[Example]) -> list[str]:
+    """The ids of the interactions that made the step: the answers, and those whose prompts were resampled. Sorted, each once."""
+    answers = [answer for example in examples for answer in example.interactions]
+    return sorted({answer.id for answer in answers} | {answer.metadata[SOURCE] for answer in answers if SOURCE in answer.metadata})
 
 
-def newest(groups: Sequence[Group]) -> float:
-    """Wall time of the newest answer: the manifest's stamp, so that the same experience gives the same manifest."""
-    return max((group.interaction.created for group in groups), default=0.0)
+def newest(examples: Sequence[Example]) -> float:
+    """Wall time of the newest answer. It stamps the manifest, so that the same experience gives the same manifest."""
+    return max((answer.created for example in examples for answer in example.interactions), default=0.0)
 
 
 def manifest_fields(
-    name: str, config: PolicyConfig, groups: Sequence[Group], *, version: int, parent: int, step: int, base_digest: str, consumed: list[str]
+    name: str,
+    config: PolicyConfig,
+    examples: Sequence[Example],
+    *,
+    version: int,
+    parent: int,
+    step: int,
+    base_digest: str,
+    consumed: list[str],
 ) -> dict[str, Any]:
-    """The lineage of the version that `groups` made, as `ratchet.adapters.write` takes it."""
-    learned = [group for group in groups if group.id in set(consumed)]
+    """The lineage of the version made of those `examples` that were consumed, as `ratchet.adapters.write` takes it."""
+    learned = [example for example in examples if example.id in set(consumed)]
     return {
         "policy": name,
         "version": version,
@@ -39,5 +47,5 @@ def manifest_fields(
         "consumed": consumed,
         "interactions": interactions_of(learned),
         "algorithm": config.algorithm.model_dump(),
-        "created": newest(groups),
+        "created": newest(examples),
     }

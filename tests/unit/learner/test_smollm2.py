@@ -18,7 +18,8 @@ from learner.model import Policy
 from learner.optim import AdamW
 from ratchet import models
 from ratchet.config.model import LoraConfig
-from ratchet.types import Choice, Group, Interaction, Sampling
+from ratchet.types import Choice, Example, Interaction, Sampling
+from tests.support.stores import group_of
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ def real(folder: Path) -> Policy:
     return Policy.load(folder, LoraConfig(), seed=0, device="cpu", threads=1)
 
 
-def group(policy: Policy) -> Group:
+def group(policy: Policy) -> Example:
     prompt = policy.encode(EXCITED)
     ids = [policy.tokenizer.encode(text, add_special_tokens=False) for text in ANSWERS]
     with torch.inference_mode():
@@ -46,7 +47,7 @@ def group(policy: Policy) -> Group:
         id="chatcmpl-" + "0" * 32, tenant="t", policy="p", version=0, base="b", engine="e", route="/v1/chat/completions", created=0.0,
         status="complete", request={}, prompt_ids=prompt, choices=choices, sampling=Sampling(),
     )  # fmt: skip
-    return Group("g", "shadow", interaction, [1.0, 0.0, 1.0, 0.0])
+    return group_of(interaction, [1.0, 0.0, 1.0, 0.0], ident="g", shadow=True)
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from learner.losses import policy_loss
 from learner.model import Policy
 from learner.optim import AdamW
 from ratchet.errors import GateRefused
-from ratchet.types import Group
+from ratchet.types import Example
 from tests.unit.learner import tiny
 
 ALGORITHM = GrpoConfig(learning_rate=0.01)
@@ -22,11 +22,11 @@ def optimiser(policy: Policy) -> AdamW:
     return AdamW(policy.parameters(), learning_rate=ALGORITHM.learning_rate, max_grad_norm=1e9)
 
 
-def four(policy: Policy) -> list[Group]:
+def four(policy: Policy) -> list[Example]:
     return [tiny.group(policy, n, [0.0, 1.0, 0.25, 0.5], temperature=0.5 + n / 4) for n in range(4)]
 
 
-def gradients_of_step(policy: Policy, groups: list[Group], budget: int) -> tuple[dict[str, Tensor], float]:
+def gradients_of_step(policy: Policy, groups: list[Example], budget: int) -> tuple[dict[str, Tensor], float]:
     """What the step hands to the optimiser, seen by one that does not move."""
     watched = optimiser(policy)
     seen: dict[str, Tensor] = {}
@@ -36,7 +36,7 @@ def gradients_of_step(policy: Policy, groups: list[Group], budget: int) -> tuple
     return seen, report.loss
 
 
-def whole_batch_loss(policy: Policy, groups: list[Group]) -> Tensor:
+def whole_batch_loss(policy: Policy, groups: list[Example]) -> Tensor:
     """GRPO over all sequences, each scored alone by the plain forward, advantages by hand."""
     total = torch.zeros(())
     for group in groups:
