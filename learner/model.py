@@ -22,7 +22,8 @@ import transformers
 from torch import Tensor
 from torch.nn import Parameter
 
-from learner.batch import Packed, Sequence, pack
+from learner.batch import Packed, pack
+from learner.examples import Sequence
 from learner.head import chosen_log_probs
 from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError, ConfigError
@@ -84,7 +85,7 @@ class Policy:
 
         The prompt is computed once for the group, with gradients. `adapter=False`: the base's. ValueError: nothing to score.
         """
-        rows = [Sequence(0, prompt_ids, answer, [], temperature, 0.0) for answer in completions]
+        rows = [Sequence(0, prompt_ids, answer, [], temperature) for answer in completions]
         packed = pack(rows, self.device)
         return self.packed_log_probs(packed, adapter=adapter), packed.mask
 
