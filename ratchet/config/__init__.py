@@ -3,6 +3,7 @@
 from ratchet.config.limits import LimitsConfig
 from ratchet.config.load import BUILT_IN, load, schema
 from ratchet.config.model import (
+    ArtifactsConfig,
     Config,
     GateConfig,
     GrpoConfig,
@@ -22,6 +23,7 @@ from ratchet.config.serving import EngineConfig, GatewayConfig, LaunchConfig, St
 
 __all__ = [
     "BUILT_IN",
+    "ArtifactsConfig",
     "BreakerConfig",
     "Config",
     "EjectionConfig",
