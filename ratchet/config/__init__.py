@@ -1,12 +1,13 @@
 """One YAML, `ratchet.yaml`: read with `load`, described by `Config`."""
 
+from ratchet.config.algorithm import AlgorithmConfig
+from ratchet.config.launch import LaunchConfig
 from ratchet.config.limits import LimitsConfig
 from ratchet.config.load import BUILT_IN, load, schema
 from ratchet.config.model import (
     ArtifactsConfig,
     Config,
     GateConfig,
-    GrpoConfig,
     LearnerConfig,
     LoraConfig,
     MetricConfig,
@@ -18,11 +19,15 @@ from ratchet.config.model import (
 )
 from ratchet.config.outbox import OutboxConfig
 from ratchet.config.quota import QuotaConfig
+from ratchet.config.registry import ALGORITHMS, ENGINES
 from ratchet.config.routing import BreakerConfig, EjectionConfig, RetryConfig, RoutingConfig
-from ratchet.config.serving import EngineConfig, GatewayConfig, LaunchConfig, StoreConfig
+from ratchet.config.serving import EngineConfig, GatewayConfig, StoreConfig
 
 __all__ = [
+    "ALGORITHMS",
     "BUILT_IN",
+    "ENGINES",
+    "AlgorithmConfig",
     "ArtifactsConfig",
     "BreakerConfig",
     "Config",
@@ -30,7 +35,6 @@ __all__ = [
     "EngineConfig",
     "GateConfig",
     "GatewayConfig",
-    "GrpoConfig",
     "LaunchConfig",
     "LearnerConfig",
     "LimitsConfig",

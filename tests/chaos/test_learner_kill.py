@@ -60,7 +60,7 @@ PLANS = {
 def failpoints() -> list[str]:
     """Every failpoint in the learner's source, and the one of what it writes durably: checkpoint, manifest, adapter."""
     found = [
-        re.findall(r'failpoints\.hit\("(learner\.\w+)"\)', p.read_text(encoding="utf-8")) for p in sorted((ROOT / "learner").glob("*.py"))
+        re.findall(r'failpoints\.hit\("(learner\.\w+)"\)', p.read_text(encoding="utf-8")) for p in sorted((ROOT / "learner").rglob("*.py"))
     ]
     return ["durable.before_rename", *(name for names in found for name in names)]
 

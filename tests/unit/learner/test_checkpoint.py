@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from learner import checkpoint, update
+from learner.algorithms.grpo import GrpoConfig
 from learner.model import Policy
 from learner.optim import AdamW
 from ratchet.adapters import ArtifactStore
-from ratchet.config.model import GrpoConfig, LoraConfig
+from ratchet.config.model import LoraConfig
 from ratchet.durable import UNFINISHED
 from ratchet.errors import AdapterError
 from tests.unit.learner import tiny
