@@ -50,7 +50,8 @@ class Batch:
     @property
     def groups(self) -> Tensor:
         """The example of each sequence [B], numbered from 0."""
-        return torch.unique(torch.tensor([s.example for s in self.sequences]), return_inverse=True)[1]
+        numbered: Tensor = torch.unique(torch.tensor([s.example for s in self.sequences]), return_inverse=True)[1]
+        return numbered
 
     @property
     def whole(self) -> Whole:

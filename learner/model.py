@@ -103,11 +103,15 @@ class Policy:
             ).logits[0]
         return packed.spread(chosen_log_probs(logits, packed.temperature, packed.source, packed.target))
 
-    def _check_window(self, packed: Packed) -> None:
+    @cached_property
+    def window(self) -> int:
+        """Tokens that the model attends to."""
         config = self.model.config.get_text_config()
-        window = getattr(config, "sliding_window", None) or config.max_position_embeddings
-        if int(packed.positions.max()) >= window:
-            raise ValueError(f"a sequence is longer than the {window} tokens the model attends to")
+        return int(getattr(config, "sliding_window", None) or config.max_position_embeddings)
+
+    def _check_window(self, packed: Packed) -> None:
+        if int(packed.positions.max()) >= self.window:
+            raise ValueError(f"a sequence is longer than the {self.window} tokens the model attends to")
 
     def _self_check(self) -> None:
         """Compares packed with plain log-probs: an architecture that ignores the mask or the positions must not train."""
