@@ -96,7 +96,7 @@ def test_text_survives_encoding_and_decoding_byte_for_byte(real: Policy, text: s
 
 
 def test_shared_prompt_log_probs_are_those_of_the_plain_forward(real: Policy) -> None:
-    found = group(real).interaction
+    found = group(real).interactions[0]
     scored = real.log_probs(found.prompt_ids, [c.token_ids for c in found.choices])[0].detach()
     for row, choice in zip(scored, found.choices, strict=True):
         ids = torch.tensor([found.prompt_ids + choice.token_ids])
@@ -108,13 +108,13 @@ def test_shared_prompt_log_probs_are_those_of_the_plain_forward(real: Policy) ->
 
 def test_two_runs_on_the_real_model_write_the_same_bytes_and_raise_the_rewarded_answers(real: Policy) -> None:
     learned, start = group(real), real.adapter_state()
-    found = learned.interaction
+    found = learned.interactions[0]
 
     def run() -> dict[str, bytes]:
         real.set_adapter_state(start)
         optimiser = AdamW(real.parameters(), learning_rate=1e-3)
         for _ in range(2):
-            update.step(real, optimiser, [learned], GrpoConfig())
+            update.step(real, optimiser, [learned], GrpoConfig().make())
         return real.adapter_files()
 
     assert run() == run()
