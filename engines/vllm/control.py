@@ -16,7 +16,7 @@ import msgspec
 
 from engines.base import Load, Sample
 from engines.http import Client, authorization
-from engines.proof import Proof
+from engines.openai.proof import Proof
 from engines.vllm import body as wire
 from ratchet import names
 from ratchet.errors import EngineBroken, EngineRefused

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import msgspec
 
+from engines.openai.events import kind_of
 from engines.sse import frame
 from engines.vllm.capture import Captured, StreamCapture, Wants, capture_whole
-from engines.vllm.events import kind_of
 from gateway.errors import ApiError, invalid
 from ratchet import names
 from ratchet.config import GatewayConfig

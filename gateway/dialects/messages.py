@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from engines.openai.events import MessagesCapture, capture_message
 from engines.vllm.capture import Captured
-from engines.vllm.events import MessagesCapture, capture_message
 from gateway.api.table import MESSAGES
 from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
 from gateway.dialects.convert import convert, without_nulls

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from engines.openai.events import ResponsesCapture, capture_response
 from engines.vllm.capture import Captured
-from engines.vllm.events import ResponsesCapture, capture_response
 from gateway.api.table import RESPONSES
 from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
 from gateway.dialects.convert import convert, without_nulls

@@ -1,4 +1,4 @@
-"""engines.vllm.events: what is heard of responses and messages; real vLLM's (recorded/) among them."""
+"""engines.openai.events: what is heard of responses and messages; real vLLM's (recorded/) among them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from engines import sse
+from engines.openai.events import MessagesCapture, ResponsesCapture, capture_message, capture_response, kind_of, tree_of
 from engines.vllm.capture import Captured
-from engines.vllm.events import MessagesCapture, ResponsesCapture, capture_message, capture_response, kind_of, tree_of
 from ratchet.errors import EngineBroken
 from tests.unit.engines.samples import forms, payloads, whole
 

@@ -170,7 +170,7 @@ async def test_a_restart_loses_its_adapters(tmp_path: Path) -> None:
 
 
 async def test_a_hung_engine_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.proof.SECONDS", 0.1)
+    monkeypatch.setattr("engines.openai.proof.SECONDS", 0.1)
     async with fake_engine(Faults(hang_after=0)) as (_, record):
         client = VllmEngine(record)
         with pytest.raises(EngineUnavailable):
