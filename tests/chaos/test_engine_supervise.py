@@ -193,7 +193,7 @@ async def test_a_hung_engine_is_restarted(store: Store, tmp_path: Path, monkeypa
     monkeypatch.setattr("engines.supervise.PROBE_SECONDS", 0.0)
     monkeypatch.setattr("engines.supervise.WATCH_SECONDS", 0.05)
     monkeypatch.setattr("engines.supervise.GRACE_SECONDS", 0.5)  # it hears no SIGTERM
-    monkeypatch.setattr("engines.openai.proof.SECONDS", 0.5)
+    monkeypatch.setattr("engines.proof.SECONDS", 0.5)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
         engine_process().suspend()
@@ -207,7 +207,7 @@ async def test_an_adapter_forgotten_by_the_engine_is_loaded_again(store: Store, 
     async with supervised(store, tmp_path):
         record = await reached(store, "ready")
         engine = connect(record)
-        await engine.unload_adapter("support@1")
+        await engine.unload("support@1")
 
         async def loaded() -> bool:
             return "support@1" in await engine.models()
