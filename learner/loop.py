@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from learner import groups, publish
-from learner.gate import Gate, Verdict
+from learner.gate.gate import Gate, Verdict
 from learner.publish import Retirement
 from learner.replicas import Replicas
 from learner.shadow import AHEAD, BUSY_SECONDS, Shadow

@@ -9,7 +9,7 @@ from collections import Counter
 from engines import Engine, Load
 from learner import groups
 from learner.replicas import Replicas, live_name
-from learner.rewards import Scorer, Unscored
+from learner.rewards.python import Scorer, Unscored
 from learner.status import Status
 from ratchet import failpoints
 from ratchet.buffer import Store

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from learner import smollm2, update
+from learner.algorithms.grpo import GrpoConfig
 from learner.model import Policy
 from learner.optim import AdamW
 from ratchet import models
-from ratchet.config.model import GrpoConfig, LoraConfig
+from ratchet.config.model import LoraConfig
 from ratchet.types import Choice, Example, Interaction, Sampling
 from tests.support.stores import group_of
 
@@ -95,7 +96,7 @@ def test_text_survives_encoding_and_decoding_byte_for_byte(real: Policy, text: s
 
 
 def test_shared_prompt_log_probs_are_those_of_the_plain_forward(real: Policy) -> None:
-    found = group(real).interaction
+    found = group(real).interactions[0]
     scored = real.log_probs(found.prompt_ids, [c.token_ids for c in found.choices])[0].detach()
     for row, choice in zip(scored, found.choices, strict=True):
         ids = torch.tensor([found.prompt_ids + choice.token_ids])
@@ -107,7 +108,7 @@ def test_shared_prompt_log_probs_are_those_of_the_plain_forward(real: Policy) ->
 
 def test_two_runs_on_the_real_model_write_the_same_bytes_and_raise_the_rewarded_answers(real: Policy) -> None:
     learned, start = group(real), real.adapter_state()
-    found = learned.interaction
+    found = learned.interactions[0]
 
     def run() -> dict[str, bytes]:
         real.set_adapter_state(start)

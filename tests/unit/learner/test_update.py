@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from learner import update
+from learner.algorithms.grpo import GrpoConfig
 from learner.losses import policy_loss
 from learner.model import Policy
 from learner.optim import AdamW
-from ratchet.config.model import GrpoConfig
 from ratchet.errors import GateRefused
 from ratchet.types import Example
 from tests.unit.learner import tiny
@@ -41,8 +41,8 @@ def whole_batch_loss(policy: Policy, groups: list[Example]) -> Tensor:
     total = torch.zeros(())
     for group in groups:
         mean, std = sum(group.rewards) / 4, float(torch.tensor(group.rewards).std())
-        for choice, reward in zip(group.interaction.choices, group.rewards, strict=True):
-            prompt, ids, heat = group.interaction.prompt_ids, choice.token_ids, group.interaction.sampling.temperature
+        for choice, reward in zip(group.interactions[0].choices, group.rewards, strict=True):
+            prompt, ids, heat = group.interactions[0].prompt_ids, choice.token_ids, group.interactions[0].sampling.temperature
             scored = policy.log_probs(prompt, [ids], temperature=heat)[0]
             with torch.no_grad():
                 reference = policy.log_probs(prompt, [ids], temperature=heat, adapter=False)[0]
@@ -70,12 +70,12 @@ def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(policy: Polic
 def test_the_report_says_what_was_learned_from(policy: Policy) -> None:
     tiny.stir(policy)
     torn = tiny.group(policy, 7, [0.0, 1.0])
-    torn.interaction.choices[0].logprobs.pop()
+    torn.interactions[0].choices[0].logprobs.pop()
     groups = [tiny.group(policy, 5, [0.0, 1.0]), tiny.group(policy, 6, [1.0, 1.0]), torn]
     report = update.step(policy, optimiser(policy), groups, ALGORITHM)
     assert (report.groups_used, report.groups_zero_spread, report.groups_skipped) == (["g5"], ["g6"], ["g7"])
     assert report.reward == 0.75
-    assert report.tokens == sum(len(c.token_ids) for c in groups[0].interaction.choices)
+    assert report.tokens == sum(len(c.token_ids) for c in groups[0].interactions[0].choices)
     assert report.kl is not None
     assert report.kl > 0
     assert report.grad_norm > 0
@@ -96,11 +96,11 @@ def test_progress_counts_answer_tokens_up_to_all(policy: Policy) -> None:
 
 def test_a_step_raises_what_was_rewarded_and_lowers_what_was_not(policy: Policy) -> None:
     group = tiny.group(policy, 1, [1.0, 0.0], lengths=[4, 4])
-    answers = [c.token_ids for c in group.interaction.choices]
+    answers = [c.token_ids for c in group.interactions[0].choices]
 
     def totals() -> list[float]:
         with torch.inference_mode():
-            scored: list[float] = policy.log_probs(group.interaction.prompt_ids, answers)[0].sum(1).tolist()
+            scored: list[float] = policy.log_probs(group.interactions[0].prompt_ids, answers)[0].sum(1).tolist()
         return scored
 
     before, moving = totals(), optimiser(policy)

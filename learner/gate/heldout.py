@@ -11,7 +11,7 @@ from typing import Any
 from engines import Engine
 from learner import groups
 from learner.replicas import live_name
-from learner.rewards import Scorer
+from learner.rewards.python import Scorer
 from learner.shadow import LOW_PRIORITY
 from learner.trainer import Trainer
 from ratchet.config.model import GateConfig
