@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from learner import groups, publish
+from learner import lineage, publish
+from learner.batch import has_spread
 from learner.gate.gate import Gate, Verdict
 from learner.publish import Retirement
 from learner.replicas import Replicas
@@ -21,6 +21,7 @@ from learner.status import Status
 from learner.trainer import Abandoned, Trainer
 from learner.update import StepReport
 from ratchet import adapters, clock, failpoints
+from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.errors import Conflict, EngineError, GateRefused, RatchetError, StoreUnavailable
@@ -53,10 +54,10 @@ class Parts:
 class PolicyLoop:
     """One policy, for ever."""
 
-    def __init__(self, name: str, config: PolicyConfig, data: Path, parts: Parts) -> None:
+    def __init__(self, name: str, config: PolicyConfig, artifacts: ArtifactStore, parts: Parts) -> None:
         self.name = name
         self.config = config
-        self._data = data
+        self._artifacts = artifacts
         self._parts = parts
         self._store = parts.store
         self._trainer = parts.trainer
@@ -142,7 +143,7 @@ class PolicyLoop:
     async def _spread(self, lease: Lease, kinds: dict[ExampleKind, int], least: int) -> Lease | None:
         """The lease with more groups in place of those whose rewards are all equal; None, and given up, with fewer than `least` then."""
         experience = self._store.experience
-        while flat := {group.id: "zero_spread" for group in lease.examples if not groups.has_spread(group.rewards)}:
+        while flat := {group.id: "zero_spread" for group in lease.examples if not has_spread(group)}:
             grown = await experience.more(self.name, lease.step, kinds=kinds, max_examples=len(flat))
             await experience.reject(self.name, lease.step, flat)
             lease = Lease(lease.policy, lease.step, [group for group in grown.examples if group.id not in flat])
@@ -209,7 +210,7 @@ class PolicyLoop:
         return candidate
 
     async def _write(self, learned: list[Example], candidate: PolicyVersionRecord) -> tuple[str, str]:
-        fields = groups.manifest_fields(
+        fields = lineage.manifest_fields(
             self.name,
             self.config,
             learned,
@@ -220,8 +221,8 @@ class PolicyLoop:
             consumed=candidate.consumed,
         )
         files = await self._trainer.adapter_files()
-        folder, digest = await asyncio.to_thread(adapters.write, self._data, fields, files)
-        return folder.resolve().relative_to(self._data.resolve()).as_posix(), digest
+        folder, digest = await asyncio.to_thread(adapters.write, self._artifacts, fields, files)
+        return folder.relative_to(self._artifacts.data).as_posix(), digest
 
     def _progress(self) -> Any:
         """Called in the worker's thread; notes in the loop's."""
