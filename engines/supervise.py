@@ -15,8 +15,7 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Literal
 
-from engines import guard, launch
-from engines.base import Engine, connect
+from engines import EngineControl, connect, guard, launch
 from engines.reconcile import Retained, reconcile
 from ratchet import process
 from ratchet.backoff import Backoff
@@ -106,11 +105,11 @@ class Supervisor:
             await _let_go(leash)  # what an engine that died by itself left behind goes too
             await engine.close()
 
-    async def _serve(self, engine: Engine) -> None:
+    async def _serve(self, engine: EngineControl) -> None:
         """From its first breath on; ends only by an EngineError."""
         self._retained.forget()
         await self._listening(engine)
-        self.record.pools = not await engine.healthy()
+        self.record.pools = not await engine.health()
         await self._restored(engine)
         await self._say("ready")
         misses, probed = 0, monotonic()
@@ -118,7 +117,7 @@ class Supervisor:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 if monotonic() - probed > PROBE_SECONDS:
-                    await engine.healthy()
+                    await engine.health()
                     probed = monotonic()
                 await self._restore(engine)
                 misses = 0
@@ -130,7 +129,7 @@ class Supervisor:
             if self._unsaid:
                 await self._say("ready")
 
-    async def _listening(self, engine: Engine) -> None:
+    async def _listening(self, engine: EngineControl) -> None:
         deadline = monotonic() + START_SECONDS
         while True:
             try:
@@ -141,13 +140,13 @@ class Supervisor:
                     raise
             await asyncio.sleep(LISTEN_POLL_SECONDS)
 
-    async def _restored(self, engine: Engine) -> None:
+    async def _restored(self, engine: EngineControl) -> None:
         while True:
             if await self._restore(engine):
                 return
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def _restore(self, engine: Engine) -> bool:
+    async def _restore(self, engine: EngineControl) -> bool:
         """Whether the engine holds what the registry retains, if it takes adapters; False if the store does not say."""
         if self.record.pools:
             return True

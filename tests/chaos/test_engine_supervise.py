@@ -210,7 +210,7 @@ async def test_an_adapter_forgotten_by_the_engine_is_loaded_again(store: Store, 
     async with supervised(store, tmp_path):
         record = await reached(store, "ready")
         engine = connect(record)
-        await engine.unload_adapter("support@1")
+        await engine.unload("support@1")
 
         async def loaded() -> bool:
             return "support@1" in await engine.models()
