@@ -18,6 +18,7 @@ from typing import Literal
 from engines import EngineControl, connect, guard, launch
 from engines.reconcile import Retained, reconcile
 from ratchet import process
+from ratchet.backoff import Backoff
 from ratchet.buffer import Store
 from ratchet.clock import monotonic
 from ratchet.config import Config, EngineConfig
@@ -38,9 +39,10 @@ MISSES = 3
 """Failed looks in a row after which a running engine counts as hung."""
 GRACE_SECONDS = 8.0
 """What SIGTERM gives the process tree before SIGKILL; all is to be gone within 15 s."""
-BACK_OFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds between two lives of an engine, doubling."""
 STEADY_SECONDS = 120.0
-"""A life as long as this starts the back-off anew."""
+"""After a life as long as this the next pause is the first again."""
 State = Literal["starting", "ready", "down", "stopped"]
 
 
@@ -61,7 +63,7 @@ class Supervisor:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Returns once `stop` is set and the process tree is gone. ConfigError if it cannot be launched at all."""
-        attempt = 0
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not stop.is_set():
             began = monotonic()
             try:
@@ -70,11 +72,11 @@ class Supervisor:
                 log.error("engine %s: %s", self._engine.name, error)
             if stop.is_set():
                 break
-            attempt = 0 if monotonic() - began > STEADY_SECONDS else attempt
+            if monotonic() - began > STEADY_SECONDS:
+                backoff.reset()
             self.record.restarts += 1
             await self._say("down")
-            await _wait(stop, BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)])
-            attempt += 1
+            await _wait(stop, backoff.pause())
         await self._say("stopped")
 
     async def _live(self, stop: asyncio.Event) -> None:
