@@ -23,7 +23,7 @@ Quota = Annotated[int, Meta(ge=1, le=LARGEST_QUOTA)]
 
 
 class KeySpec(msgspec.Struct, forbid_unknown_fields=True):
-    """A request to create a key. The fields are those of KeyRecord. `fault` checks what the types do not."""
+    """A key to create: its tenant, its scopes and its limits."""
 
     tenant: str
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=4)]
@@ -34,7 +34,7 @@ class KeySpec(msgspec.Struct, forbid_unknown_fields=True):
     concurrency: Annotated[int, Meta(ge=1, le=100_000)] | None = None
 
     def fault(self) -> tuple[str, str] | None:
-        """Return the invalid field and what it must be, or None if all fields are valid."""
+        """Check what the types do not. Return the invalid field and what it must be, or None if all fields are valid."""
         if not names.is_name(self.tenant):
             return "tenant", "1-63 of a-z 0-9 . _ - and starts with a letter or digit"
         if any(not names.is_name(name) and names.parse_version(name) is None for name in self.models or ()):
