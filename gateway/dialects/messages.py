@@ -6,7 +6,7 @@ from typing import Any
 
 from engines.vllm.capture import Captured
 from engines.vllm.events import MessagesCapture, capture_message
-from gateway.api.table import MESSAGES
+from gateway.api.paths import MESSAGES
 from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
 from gateway.dialects.convert import convert, without_nulls
 from gateway.dialects.forms import MessagesRequest

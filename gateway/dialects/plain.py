@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from engines.vllm.capture import Captured
-from gateway.api.table import POOLING, TOKENS
+from gateway.api.paths import POOLING, TOKENS
 from gateway.dialects import forms
 from gateway.dialects.base import Ask, Dialect, sendable
 from gateway.dialects.convert import convert

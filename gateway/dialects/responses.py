@@ -8,7 +8,7 @@ import msgspec
 
 from engines.vllm.capture import Captured
 from engines.vllm.events import ResponsesCapture, capture_response
-from gateway.api.table import RESPONSES
+from gateway.api.paths import RESPONSES
 from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
 from gateway.dialects.convert import convert, without_nulls
 from gateway.dialects.forms import ResponsesRequest

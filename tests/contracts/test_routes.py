@@ -10,7 +10,7 @@ import pytest
 
 from engines import sse
 from engines.vllm.capture import Captured
-from gateway.api.table import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
+from gateway.api.paths import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from gateway.dialects import Ask, every
 from gateway.relay.refusal import NoRoute, refusal
 from ratchet import names
