@@ -11,8 +11,8 @@ import argparse
 from pathlib import Path
 from time import perf_counter
 
-from engines import sse
-from engines.vllm.capture import StreamCapture, Wants
+from engines import Wants, sse
+from engines.vllm.capture import ChoicesCapture
 
 RECORDED = Path(__file__).parent.parent / "tests" / "unit" / "engines" / "recorded" / "stop_string.sse"
 ID = "chatcmpl-" + "ab" * 16
@@ -29,7 +29,7 @@ def microseconds(events: list[bytes], case: tuple[Wants, str, str], rounds: int)
     for _ in range(7):
         began = perf_counter()
         for _ in range(rounds):
-            capture = StreamCapture(*case)
+            capture = ChoicesCapture(*case)
             for event in events:
                 capture.event(event)
         best = min(best, perf_counter() - began)

@@ -15,7 +15,7 @@ import httpx
 
 from bench.gateways.mock import MODEL
 from bench.gateways.target import child
-from engines.base import connect
+from engines import connect
 from engines.launch import Machine, build
 from engines.vllm.config import VllmLaunch
 from ratchet.clock import monotonic
@@ -92,7 +92,7 @@ async def _generates(record: EngineRecord, process: Process, folder: Path) -> No
         while True:
             try:
                 await engine.models()
-                await engine.healthy()
+                await engine.health()
                 return
             except EngineUnavailable as error:
                 if process.returncode is not None or monotonic() > deadline:

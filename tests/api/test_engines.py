@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gateway.api.admin.engine_url import forbidden
 from ratchet.types import EngineRecord, Heartbeat
 from tests.support.gateways import BASE, Bench, Fake, bench, end, start_fake, until
 from tests.support.load import asks, under_load

@@ -14,7 +14,7 @@ class Counts(Handlers):
     @endpoint("GET", "/metrics", METRICS, media_types=("text/plain",))
     async def metrics(self) -> object:
         """The metrics of all workers, in Prometheus' text format."""
-        return Response(await self.services.crew.text(), headers={"content-type": PROMETHEUS})
+        return Response(await self.services.worker_pool.metrics_text(), headers={"content-type": PROMETHEUS})
 
     @endpoint("GET", "/admin/ledger", OPERATOR)
     async def ledger(self) -> object:

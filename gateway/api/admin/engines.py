@@ -97,7 +97,7 @@ class Engines(Handlers):
 
     async def _rows(self, *replicas: Replica) -> list[dict[str, Any]]:
         """The replicas as operators see them, with the load of all workers."""
-        load = await self.services.crew.load()
+        load = await self.services.worker_pool.load()
         return [_shown(replica, *load.get(replica.name, (0, 0))) for replica in replicas]
 
 

@@ -33,7 +33,7 @@ class Keys(Handlers):
         if not await self.services.store.keys.revoke(item):
             raise not_found("There is no key of that id.", "id", "key_not_found")
         self.services.keys.forget(item)
-        await self.services.crew.forget(item)
+        await self.services.worker_pool.forget_key(item)
         return {"id": item, "object": "key", "deleted": True}
 
 

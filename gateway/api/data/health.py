@@ -18,6 +18,6 @@ class Health(Handlers):
         """Whether requests can be answered: 503 while no engine can, or while the gateway shuts down. The store does not matter."""
         if self.services.relay.draining:
             raise unavailable("The gateway is shutting down.", "draining")
-        if not (self.services.fleet.ready and self.services.crew.open):
+        if not (self.services.fleet.ready and self.services.worker_pool.engines_found):
             raise unavailable("No engine can answer yet.", "engine_unavailable")
         return {"status": "ready"}
