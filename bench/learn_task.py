@@ -19,10 +19,11 @@ from pathlib import Path
 import torch
 
 from learner import update
+from learner.algorithms.grpo import GrpoConfig
 from learner.model import Policy
 from learner.optim import AdamW
 from ratchet import names
-from ratchet.config.model import GrpoConfig, LoraConfig
+from ratchet.config.model import LoraConfig
 from ratchet.errors import GateRefused
 from ratchet.types import Choice, Group, Interaction, Sampling
 

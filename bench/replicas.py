@@ -17,8 +17,9 @@ from bench.gateways.mock import MODEL
 from bench.gateways.target import child
 from engines.base import connect
 from engines.launch import Machine, build
+from engines.vllm.config import VllmLaunch
 from ratchet.clock import monotonic
-from ratchet.config import EngineConfig, LaunchConfig
+from ratchet.config import EngineConfig
 from ratchet.demo.stack import tail
 from ratchet.errors import EngineUnavailable
 from ratchet.models import resolve
@@ -27,7 +28,7 @@ from ratchet.types import EngineRecord
 
 BLOCK = 32
 """Tokens. The CPU build's own blocks of 128 would share only the longest beginnings."""
-LAUNCH = LaunchConfig(
+LAUNCH = VllmLaunch(
     max_loras=1, max_lora_rank=8, max_model_len=1024, max_num_seqs=16, kv_cache_gib=1, threads=1, extra=["--block-size", str(BLOCK)]
 )
 START_SECONDS = 300.0

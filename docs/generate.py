@@ -48,10 +48,11 @@ def _sections(described: dict[str, Any]) -> Iterator[str]:
     for name, section in queue:
         rows = []
         for key, field in section["properties"].items():
-            rows.append(f"| `{key}` | {_type(field)} | {_default(field)} | {_text(field.get('description', ''))} |")
+            default = _default(field, required=key in section.get("required", ()))
+            rows.append(f"| `{key}` | {_type(field)} | {default} | {_text(field.get('description', ''))} |")
             for below in _references(field):
                 if below not in places:
-                    places[below] = _place(places[name] if name != "Config" else "", key, field)
+                    places[below] = _place(places[name] if name != "Config" else "", key, field) + _which(field, described["$defs"][below])
                     queue.append((below, described["$defs"][below]))
         about = f"\n\n{_text(section['description'])}" if name != "Config" and "description" in section else ""
         yield f"## {places[name]}{about}\n\n| key | type | default | meaning |\n|---|---|---|---|\n" + "\n".join(rows)
@@ -60,6 +61,14 @@ def _sections(described: dict[str, Any]) -> Iterator[str]:
 def _place(above: str, key: str, field: dict[str, Any]) -> str:
     inside = "[]" if field.get("type") == "array" else ".NAME" if field.get("type") == "object" else ""
     return f"{above}.{key}{inside}".lstrip(".")
+
+
+def _which(field: dict[str, Any], section: dict[str, Any]) -> str:
+    """Which of several sections that a field may hold this is."""
+    if sum("$ref" in option for option in field.get("anyOf", ())) < 2:
+        return ""
+    kind = section["properties"].get("type", {}).get("const")
+    return f" (`type: {kind}`)" if kind else f" ({section['title'].removesuffix('Launch').lower()})"
 
 
 def _references(field: Any) -> list[str]:
@@ -75,7 +84,7 @@ def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
         return " or ".join(f"`{value}`" for value in field["enum"])
     if "anyOf" in field:
-        return " or ".join(_type(option) for option in field["anyOf"])
+        return " or ".join(dict.fromkeys(_type(option) for option in field["anyOf"]))
     if "$ref" in field:
         return "section"
     if field.get("type") == "array":
@@ -86,9 +95,9 @@ def _type(field: dict[str, Any]) -> str:
     return f"{kind} {limits}".strip()
 
 
-def _default(field: dict[str, Any]) -> str:
+def _default(field: dict[str, Any], *, required: bool) -> str:
     if "default" not in field:
-        return "required" if "$ref" not in field else "its own"
+        return "required" if required else "its own"
     value = field["default"]
     return (
         "its own"

@@ -6,9 +6,11 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from engines.vllm.config import VllmLaunch
 from ratchet.config import EngineConfig, LaunchConfig
 from ratchet.errors import ConfigError
 
@@ -58,7 +60,7 @@ def _check(name: str, launch: LaunchConfig) -> None:
             raise ConfigError(f"engines.{name}.launch.extra: {flag} may not be set there")
 
 
-def _vllm(engine: EngineConfig, launch: LaunchConfig, model: str, port: int, machine: Machine) -> tuple[list[str], dict[str, str]]:
+def _vllm(engine: EngineConfig, launch: VllmLaunch, model: str, port: int, machine: Machine) -> tuple[list[str], dict[str, str]]:
     argv = [
         "vllm.entrypoints.openai.api_server",
         "--model",
@@ -84,17 +86,17 @@ def _vllm(engine: EngineConfig, launch: LaunchConfig, model: str, port: int, mac
     return argv, env
 
 
-def _sizes(launch: LaunchConfig) -> list[str]:
+def _sizes(launch: VllmLaunch) -> list[str]:
     return ["--max-model-len", str(launch.max_model_len), "--max-num-seqs", str(launch.max_num_seqs)]
 
 
-def _adapters(launch: LaunchConfig) -> list[str]:
+def _adapters(launch: VllmLaunch) -> list[str]:
     if launch.runner == "pooling":
         return ["--runner", "pooling"]
     return ["--enable-lora", "--max-loras", str(launch.max_loras), "--max-lora-rank", str(launch.max_lora_rank)]
 
 
-def _behaviour(launch: LaunchConfig) -> list[str]:
+def _behaviour(launch: VllmLaunch) -> list[str]:
     # No line a request. (`--disable-log-stats` would take /metrics away.)
     argv = ["--disable-uvicorn-access-log", "--no-enable-log-requests", *_optional("--quantization", launch.quantization)]
     if launch.runner == "pooling":
@@ -108,7 +110,7 @@ def _behaviour(launch: LaunchConfig) -> list[str]:
     return argv
 
 
-def _parallel(launch: LaunchConfig) -> list[str]:
+def _parallel(launch: VllmLaunch) -> list[str]:
     argv = []
     if launch.tensor_parallel > 1:
         argv += ["--tensor-parallel-size", str(launch.tensor_parallel)]
@@ -132,10 +134,10 @@ def _bind(threads: int | None, ranks: int, cpus: Sequence[int]) -> str:
     return "|".join(",".join(map(str, last[r * each : (r + 1) * each] or last)) for r in range(ranks))
 
 
-def _fake(engine: EngineConfig, launch: LaunchConfig, model: str, port: int, machine: Machine) -> tuple[list[str], dict[str, str]]:
+def _fake(engine: EngineConfig, launch: VllmLaunch, model: str, port: int, machine: Machine) -> tuple[list[str], dict[str, str]]:
     argv = ["engines.fake", "--host", HOST, "--port", str(port), "--model", engine.model, "--slots", str(launch.max_num_seqs)]
     return [*argv, *(f"--lacks=/v1/{route}" for route in GENERATING if launch.runner == "pooling")], {}
 
 
-_Builder = Callable[[EngineConfig, LaunchConfig, str, int, Machine], tuple[list[str], dict[str, str]]]
+_Builder = Callable[[EngineConfig, Any, str, int, Machine], tuple[list[str], dict[str, str]]]
 _BUILDERS: dict[str, _Builder] = {"vllm": _vllm, "fake": _fake}

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from learner import groups, publish
-from learner.gate import Gate, Verdict
+from learner import lineage, publish
+from learner.gate.gate import Gate, Verdict
 from learner.publish import Retirement
 from learner.replicas import Replicas
 from learner.shadow import AHEAD, BUSY_SECONDS, Shadow
@@ -194,7 +194,7 @@ class PolicyLoop:
         return candidate
 
     async def _write(self, learned: list[Group], candidate: PolicyVersionRecord) -> tuple[str, str]:
-        fields = groups.manifest_fields(
+        fields = lineage.manifest_fields(
             self.name,
             self.config,
             learned,

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from learner import heldout, proof
-from learner.gate import Gate
-from learner.heldout import Heldout
+from learner.gate import heldout, proof
+from learner.gate.gate import Gate
+from learner.gate.heldout import Heldout
+from learner.gate.proof import Prover
 from learner.loop import Parts, PolicyLoop
-from learner.proof import Prover
 from learner.publish import Retirement
 from learner.replicas import Replicas
-from learner.rewards import Scorer
+from learner.rewards.python import Scorer
 from learner.shadow import Shadow
 from learner.status import Status
 from learner.trainer import Trainer, Worker

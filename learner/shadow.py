@@ -7,9 +7,9 @@ import logging
 from collections import Counter
 
 from engines import Engine, Load
-from learner import groups
+from learner import resample, seeds
 from learner.replicas import Replicas, live_name
-from learner.rewards import Scorer, Unscored
+from learner.rewards.python import Scorer, Unscored
 from learner.status import Status
 from ratchet import failpoints
 from ratchet.buffer import Store
@@ -69,13 +69,13 @@ class Shadow:
         turn = self._rounds[(step, source.id)]
         self._rounds = Counter({key: n for key, n in self._rounds.items() if key[0] == step}) + Counter([(step, source.id)])
         key = (self._name, self._config.seed, step, source.id, turn)
-        sampled = await self._sampled(engine, record, source, groups.seed_of(*key), groups.shadow_id(*key))
+        sampled = await self._sampled(engine, record, source, seeds.seed_of(*key), seeds.shadow_id(*key))
         if sampled is None:
             return 0
         rewards = await self._rewards(sampled)
         if rewards is None:
             return 0
-        if not groups.has_spread(rewards):
+        if max(rewards) == min(rewards):
             self._status.skip("zero_spread")
             return 0
         failpoints.hit("learner.before_shadow")
@@ -85,14 +85,14 @@ class Shadow:
 
     async def _sampled(self, engine: Engine, record: PolicyRecord, source: Interaction, seed: int, ident: str) -> Interaction | None:
         config = self._config.shadow
-        limit = groups.max_tokens_of(source, config.max_tokens)
+        limit = resample.max_tokens_of(source, config.max_tokens)
         try:
             samples = await engine.generate(
                 live_name(engine, self._name, record.live),
                 source.prompt_ids,
                 n=config.group_size,
                 max_tokens=limit,
-                temperature=groups.temperature_of(source),
+                temperature=resample.temperature_of(source),
                 seed=seed,
                 priority=LOW_PRIORITY,
             )
@@ -101,12 +101,12 @@ class Shadow:
             log.info("%s: a prompt was not resampled on %s: %s", self._name, engine.record.name, error)
             self._status.skip("engine")
             return None
-        return groups.shadow(source, samples, ident=ident, version=record.live, engine=engine.record.name, max_tokens=limit)
+        return resample.interaction(source, samples, ident=ident, version=record.live, engine=engine.record.name, max_tokens=limit)
 
     async def _rewards(self, sampled: Interaction) -> list[float] | None:
         answers = [str(choice.message["content"]) for choice in sampled.choices]
         try:
-            return await asyncio.to_thread(self._scorer.score_all, groups.messages_of(sampled), answers)
+            return await asyncio.to_thread(self._scorer.score_all, resample.messages_of(sampled), answers)
         except Unscored as error:
             self._status.skip(error.reason)
             return None

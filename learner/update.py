@@ -19,7 +19,6 @@ from learner.batch import Batch, Packed, Sequence
 from learner.model import Policy
 from learner.optim import AdamW
 from ratchet import clock
-from ratchet.config.model import GrpoConfig
 from ratchet.errors import GateRefused
 from ratchet.types import Group
 
@@ -52,7 +51,7 @@ def step(
     policy: Policy,
     optimiser: AdamW,
     groups: list[Group],
-    algorithm: GrpoConfig,
+    algorithm: Any,
     *,
     progress: Progress | None = None,
     token_budget: int = TOKEN_BUDGET,
@@ -88,9 +87,7 @@ def step(
     )
 
 
-def _accumulate(
-    policy: Policy, data: Batch, algorithm: GrpoConfig, progress: Progress | None, budget: int
-) -> tuple[float, dict[str, float]]:
+def _accumulate(policy: Policy, data: Batch, algorithm: Any, progress: Progress | None, budget: int) -> tuple[float, dict[str, float]]:
     """Adds the whole batch's gradient, part by part; returns its loss and metrics (means over its tokens)."""
     total, done = 0.0, 0
     metrics: dict[str, float] = {}
@@ -114,7 +111,7 @@ def _share(name: str, part: list[Sequence], tokens: int, data: Batch) -> float:
     return tokens / data.tokens if by_token else len(part) / len(data.sequences)
 
 
-def _loss(policy: Policy, part: list[Sequence], algorithm: GrpoConfig) -> losses.PolicyLoss:
+def _loss(policy: Policy, part: list[Sequence], algorithm: Any) -> losses.PolicyLoss:
     packed = batch.pack(part, policy.device)
     reference = _reference(policy, packed) if algorithm.beta > 0 else None
     log_probs = policy.packed_log_probs(packed)
@@ -141,9 +138,9 @@ def _rollout(part: list[Sequence], packed: Packed) -> Tensor:
     return packed.spread(torch.tensor([value for s in part for value in s.logprobs], device=packed.ids.device))
 
 
-def _estimator_params(algorithm: GrpoConfig) -> dict[str, Any]:
-    return {"scale": algorithm.scale}
+def _estimator_params(algorithm: Any) -> dict[str, Any]:
+    return dict(algorithm.estimator_params)
 
 
-def _loss_params(algorithm: GrpoConfig) -> dict[str, Any]:
+def _loss_params(algorithm: Any) -> dict[str, Any]:
     return {"eps_low": algorithm.eps_low, "eps_high": algorithm.eps_high, "is_cap": algorithm.is_cap}

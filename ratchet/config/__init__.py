@@ -1,11 +1,12 @@
 """One YAML, `ratchet.yaml`: read with `load`, described by `Config`."""
 
+from ratchet.config.algorithm import AlgorithmConfig
+from ratchet.config.launch import LaunchConfig
 from ratchet.config.limits import LimitsConfig
 from ratchet.config.load import BUILT_IN, load, schema
 from ratchet.config.model import (
     Config,
     GateConfig,
-    GrpoConfig,
     LearnerConfig,
     LoraConfig,
     MetricConfig,
@@ -17,18 +18,21 @@ from ratchet.config.model import (
 )
 from ratchet.config.outbox import OutboxConfig
 from ratchet.config.quota import QuotaConfig
+from ratchet.config.registry import ALGORITHMS, ENGINES
 from ratchet.config.routing import BreakerConfig, EjectionConfig, RetryConfig, RoutingConfig
-from ratchet.config.serving import EngineConfig, GatewayConfig, LaunchConfig, StoreConfig
+from ratchet.config.serving import EngineConfig, GatewayConfig, StoreConfig
 
 __all__ = [
+    "ALGORITHMS",
     "BUILT_IN",
+    "ENGINES",
+    "AlgorithmConfig",
     "BreakerConfig",
     "Config",
     "EjectionConfig",
     "EngineConfig",
     "GateConfig",
     "GatewayConfig",
-    "GrpoConfig",
     "LaunchConfig",
     "LearnerConfig",
     "LimitsConfig",

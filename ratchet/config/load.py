@@ -11,10 +11,15 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from ratchet.config.algorithm import AlgorithmConfig
+from ratchet.config.launch import LaunchConfig
 from ratchet.config.model import Config
+from ratchet.config.registry import ALGORITHMS, ENGINES, Registry
 from ratchet.errors import ConfigError
 
 PREFIX = "RATCHET_"
+_CHOSEN: dict[type[BaseModel], Registry[Any]] = {LaunchConfig: ENGINES, AlgorithmConfig: ALGORITHMS}
+"""Fields of these models take any of a registry."""
 BUILT_IN: dict[str, Any] = {
     "models": {"smollm2": {"path": "smollm2"}},
     "engines": [{"name": "local", "kind": "vllm", "model": "smollm2", "launch": {}}],
@@ -39,8 +44,25 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of the YAML."""
-    return Config.model_json_schema()
+    """JSON Schema of the YAML; each model of a registry is a definition of its own."""
+    described = Config.model_json_schema()
+    titles = {model.__name__ for registry in _CHOSEN.values() for model in map(registry.model, registry.names())}
+    definitions: dict[str, Any] = described["$defs"]
+    for name in list(definitions):
+        definitions[name] = _hoisted(definitions[name], titles, definitions)
+    return described
+
+
+def _hoisted(schema: Any, titles: set[str], definitions: dict[str, Any]) -> Any:
+    """`schema` with a reference in place of each section called by one of `titles`, which becomes a definition."""
+    if isinstance(schema, list):
+        return [_hoisted(item, titles, definitions) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if schema.get("title") in titles and "properties" in schema:
+        definitions[schema["title"]] = schema
+        return {"$ref": f"#/$defs/{schema['title']}"}
+    return {key: _hoisted(value, titles, definitions) for key, value in schema.items()}
 
 
 def _copy(tree: Any) -> Any:
@@ -126,6 +148,9 @@ def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    for base, registry in _CHOSEN.items():
+        if annotation is base:
+            return [registry.model(name) for name in registry.names()]
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [m for part in getattr(annotation, "__args__", ()) for m in _models_in(part)]

@@ -6,16 +6,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from ratchet.config.kinds import Algorithm, default_algorithm
 from ratchet.config.section import Name, Section
 from ratchet.config.serving import EngineConfig, GatewayConfig, StoreConfig
-
-PLANNED = ("dr_grpo", "bnpo", "dapo", "gspo", "sapo", "cispo", "rloo", "reinforce_pp", "chord", "dpo", "ipo", "kto")
-
-
-def _built(value: Any) -> Any:
-    if isinstance(value, dict) and value.get("type") in PLANNED:
-        raise ValueError(f"type {value['type']!r} is not built yet; use 'grpo'")
-    return value
 
 
 def _no_canary(value: Any) -> None:
@@ -35,31 +28,6 @@ class LoraConfig(Section):
     """Scale: the adapter's product is multiplied by alpha / rank."""
     target_modules: str | list[str] = "all-linear"
     """Linear layers that get an adapter."""
-
-
-class GrpoConfig(Section):
-    """2402.03300 with token-level truncated importance sampling against the engine's log-probs."""
-
-    type: Literal["grpo"] = "grpo"
-    """The algorithm."""
-    beta: float = Field(default=0.1, ge=0)
-    """Weight of the KL to the base; 0 computes no reference."""
-    eps_low: float = Field(default=0.2, gt=0)
-    """The importance ratio is clipped below 1 - eps_low."""
-    eps_high: float = Field(default=0.2, gt=0)
-    """The importance ratio is clipped above 1 + eps_high."""
-    is_cap: float = Field(default=2.0, gt=0)
-    """Cap C of the importance weight min(pi_learner / pi_engine, C)."""
-    scale: Literal["std", "none"] = "std"
-    """Whether a group's advantages are divided by its standard deviation."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """AdamW's step size; LoRA takes ten times what full weights do."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """AdamW's decay a step, times the learning rate."""
-    max_grad_norm: float = Field(default=1.0, gt=0)
-    """The gradient's 2-norm is clipped to this."""
-    metric: str = "reward"
-    """The metric it learns from."""
 
 
 class MetricConfig(Section):
@@ -134,7 +102,7 @@ class PolicyConfig(Section):
     """A key of `models`."""
     lora: LoraConfig = LoraConfig()
     """The adapter's shape."""
-    algorithm: Annotated[GrpoConfig, BeforeValidator(_built)] = GrpoConfig()
+    algorithm: Algorithm = Field(default_factory=default_algorithm)
     """How it learns."""
     metrics: dict[Name, MetricConfig] = {"reward": MetricConfig(type="float")}
     """What feedback may report, by name."""
@@ -194,7 +162,7 @@ class Config(Section):
         return self
 
     def _room_for_adapters(self, engine: EngineConfig) -> None:
-        if engine.launch is None or engine.launch.runner == "pooling":
+        if engine.launch is None or not engine.launch.takes_adapters:
             return
         served = [p for p in self.policies.values() if p.base == engine.model]
         needed = sum(p.schedule.max_staleness + 2 for p in served)

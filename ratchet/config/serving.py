@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from ratchet.config.kinds import EngineKindName, Launch
 from ratchet.config.limits import LimitsConfig
 from ratchet.config.outbox import OutboxConfig
 from ratchet.config.quota import QuotaConfig
@@ -69,49 +70,14 @@ class GatewayConfig(Section):
     """What happens to answers while the store is away."""
 
 
-class LaunchConfig(Section):
-    """How Ratchet starts the engine itself."""
-
-    runner: Literal["generate", "pooling"] = "generate"
-    """`pooling`: it gives embeddings, scores and ranks, and takes no adapters, tools or log-probs; `max_model_len` must suit the model."""
-    quantization: str | None = None
-    """The engine's name for how the base is quantised; None: what the model's folder says."""
-    max_loras: int = Field(default=8, ge=1)
-    """Adapters held at a time; at least `max_staleness` + 2 of each policy on the engine."""
-    max_lora_rank: int = Field(default=16, ge=1)
-    """Largest adapter rank; the engine reserves memory for it."""
-    tensor_parallel: int = Field(default=1, ge=1)
-    """GPUs (on a CPU: processes) that share each layer."""
-    pipeline_parallel: int = Field(default=1, ge=1)
-    """Groups of GPUs that share the layers out."""
-    expert_parallel: bool = False
-    """Whether a mixture's experts are spread over the GPUs instead of cut up."""
-    max_model_len: int = Field(default=2048, ge=64)
-    """Tokens of prompt and answer together."""
-    max_num_seqs: int = Field(default=32, ge=1)
-    """Sequences decoded at a time."""
-    dtype: str | None = None
-    """None: float32 on a CPU (bf16 is slow without AMX and inexact), the model's own on a GPU."""
-    kv_cache_gib: int = Field(default=2, ge=1)
-    """GiB of key-value cache; CPU builds only."""
-    tools: bool = True
-    """Whether tool calls are parsed (`tool_parser`)."""
-    tool_parser: str = "hermes"
-    """The engine's name for how the model writes tool calls."""
-    threads: int | None = Field(default=None, ge=1)
-    """CPU threads of the engine; None leaves one core to the rest."""
-    extra: list[str] = []
-    """Further flags of the engine, as on its command line."""
-
-
 class EngineConfig(Section):
     name: Name
     """Its name in headers, logs and lists."""
-    kind: Literal["vllm", "sglang", "lmdeploy", "fake"]
-    """Which server it is; `fake` generates nothing real and is for tests and benchmarks."""
+    kind: EngineKindName
+    """Which server it is: `vllm`; `fake` generates nothing real and is for tests and benchmarks. Installed packages may bring others."""
     model: Name
     """A key of `models`."""
-    launch: LaunchConfig | None = None
+    launch: Launch | None = None
     """How Ratchet starts it; then `url` must be absent."""
     url: str | None = None
     """An engine that already runs; then `launch` must be absent."""
@@ -126,8 +92,6 @@ class EngineConfig(Section):
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
-        if self.kind in ("sglang", "lmdeploy"):
-            raise ValueError(f"kind {self.kind!r} is not built yet; use 'vllm'")
         if (self.launch is None) == (self.url is None):
             raise ValueError("give either `launch` (Ratchet starts it) or `url` (it already runs)")
         return self

@@ -59,7 +59,7 @@ PLANS = {
 def failpoints() -> list[str]:
     """Every failpoint in the learner's source."""
     found = [
-        re.findall(r'failpoints\.hit\("(learner\.\w+)"\)', p.read_text(encoding="utf-8")) for p in sorted((ROOT / "learner").glob("*.py"))
+        re.findall(r'failpoints\.hit\("(learner\.\w+)"\)', p.read_text(encoding="utf-8")) for p in sorted((ROOT / "learner").rglob("*.py"))
     ]
     return [name for names in found for name in names]
 

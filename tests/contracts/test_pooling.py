@@ -18,8 +18,9 @@ import pytest_asyncio
 
 from engines import connect
 from engines.launch import build, this_machine
+from engines.vllm.config import VllmLaunch
 from gateway.api.table import CHAT, MESSAGES, POOLING, RESPONSES, TEXT
-from ratchet.config import EngineConfig, LaunchConfig
+from ratchet.config import EngineConfig
 from ratchet.errors import EngineRefused
 from ratchet.process import free_port
 from ratchet.types import EngineRecord
@@ -35,7 +36,7 @@ CATS, STONE = ["a cat", "a kitten"], "a stone"
 
 @pytest.fixture(scope="module")
 def embedder() -> Iterator[EngineRecord]:
-    settings = LaunchConfig(runner="pooling", max_model_len=256, kv_cache_gib=1)
+    settings = VllmLaunch(runner="pooling", max_model_len=256, kv_cache_gib=1)
     engine = EngineConfig(name="embedder", kind="vllm", model=MODEL, launch=settings)
     launch = build(engine, str(WEIGHTS), free_port(), machine=this_machine(), environ=os.environ)
     record = EngineRecord("embedder", "vllm", MODEL, launch.url, MODEL)

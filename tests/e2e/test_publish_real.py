@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from learner import proof
+from learner.gate import proof
 from ratchet.config import Config
 from ratchet.errors import GateRefused
 from ratchet.types import EngineRecord, PolicyVersionRecord

@@ -26,15 +26,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from engines.launch import Launch, Machine, build
+from engines.vllm.config import VllmLaunch
 from ratchet import _exec
 from ratchet.clock import monotonic
-from ratchet.config import EngineConfig, LaunchConfig
+from ratchet.config import EngineConfig
 from ratchet.models import resolve
 from ratchet.process import free_port
 from ratchet.types import EngineRecord
 
 BASE = "smollm2"
-LAUNCH = LaunchConfig(max_loras=6, max_lora_rank=8, max_model_len=1024, max_num_seqs=16, kv_cache_gib=1)
+LAUNCH = VllmLaunch(max_loras=6, max_lora_rank=8, max_model_len=1024, max_num_seqs=16, kv_cache_gib=1)
 START_SECONDS = 240
 LINEARS = {  # SmolLM2-135M: (inputs, outputs) of each linear layer
     "self_attn.q_proj": (576, 576),

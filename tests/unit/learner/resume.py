@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from learner import checkpoint, update
+from learner.algorithms.grpo import GrpoConfig
 from learner.model import WEIGHTS_FILE, Policy
 from learner.optim import AdamW
-from ratchet.config.model import GrpoConfig
 from ratchet.types import Group
 from tests.unit.learner import tiny
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from learner import checkpoint, durable, update
+from learner.algorithms.grpo import GrpoConfig
 from learner.model import Policy
 from learner.optim import AdamW
-from ratchet.config.model import GrpoConfig, LoraConfig
+from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError
 from tests.unit.learner import tiny
 

@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from learner import smollm2, update
+from learner.algorithms.grpo import GrpoConfig
 from learner.model import Policy
 from learner.optim import AdamW
 from ratchet import models
-from ratchet.config.model import GrpoConfig, LoraConfig
+from ratchet.config.model import LoraConfig
 from ratchet.types import Choice, Group, Interaction, Sampling
 
 pytestmark = pytest.mark.slow

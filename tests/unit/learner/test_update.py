@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from learner import update
+from learner.algorithms.grpo import GrpoConfig
 from learner.losses import policy_loss
 from learner.model import Policy
 from learner.optim import AdamW
-from ratchet.config.model import GrpoConfig
 from ratchet.errors import GateRefused
 from ratchet.types import Group
 from tests.unit.learner import tiny

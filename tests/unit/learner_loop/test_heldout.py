@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from learner import heldout
+from learner.gate import heldout
 from ratchet.buffer import Store
 from ratchet.errors import ConfigError, GateRefused
 from tests.support.learner_world import SCORER, configuration, world

@@ -44,7 +44,7 @@ async def test_a_reward_that_is_not_there_ends_it_with_one_line_and_status_two(s
     child = await start(configuration(model, url, rewards=[{"path": "tests.support.scorers:absent"}]), tmp_path)
     assert await asyncio.wait_for(child.wait(), 90) == 2
     said = (tmp_path / "logs" / "learner.log").read_text(encoding="utf-8")
-    assert "reward tests.scorers:absent" in said and "Traceback" not in said
+    assert "reward tests.support.scorers:absent" in said and "Traceback" not in said
 
 
 def test_a_data_directory_has_one_learner(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from learner import proof
-from learner.proof import Comparison
+from learner.gate import proof
+from learner.gate.proof import Comparison
 from ratchet.buffer import Store
 from ratchet.errors import GateRefused
 from tests.support.learner_world import configuration, tiny_engine, world

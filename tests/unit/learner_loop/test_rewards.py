@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from learner.rewards import Scorer, Unscored
+from learner.rewards.python import Scorer, Unscored
 from ratchet.config import PythonRewardConfig
 from ratchet.errors import ConfigError
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from engines import Engine
-from learner import heldout, proof, publish
-from learner.heldout import Heldout
-from learner.proof import Comparison, Prover
+from learner import publish
+from learner.gate import heldout, proof
+from learner.gate.heldout import Heldout
+from learner.gate.proof import Comparison, Prover
 from learner.replicas import Replicas
 from ratchet import adapters, clock, failpoints
 from ratchet.buffer import Store

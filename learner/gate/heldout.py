@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from engines import Engine
-from learner import groups
+from learner import seeds
 from learner.replicas import live_name
-from learner.rewards import Scorer
+from learner.rewards.python import Scorer
 from learner.shadow import LOW_PRIORITY
 from learner.trainer import Trainer
 from ratchet.config.model import GateConfig
@@ -76,7 +76,7 @@ class Heldout:
                 n=self._config.samples,
                 max_tokens=self._config.max_tokens,
                 temperature=1.0,
-                seed=groups.seed_of(self._name, self._seed, GATE, index),
+                seed=seeds.seed_of(self._name, self._seed, GATE, index),
                 priority=LOW_PRIORITY,
             )
         return [await asyncio.to_thread(self._scorer.try_score, self.chats[index], sample.text) for sample in samples]

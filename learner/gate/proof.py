@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from engines import Engine, Sample
-from learner import groups
+from learner import seeds
 from learner.replicas import live_name
 from learner.shadow import LOW_PRIORITY
 from learner.trainer import Trainer
@@ -106,7 +106,7 @@ class Prover:
         return compare(engine.record.name, triples)
 
     async def _sample(self, engine: Engine, model: str, index: int, ids: list[int]) -> Sample:
-        seed = groups.seed_of(self._name, GATE, index)
+        seed = seeds.seed_of(self._name, GATE, index)
         (sample,) = await engine.generate(model, ids, max_tokens=PROBE_TOKENS, temperature=1.0, seed=seed, priority=LOW_PRIORITY)
         return sample
 

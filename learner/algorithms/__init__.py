@@ -1,0 +1,1 @@
+"""The algorithms, one file each: configuration, the examples it takes, advantages or targets, loss."""

@@ -1,0 +1,65 @@
+"""How a recorded prompt is resampled: its temperature, its length limit, its messages, and the record of the new answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from engines import Sample
+from ratchet import clock
+from ratchet.buffer.schema import SHADOW_TENANT
+from ratchet.types import Choice, Interaction, Sampling
+
+SOURCE = "source"
+"""Metadata key of a resampled interaction: the id of the interaction whose prompt it has."""
+
+
+def temperature_of(source: Interaction) -> float:
+    """The recorded temperature, or 1 for a greedy answer: a policy gradient learns only from sampled ones."""
+    return source.sampling.temperature if source.sampling.temperature > 0 else 1.0
+
+
+def max_tokens_of(source: Interaction, limit: int) -> int:
+    """`limit` tokens, or the recorded request's own limit where that is lower; at least 1."""
+    own = source.sampling.max_tokens
+    return limit if own is None else max(1, min(own, limit))
+
+
+def messages_of(source: Interaction) -> list[dict[str, Any]]:
+    """The request's chat, as reward functions take it.
+
+    The text prompt of a completion becomes one user message. A prompt of token ids, or several prompts, give no message.
+    """
+    messages, prompt = source.request.get("messages"), source.request.get("prompt")
+    if isinstance(messages, list):
+        return list(messages)
+    if isinstance(prompt, list) and len(prompt) == 1:
+        prompt = prompt[0]
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else []
+
+
+def interaction(source: Interaction, samples: Sequence[Sample], *, ident: str, version: int, engine: str, max_tokens: int) -> Interaction:
+    """The record of new answers to `source`'s prompt by `version`, with exact ids and log-probs. No client sees it."""
+    return Interaction(
+        id=ident,
+        tenant=SHADOW_TENANT,
+        policy=source.policy,
+        version=version,
+        base=source.base,
+        engine=engine,
+        route=source.route,
+        created=clock.wall(),
+        status="complete",
+        request={"messages": messages_of(source), "n": len(samples)},
+        prompt_ids=source.prompt_ids,
+        choices=[_choice(i, sample) for i, sample in enumerate(samples)],
+        sampling=Sampling(temperature=temperature_of(source), max_tokens=max_tokens),
+        metric=source.metric,
+        model=f"{source.policy}@{version}",
+        metadata={SOURCE: source.id},
+    )
+
+
+def _choice(index: int, sample: Sample) -> Choice:
+    message = {"role": "assistant", "content": sample.text}
+    return Choice(index, list(sample.token_ids), list(sample.logprobs), message, sample.finish_reason)

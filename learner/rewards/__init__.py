@@ -1,0 +1,1 @@
+"""Where the rewards of shadow groups and of held-out answers come from."""

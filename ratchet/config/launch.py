@@ -1,0 +1,38 @@
+"""How Ratchet starts an engine itself: what every kind of engine has in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+
+from ratchet.config.section import Section
+
+
+class LaunchConfig(Section):
+    """How Ratchet starts the engine itself."""
+
+    quantization: str | None = None
+    """The engine's name for how the base is quantised; None: what the model's folder says."""
+    max_loras: int = Field(default=8, ge=1)
+    """Adapters held at a time; at least `max_staleness` + 2 of each policy on the engine."""
+    max_lora_rank: int = Field(default=16, ge=1)
+    """Largest adapter rank; the engine reserves memory for it."""
+    max_model_len: int = Field(default=2048, ge=64)
+    """Tokens of prompt and answer together."""
+    max_num_seqs: int = Field(default=32, ge=1)
+    """Sequences decoded at a time."""
+    dtype: str | None = None
+    """Number format of the weights; None: what suits the machine and the model."""
+    extra: list[str] = []
+    """Further flags of the engine, as on its command line."""
+
+    @property
+    def takes_adapters(self) -> bool:
+        """Whether the engine, started so, can serve adapters."""
+        return True
+
+    @classmethod
+    def kind(cls) -> Any:
+        """What implements this kind of engine (`engines.base.EngineKind`); imported only when it is asked for."""
+        raise TypeError(f"{cls.__name__} names no kind of engine")
