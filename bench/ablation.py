@@ -27,6 +27,7 @@ from bench.gateways.measure import Bench
 from bench.gateways.mock import mocked
 from bench.gateways.ours import PROGRAM, ours
 from bench.gateways.peers import pinned
+from bench.gateways.report import proof
 from bench.without import OPTIMISATIONS
 from bench.without.run import CONTROL
 
@@ -68,7 +69,7 @@ def main() -> int:
     for names in groups:
         with tempfile.TemporaryDirectory(prefix="ratchet-ablation-", dir=args.work) as folder:
             bench = asyncio.run(measure(names, args.rounds, args.seconds, args.core, Path(folder)))
-        print(bench.faults, flush=True)
+        print(proof(bench.faults), flush=True)
         sound = sound and bench.faults.sound
         runs = {name: Run.of(bench.samples, WHOLE, name, args.rounds, args.seconds) for name in names}
         runs[f"{CONTROL} of {names[0]}"] = Run.of(bench.samples, WHOLE, CONTROL, args.rounds, args.seconds)

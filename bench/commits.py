@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from bench.gateways.figures import Estimate, Samples, estimate, formatted, sprea
 from bench.gateways.measure import CHUNK, PACED, PACED_LONG, SHORT, Bench, Case
 from bench.gateways.mock import ROOT, mocked
 from bench.gateways.peers import pinned
+from bench.gateways.report import proof
 
 BEFORE_ISSUE_8 = "a752148"
 CASES = (
@@ -61,7 +63,9 @@ async def measure(commit: str, rounds: int, seconds: float, core: int | None, fo
 
 
 def verdict(ratio: Estimate) -> str:
-    """What the interval of the ratio says: `no difference shown`, or by how much this checkout is cheaper or more expensive."""
+    """What the interval of the ratio shows: no difference, or how much less or more this checkout costs."""
+    if math.isnan(ratio.median):
+        return "not measured"
     if ratio.low <= 1 <= ratio.high:
         return "no difference shown"
     return f"{abs(ratio.median - 1):.0%} {'less' if ratio.median < 1 else 'more'}"
@@ -79,10 +83,11 @@ def text(samples: Samples, names: Sequence[str], rounds: int, seconds: float) ->
     head = ("CPU us of the gateway for", f"`{other}`", f"`{this}`", "difference", "ratio", "")
     stores = " and ".join(formatted(samples.median(name, "whole c32 store")) for name in names)
     return (
-        f"Two commits' gateways in one run: `{other}`, the other one, and `{this}`. Both on one core in front of the same mock vLLM, each with "
-        "a store and a Python path of its own, recording every answer. Median and, in brackets, the 95 % interval of the median over "
-        f"{rounds} interleaved rounds of {seconds:g} s a measurement; differences and ratios are taken within a round. `c8`: a closed loop "
-        "over 8 connections. The cost of a chunk is that of streams of 80 chunks less that of streams of 8, at 5 ms a chunk.\n\n"
+        f"The gateways of two commits, `{other}` and `{this}`, in one run: on one core, in front of the same mock vLLM, each with the "
+        "code and the store of its own commit, recording every answer. Each cell has the median and, in brackets, the 95 % interval of "
+        f"the median over {rounds} interleaved rounds of {seconds:g} s a measurement; differences and ratios are taken within a round. "
+        "`c8`: a closed loop over 8 connections. The cost of a chunk is that of streams of 80 chunks less that of streams of 8, with "
+        "5 ms between chunks.\n\n"
         f"{section.table(head, rows)}\n\nCPU us of the store for a whole answer at c32: {stores}."
     )
 
@@ -94,13 +99,13 @@ def main() -> int:
         os.sched_setaffinity(0, others)
     with tempfile.TemporaryDirectory(prefix="ratchet-commits-", dir=args.work) as folder:
         bench, names = asyncio.run(measure(args.other, args.rounds, args.seconds, args.core, Path(folder)))
-    told = text(bench.samples, names, args.rounds, args.seconds)
-    print(told, f"{bench.faults}", sep="\n\n")
+    found = "\n\n".join([text(bench.samples, names, args.rounds, args.seconds), proof(bench.faults)])
+    print(found)
     if args.json is not None:
-        found: dict[str, Any] = {"rounds": args.rounds, "seconds": args.seconds, "samples": bench.samples.values}
-        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        samples: dict[str, Any] = {"rounds": args.rounds, "seconds": args.seconds, "samples": bench.samples.values}
+        args.json.write_text(json.dumps(samples, indent=1), encoding="utf-8")
     if not args.no_docs:
-        section.replace("commits", "The gateway beside that of an earlier commit", told)
+        section.replace("commits", "The gateway beside that of an earlier commit", found)
     return 0 if bench.faults.sound else 1
 
 

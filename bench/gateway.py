@@ -79,7 +79,10 @@ def _compared(bench: Bench, names: list[str]) -> str:
     parts = [report.costs(samples, names), report.store(samples)]
     if peers:
         parts += ["Ours divided by theirs, median of each round's own ratio:", report.ratios(samples, peers)]
-    parts += ["Milliseconds to the first byte in an open loop: of the mock itself in the first row, and what each gateway adds in the others:", report.opened(samples, names)]
+    parts += [
+        "Milliseconds to the first byte in an open loop: of the mock itself in the first row, and what each gateway adds in the others:",
+        report.opened(samples, names),
+    ]
     return "\n\n".join([*parts, report.verdicts(report.bars(samples, peers))])
 
 
@@ -114,7 +117,8 @@ def introduction(args: argparse.Namespace) -> str:
         "its embedded store: the mock sends it token ids and log-probs with each token, which Ratchet records and removes from what the "
         "client sees. The other gateways ask for none and record nothing. `c8`: a closed loop over 8 connections; chunks are sent as fast "
         "as they are read, so that one read may bring several. The cost of a chunk is that of answers of 80 tokens less that of answers "
-        f"of 8, with 5 ms between tokens and 32 streams. Medians of {args.rounds} interleaved rounds; each measurement lasts {args.seconds:g} s."
+        f"of 8, with 5 ms between tokens and 32 streams. Medians of {args.rounds} interleaved rounds; each measurement lasts "
+        f"{args.seconds:g} s."
     )
 
 

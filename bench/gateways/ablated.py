@@ -48,7 +48,7 @@ class Run(msgspec.Struct):
 
 def add(path: Path, runs: Mapping[str, Run]) -> dict[str, Run]:
     """Put `runs` into the file, in place of earlier ones of the same names; all runs that it then has."""
-    known = stored(path) | runs
+    known = {**stored(path), **runs}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(known), indent=1) + b"\n")
     return known
@@ -56,7 +56,8 @@ def add(path: Path, runs: Mapping[str, Run]) -> dict[str, Run]:
 
 def stored(path: Path) -> dict[str, Run]:
     """The runs in the file; none if there is no file."""
-    return msgspec.json.decode(path.read_bytes(), type=dict[str, Run]) if path.exists() else {}
+    runs: dict[str, Run] = msgspec.json.decode(path.read_bytes(), type=dict[str, Run]) if path.exists() else {}
+    return runs
 
 
 def text(runs: Mapping[str, Run], optimisations: Mapping[str, Optimisation]) -> str:
@@ -66,7 +67,9 @@ def text(runs: Mapping[str, Run], optimisations: Mapping[str, Optimisation]) -> 
     controls = [run for name, run in runs.items() if name.startswith(CONTROL)]
     if controls:
         rows.append(_row("`control`: noise", "nothing is changed", controls))
-    return "\n\n".join([_how(list(runs.values())), section.table(("optimisation", "without it", *COLUMNS.values(), "saves"), rows), _found(measured, runs)])
+    return "\n\n".join(
+        [_how(list(runs.values())), section.table(("optimisation", "without it", *COLUMNS.values(), "saves"), rows), _found(measured, runs)]
+    )
 
 
 def _row(does: str, instead: str, runs: Sequence[Run]) -> list[str]:

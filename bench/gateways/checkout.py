@@ -49,7 +49,6 @@ def checkout(commit: str) -> Iterator[Path]:
 @asynccontextmanager
 async def hosted(tree: Path, name: str, mock: str, folder: Path, core: Sequence[str] = ()) -> AsyncIterator[Target]:
     """Run the gateway of the checkout `tree` in front of the mock. RuntimeError: it did not start."""
-    folder.mkdir(parents=True)
     env = {**os.environ, "PYTHONPATH": str(tree)}
     argv = [sys.executable, "-P", str(HOST), mock, str(folder), *core]
     process = await asyncio.create_subprocess_exec(*argv, cwd=tree, env=env, stdin=PIPE, stdout=PIPE)

@@ -30,8 +30,8 @@ CASES = (
 )
 """Title, tokens, stream, microseconds between tokens, connections."""
 TRIED = (
-    "What each optimisation of the hot path saves is measured one by one in the ablation (`bench/ablation.py`). Tried and removed: splitting "
-    "chunks of a known shape at three places instead of parsing them, whose saving did not stand out from the noise."
+    "What each optimisation of the hot path saves is measured one by one in the ablation (`bench/ablation.py`). Tried and removed: "
+    "splitting chunks of a known shape at three places instead of parsing them, whose saving did not stand out from the noise."
 )
 
 
@@ -65,7 +65,8 @@ async def workers(bench: Bench, engine: Mock, folder: Path, count: int, rounds: 
             for target in rotated([one.name, many.name], turn):
                 await bench.cost(one if target == one.name else many, body, 32, "workers")
         rows = [
-            [t.name, formatted(bench.samples.median(t.name, "workers")), formatted(bench.samples.median(t.name, "workers rate"))] for t in (one, many)
+            [t.name, formatted(bench.samples.median(t.name, "workers")), formatted(bench.samples.median(t.name, "workers rate"))]
+            for t in (one, many)
         ]
         ratio = bench.samples.ratio("workers", many.name, one.name)
     return section.table(("", "CPU us a request, c32", "requests/s"), rows) + f"\n\n{count} workers cost {formatted(ratio, 'x')} one's."

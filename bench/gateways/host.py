@@ -23,4 +23,5 @@ async def main(mock: str, folder: str, *core: str) -> None:
 
 
 if __name__ == "__main__":
+    Path(sys.argv[2]).mkdir(parents=True)
     asyncio.run(main(*sys.argv[1:]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -41,6 +41,7 @@ class Mock:
     """A running mock engine."""
 
     url: str
+    process: Process
 
     def step(self, microseconds: int) -> None:
         """Set the time between two tokens of a stream: 0 is none; -1 sends no token after the first chunk."""
@@ -50,16 +51,22 @@ class Mock:
         """The number of streams under way."""
         return int(httpx.get(f"{self.url}/mock/running").text)
 
+    def stop(self) -> None:
+        """End it at once, with the connections it has."""
+        if self.process.returncode is None:
+            self.process.kill()
+
 
 @asynccontextmanager
 async def mocked(step: int = 0) -> AsyncIterator[Mock]:
     """Run a mock engine on a free port for as long as the context lasts."""
     process = await asyncio.create_subprocess_exec(compiled("upstream"), "0", MODEL, str(step), stdout=PIPE)
     assert process.stdout is not None
+    engine = Mock((await process.stdout.readline()).decode().strip(), process)
     try:
-        yield Mock((await process.stdout.readline()).decode().strip())
+        yield engine
     finally:
-        process.kill()
+        engine.stop()
         await process.wait()
 
 

@@ -67,7 +67,9 @@ def opened(samples: Samples, names: Sequence[str]) -> str:
     """Time to the first byte in an open loop: of the direct path, then what each gateway adds."""
     own = [formatted(samples.median(DIRECT, f"{rate}x{tokens} {share}")) for rate, tokens in OPEN_LOOPS for share in ADDED]
     rows = [[f"{DIRECT} (total)", *own]]
-    rows += [[name, *(formatted(added(samples, name, rate, tokens, share)) for rate, tokens in OPEN_LOOPS for share in ADDED)] for name in names]
+    rows += [
+        [name, *(formatted(added(samples, name, rate, tokens, share)) for rate, tokens in OPEN_LOOPS for share in ADDED)] for name in names
+    ]
     return section.table(OPEN_HEAD, rows)
 
 

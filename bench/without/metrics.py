@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Histogram
-from prometheus_client.metrics import MetricWrapperBase
 
 from bench.without.optimisation import optimisation, override, replace
 from gateway.telemetry.metrics import Family, Histograms
@@ -29,7 +28,7 @@ def histograms() -> None:
 
 @optimisation("a counter's labelled children are remembered", instead="prometheus_client looks them up each time")
 def remembered_children() -> None:
-    def labels(self: Family[Any], *values: str) -> MetricWrapperBase:
+    def labels(self: Family[Any], *values: str) -> Any:
         return self._metric.labels(*values)
 
     override(Family, "labels", labels)

@@ -32,11 +32,12 @@ def exchange_struct() -> None:
 
 
 def plain_class(struct: type[msgspec.Struct]) -> type[Any]:
-    """A dataclass with the fields, properties and methods of `struct`."""
-    names_, defaults = struct.__struct_fields__, struct.__struct_defaults__
-    fields = [(name, Any, _field(default)) for name, default in zip(reversed(names_), [*reversed(defaults), *[msgspec.NODEFAULT] * len(names_)])]
-    members = {key: value for key, value in vars(struct).items() if key not in names_ and not key.startswith("__")}
-    return dataclasses.make_dataclass(struct.__name__, [*reversed(fields)], namespace=members, eq=False)
+    """A dataclass with the fields, properties and methods of `struct`. Defaults belong to its last fields."""
+    own, defaults = struct.__struct_fields__, struct.__struct_defaults__
+    padded = [*[msgspec.NODEFAULT] * (len(own) - len(defaults)), *defaults]
+    fields = [(name, Any, _field(default)) for name, default in zip(own, padded, strict=True)]
+    members = {key: value for key, value in vars(struct).items() if key not in own and not key.startswith("__")}
+    return dataclasses.make_dataclass(struct.__name__, fields, namespace=members, eq=False)
 
 
 def _field(default: Any) -> Any:

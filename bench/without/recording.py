@@ -21,7 +21,12 @@ class PipelineWire:
 
     def __init__(self, url: str, connect_seconds: float, answer_seconds: float) -> None:
         pool = BlockingConnectionPool.from_url(
-            url, max_connections=1, timeout=answer_seconds, socket_timeout=answer_seconds, socket_connect_timeout=connect_seconds, protocol=2
+            url,
+            max_connections=1,
+            timeout=answer_seconds,
+            socket_timeout=answer_seconds,
+            socket_connect_timeout=connect_seconds,
+            protocol=2,
         )
         self._client = Redis(connection_pool=pool)
         self._closing: asyncio.Future[None] | None = None

@@ -21,7 +21,7 @@ def plain_asgi() -> None:
         *others, app, hot = parts if len(parts) == 6 else (*parts, {})
         for (method, path), endpoint in hot.items():
             app.router.routes.append(Route(path, endpoint, methods=[method]))
-        init(self, *others, app)
+        init(self, *others, app)  # type: ignore[call-arg]
 
     override(Plane, "__init__", routed)
 

@@ -14,6 +14,9 @@ CONTROL = "control"
 
 def main(argv: Sequence[str]) -> int:
     name, arguments = argv[0], argv[argv.index("--") + 1 :]
+    if name not in (CONTROL, *OPTIMISATIONS):
+        sys.stderr.write(f"there is no optimisation {name!r}; there are {', '.join(OPTIMISATIONS)}\n")
+        return 2
     if name != CONTROL:
         OPTIMISATIONS[name].remove()
     sys.argv = ["gateway", *arguments]

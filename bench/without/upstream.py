@@ -88,10 +88,11 @@ class AiohttpResponse:
         try:
             return await reading
         except asyncio.CancelledError:
-            if self._error is None or task is None:
+            failed: TransportError | None = self._error  # of `fail`, meanwhile
+            if failed is None or task is None:
                 raise
             task.uncancel()
-            raise self._error from None
+            raise failed from None
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise NotConnected(str(error)) from error
         except aiohttp.ClientError as error:
