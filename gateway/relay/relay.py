@@ -1,6 +1,6 @@
-"""The hot path: an inference request from the client to a replica and back, recorded on the way; its route's dialect knows the form.
+"""The hot path: an inference request from the client to a replica and back, recorded on the way. Its route's dialect knows the form.
 
-Plain ASGI. An answer's bytes go out first; its last event, or a whole answer, waits until the interaction is durable.
+Plain ASGI. A stream's bytes go out as they come; its last event, or a whole answer, waits until the interaction is durable.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 
 from starlette.types import Message, Receive, Scope, Send
 
@@ -18,12 +18,14 @@ from gateway.catalog import Catalog
 from gateway.dialects import Dialect
 from gateway.dialects.base import episode
 from gateway.errors import ApiError, unavailable
-from gateway.record.recorder import NOT_KEPT, Recorder, Room, room_for
+from gateway.record.recorder import NOTHING_TO_RECORD, Recorder, Reservation, reservation_size
+from gateway.relay.answer import Answer
+from gateway.relay.clocks import Clocks
 from gateway.relay.dispatch import Dispatcher
-from gateway.relay.exchange import Exchange
+from gateway.relay.exchange import READING, SENDING, Exchange
+from gateway.relay.request import InferenceRequest
 from gateway.relay.stream import Flow
 from gateway.relay.transport import TransportError
-from gateway.relay.upstream import Answer
 from gateway.server import strict
 from gateway.server.http import JSON, ClientGone, Header, header, part, read_body, respond
 from gateway.telemetry.metrics import Metrics
@@ -41,17 +43,13 @@ STREAM: list[Header] = [
 ]
 UNRECORDED: Header = (b"x-ratchet-recorded", b"false")
 NOT_RECORDED = unavailable("The answer could not be recorded.", "not_recorded")
-TEND_EVERY = 0.5
-"""Seconds between two looks; a bound in seconds may be passed by as much."""
-KEEPALIVE_SECONDS = 15.0
-"""Silence of a stream after which the client is sent a comment."""
 TRACE = (b"traceparent", b"tracestate")
 
 log = logging.getLogger(__name__)
 
 
 class Relay:
-    """One instance serves all inference requests; `running` holds those under way, by the id they were given."""
+    """Serves all inference requests of a gateway. `running` holds those under way by their ids."""
 
     def __init__(
         self,
@@ -64,9 +62,9 @@ class Relay:
         quota: Quota,
     ) -> None:
         self.running: dict[str, Exchange] = {}
+        self.clocks = Clocks(config, self.running)
         self.draining = False
         self._entered = 0
-        self._comments: set[asyncio.Future[None]] = set()
         self._config = config
         self._catalog = catalog
         self._dialects = dialects
@@ -76,7 +74,7 @@ class Relay:
         self._quota = quota
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._open()
+        self._refuse_if_draining()
         if self._entered >= self._config.limits.max_inflight:
             raise ApiError(429, "Too many requests are in flight.", code="too_many_requests", retry_after=1)
         self._entered += 1  # a body that is being read takes memory too
@@ -85,48 +83,47 @@ class Relay:
         finally:
             self._entered -= 1
 
-    def _open(self) -> None:
+    def _refuse_if_draining(self) -> None:
         if self.draining:
             raise unavailable("The gateway is shutting down.", "draining")
 
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = monotonic()
         body = await read_body(scope, receive, self._config.limits.max_body_bytes)
-        self._open()
-        exchange = self._exchange(scope, body, started)
-        del body  # its tree is kept; both would be twice as much
-        exchange.room = await self._admit(exchange)
-        exchange.task = asyncio.current_task()
-        self.running[exchange.id] = exchange
+        self._refuse_if_draining()
+        request = self._request(scope, body, started)
+        del body  # its parsed form is kept; both would take twice the memory
+        reservation = await self._reserve(request)
+        exchange = Exchange(request, request.ask, request.target, reservation, _this_task())
+        self.running[request.id] = exchange
         self._metrics.inflight.inc()
-        client = exchange.client
-        client.gone = exchange.left
+        exchange.watch_client()
         try:
-            if client.over:
+            if request.client.over:
                 raise ClientGone
             await self._guarded(exchange, send)
         finally:
-            exchange.over = True
-            client.gone = None
+            exchange.end()
             self._metrics.inflight.dec()
-            self._recorder.leave(exchange.room)
-            del self.running[exchange.id]
-            await exchange.admission.settle(exchange.used)
+            self._recorder.release(reservation)
+            del self.running[request.id]
+            await exchange.admission.settle(exchange.used_tokens)
 
-    async def _admit(self, exchange: Exchange) -> Room:
-        if not exchange.kept:
-            return NOT_KEPT
-        return await self._recorder.admit(room_for(exchange.size, exchange.ask.expected, exchange.ask.sampling.max_tokens))
+    async def _reserve(self, request: InferenceRequest) -> Reservation:
+        if not request.to_record:
+            return NOTHING_TO_RECORD
+        ask = request.ask
+        return await self._recorder.reserve(reservation_size(request.size, ask.expected, ask.sampling.max_tokens))
 
-    def _exchange(self, scope: Scope, body: bytes, started: float) -> Exchange:
+    def _request(self, scope: Scope, body: bytes, started: float) -> InferenceRequest:
         dialect = self._dialects[scope["path"]]
         ask = dialect.check(strict.parse(body, self._config.limits.max_depth), self._config)
         parsed = monotonic()
         target = self._catalog.resolve(ask.model)
-        seen: Observation = scope["state"]["seen"]
-        seen.resolved(target, stream=ask.stream)
+        observation: Observation = scope["state"]["seen"]
+        observation.resolved(target, stream=ask.stream)
         trace = {key.decode(): value for key in TRACE if (value := header(scope, key)) is not None and value.isascii()}
-        return Exchange(
+        return InferenceRequest(
             id=names.mint(dialect.prefix),
             caller=scope["state"]["caller"],
             target=target,
@@ -134,54 +131,53 @@ class Relay:
             ask=ask,
             trace=trace,
             episode=episode(ask, header(scope, b"x-ratchet-episode-id")),
-            seen=seen,
-            reply=scope["state"]["headers"],
+            observation=observation,
+            answer_headers=scope["state"]["headers"],
             client=scope["connection"],
             send=scope["state"]["send"],
-            reserve=self._quota.estimate(len(body), ask.sampling.max_tokens, ask.expected),
+            reserved_tokens=self._quota.estimate(len(body), ask.sampling.max_tokens, ask.expected),
             started=started,
             parsed=parsed,
             size=len(body),
             session=header(scope, b"x-session-id") or "",
-            cpu=time.thread_time(),
             during_swap=target.policy in self._catalog.swapping,
+            cpu_seconds=time.thread_time(),
         )
 
     async def _guarded(self, exchange: Exchange, send: Send) -> None:
-        """Answers; an end from outside (the client went, the gateway goes) is recorded as far as it came."""
+        """Answer, and where that is stopped from outside, record what came of it."""
         try:
             await self._answer(exchange, send)
         except ClientGone:
-            self._partial(exchange, "cancelled")
+            self._record_partial(exchange, "cancelled")
             raise
         except asyncio.CancelledError:
-            if exchange.stop is None or exchange.task is None:
+            if exchange.interrupted is None:
                 raise
             exchange.task.uncancel()
-            self._partial(exchange, exchange.stop)
-            if exchange.stop == "cancelled":
+            self._record_partial(exchange, exchange.interrupted)
+            if exchange.interrupted == "cancelled":
                 raise ClientGone from None
             fault = unavailable("The gateway is shutting down.", "draining")
-            if exchange.first_token is None or not exchange.ask.stream:
+            if exchange.answer is None or not exchange.ask.stream:
                 raise fault from None
-            await tell(exchange, send(part(_fault(exchange, fault), more=False)))
+            await _finish(exchange, send, _fault(exchange, fault))
 
     async def _answer(self, exchange: Exchange, send: Send) -> None:
-        exchange.admission = await self._quota.admit(exchange.caller, exchange.ask.model, exchange.reserve)
-        exchange.reply += exchange.admission.headers
-        exchange.ask = await exchange.dialect.prepare(exchange.ask, exchange.caller)
+        request = exchange.request
+        exchange.admitted(await self._quota.admit(request.caller, request.ask.model, request.reserved_tokens))
+        exchange.begin_dispatching(await request.dialect.prepare(request.ask, request.caller))
         try:
             answer = await self._dispatcher.ask(exchange)
         finally:
-            self._dispatched(exchange)
+            self._observe_dispatch(exchange)
         try:
-            exchange.answer = answer
-            exchange.heard = exchange.first_token = monotonic()
-            exchange.seen.first_byte(exchange.first_token)
+            exchange.begin_reading(answer)
+            request.observation.first_byte(exchange.progress_at)
             headers = [
                 (b"x-ratchet-policy", exchange.target.label.encode()),
                 (b"x-ratchet-engine", exchange.engine.encode()),
-                *(() if exchange.room.promised else (UNRECORDED,)),
+                *(() if exchange.reservation.promised else (UNRECORDED,)),
             ]
             if exchange.ask.stream:
                 await self._stream(exchange, answer, headers, send)
@@ -190,143 +186,130 @@ class Relay:
         finally:
             answer.close()
 
-    def _dispatched(self, exchange: Exchange) -> None:
-        if exchange.dispatched is None:
+    def _observe_dispatch(self, exchange: Exchange) -> None:
+        if exchange.dispatched_at is None:
             return
-        seconds = exchange.dispatched - exchange.parsed
-        if self._metrics.dispatched(seconds, during_swap=exchange.during_swap):
-            used = time.thread_time() - exchange.cpu
+        request = exchange.request
+        seconds = exchange.dispatched_at - request.parsed
+        if self._metrics.dispatched(seconds, during_swap=request.during_swap):
+            used = time.thread_time() - request.cpu_seconds
             log.warning("a request was held %.0f ms; the gateway itself worked %.0f ms since it was parsed", seconds * 1000, used * 1000)
 
     async def _whole(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
+        request = exchange.request
         try:
-            told = await answer.whole()
-            body, exchange.captured = exchange.dialect.whole(told, exchange.ask, exchange.id, exchange.target.model)
-            _ended(exchange)
+            body, captured = request.dialect.whole(await answer.whole(), exchange.ask, request.id, exchange.target.model)
+            exchange.capture(captured)
+            _check_complete(exchange)
             answer.answered()
-            exchange.seen.generated(exchange.captured.usage)
+            request.observation.generated(captured.usage)
         except EngineBroken as error:
             log.warning("%s: %s", answer.replica.name, error)
-            answer.broke()
-            exchange.seen.broke("engine_broken")
-            self._partial(exchange, "truncated")
+            self._engine_broke(exchange, answer)
             raise ApiError(502, "The engine's answer could not be read.", code="engine_broken") from None
         if not await self._record(exchange):
             headers.append(UNRECORDED)
-        exchange.over = True
-        await exchange.admission.settle(exchange.used)
-        await tell(exchange, respond(send, 200, body, [JSON, *headers]))
+        await _settle(exchange)
+        exchange.begin_finishing()
+        await respond(send, 200, body, [JSON, *headers])
 
     async def _stream(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
-        start: Message = {"type": "http.response.start", "status": 200, "headers": [*STREAM, *headers]}
-        await tell(exchange, send(start))
-        send = exchange.send  # what follows the start needs no more than the server's own
+        await _send(exchange, send, {"type": "http.response.start", "status": 200, "headers": [*STREAM, *headers]})
+        send = exchange.request.send  # what follows the start needs no more than the server's own
         try:
             last = await self._pump(exchange, answer, send)
             answer.answered()
-            exchange.seen.generated(exchange.captured.usage)
+            exchange.request.observation.generated(exchange.captured.usage)
             if not await self._record(exchange):
                 last = _fault(exchange, NOT_RECORDED)
         except (EngineBroken, TransportError) as error:
             log.warning("%s broke a stream: %s", answer.replica.name, error or type(error).__name__)
-            answer.broke()
-            exchange.seen.broke("engine_broken")
-            self._partial(exchange, "truncated")
+            self._engine_broke(exchange, answer)
             last = _fault(exchange, ApiError(502, "The engine broke off its answer.", code="engine_broken"))
-        exchange.over = True
-        await exchange.admission.settle(exchange.used)
-        await tell(exchange, send(part(last, more=False)))
+        await _settle(exchange)
+        await _finish(exchange, send, last)
 
     async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> bytes:
-        """Relays up to the last event, which it keeps back and returns. EngineBroken, TransportError if that does not come."""
-        capture = exchange.dialect.capture(exchange.ask, exchange.id, exchange.target.model)
+        """Relay up to the last event, which is held back and returned. EngineBroken, TransportError if that does not come."""
+        request = exchange.request
+        capture = request.dialect.capture(exchange.ask, request.id, exchange.target.model)
         flow = Flow(exchange, capture)
         try:
             flow.take(answer.first)
             while not flow.over:
                 if flow.behind:
-                    await tell(exchange, send(part(b"")))  # ASGI's way to wait for the client
+                    await _send(exchange, send, part(b""))  # ASGI's way to wait for the client
                     flow.behind = False
                 await answer.feed(flow.take)
                 if not (flow.over or flow.behind):
                     raise EngineBroken("the stream ended before its last event")
         except BaseException:
             with contextlib.suppress(EngineBroken):  # it must not take the place of what ends the answer
-                exchange.captured = capture.captured()
+                exchange.capture(capture.captured())
             raise
-        exchange.captured = capture.captured()
-        _ended(exchange)
+        exchange.capture(capture.captured())
+        _check_complete(exchange)
         return flow.last
 
     async def _record(self, exchange: Exchange) -> bool:
-        """Waits until the answer is durable; False if it is not, though it was to be."""
-        if not exchange.kept:
+        """Wait until the answer is durable. False if it is not, though it was promised."""
+        if not exchange.to_record:
             return True
-        exchange.recorded = True
-        exchange.seen.recording()
+        exchange.begin_recording()
+        exchange.request.observation.recording()
         try:
             await self._recorder.write(exchange.interaction("complete", self._catalog.metric(exchange.target.owner)))
         except StoreUnavailable as error:
             log.error("an answer was promised and could not be recorded: %s", error)
             return False
-        exchange.seen.recorded()
+        exchange.request.observation.recorded()
         return True
 
-    async def tend(self) -> None:
-        """Ends what neither engine nor client moves any more, and keeps long silences alive. For ever."""
-        while True:
-            await asyncio.sleep(TEND_EVERY)
-            now = monotonic()
-            for exchange in list(self.running.values()):
-                if exchange.stalled:
-                    late = not exchange.over and now - exchange.started > self._config.total_seconds
-                    if late or now - exchange.heard > self._config.idle_seconds:
-                        exchange.left()
-                elif exchange.answer is None or exchange.over or exchange.recorded:
-                    continue
-                elif now - max(exchange.heard, exchange.answer.heard) > self._config.idle_seconds:
-                    exchange.answer.give_up("it fell silent")
-                elif now - exchange.started > self._config.total_seconds:
-                    exchange.answer.give_up("it took longer than gateway.total_seconds", late=True)
-                elif exchange.told and now - max(exchange.told, exchange.heard) > KEEPALIVE_SECONDS:
-                    self._comment(exchange, now)
+    def _engine_broke(self, exchange: Exchange, answer: Answer) -> None:
+        answer.broke()
+        exchange.request.observation.broke("engine_broken")
+        self._record_partial(exchange, "truncated")
 
-    def _comment(self, exchange: Exchange, now: float) -> None:
-        """A comment line (WHATWG HTML, 9.2.7), so that no proxy on the way gives the connection up."""
-        exchange.told = now
-        task = asyncio.ensure_future(exchange.send(part(b": keep-alive\n\n")))
-        self._comments.add(task)
-        task.add_done_callback(self._commented)
-
-    def _commented(self, task: asyncio.Future[None]) -> None:
-        """The answer may have ended before the comment's turn came; then it was not sent."""
-        self._comments.discard(task)
-        if not task.cancelled():
-            task.exception()
-
-    def _partial(self, exchange: Exchange, status: Status) -> None:
-        """Records an answer the client did not see whole; nobody waits for it."""
-        if exchange.kept and not exchange.recorded and exchange.first_token is not None:
-            exchange.recorded = True
+    def _record_partial(self, exchange: Exchange, status: Status) -> None:
+        """Record an answer that the client did not see whole, unless that was done, without waiting for it."""
+        if exchange.to_record and exchange.state in (READING, SENDING):
+            exchange.begin_recording()
             self._recorder.offer(exchange.interaction(status, self._catalog.metric(exchange.target.owner)))
+
+
+def _this_task() -> asyncio.Task[None]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("not called from a task")
+    return task
+
+
+async def _send(exchange: Exchange, send: Send, message: Message) -> None:
+    """Send a part of a stream, and wait until the client has taken enough of what it was sent."""
+    exchange.begin_sending()
+    await send(message)
+    exchange.resume_reading()
+
+
+async def _settle(exchange: Exchange) -> None:
+    exchange.begin_settling()
+    await exchange.admission.settle(exchange.used_tokens)
+
+
+async def _finish(exchange: Exchange, send: Send, last: bytes) -> None:
+    """Send the last bytes of a stream."""
+    exchange.begin_finishing()
+    await send(part(last, more=False))
 
 
 def _fault(exchange: Exchange, error: ApiError) -> bytes:
     """The event that ends a stream whose status is out already."""
-    exchange.seen.failed(error.code or str(error.status))
-    return exchange.dialect.fault(error)
+    exchange.request.observation.failed(error.code or str(error.status))
+    return exchange.request.dialect.fault(error)
 
 
-async def tell(exchange: Exchange, sending: Awaitable[None]) -> None:
-    """Waits until the client took what is being sent; `tend` ends it where that takes too long."""
-    exchange.heard = monotonic()
-    exchange.stalled = True
-    await sending
-    exchange.stalled = False
-
-
-def _ended(exchange: Exchange) -> None:
-    if not exchange.dialect.recorded:
+def _check_complete(exchange: Exchange) -> None:
+    if not exchange.request.dialect.recorded:
         return
     if not exchange.captured.finished or len(exchange.captured.choices) != exchange.ask.expected:
         raise EngineBroken("a choice has no end")

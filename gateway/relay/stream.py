@@ -5,7 +5,6 @@ from __future__ import annotations
 from engines.sse import split
 from gateway.dialects import Capture
 from gateway.relay.exchange import Exchange
-from ratchet.clock import monotonic
 from ratchet.errors import EngineBroken
 
 LONGEST_EVENT = 2**24
@@ -20,21 +19,19 @@ class Flow:
     def __init__(self, exchange: Exchange, capture: Capture) -> None:
         self.last = b""
         self.behind = False
-        self._exchange = exchange
+        self._received = exchange.received
         self._capture = capture
-        self._frame = exchange.dialect.frame
-        self._piece = exchange.client.piece
+        self._frame = exchange.request.dialect.frame
+        self._piece = exchange.request.client.piece
         self._rest = b""
         self._fault: EngineBroken | None = None
 
     def take(self, data: bytes) -> bool:
         """Bytes of the stream. Whether it takes more now; no longer after the last event, or once it is broken."""
-        exchange = self._exchange
-        exchange.heard = monotonic()
         events, self._rest = split(self._rest + data if self._rest else data)
         seen = self._hear(events)
+        self._received(visible=bool(seen))
         if seen:
-            exchange.told = exchange.heard
             self.behind = not self._piece(self._frame(*seen))
         if len(self._rest) > LONGEST_EVENT:
             self._fault = EngineBroken("an event without end")

@@ -1,79 +1,23 @@
-"""Send a request to one replica, and its answer's bytes as they come."""
+"""Send a request to one replica and wait for the first bytes of its answer."""
 
 from __future__ import annotations
 
 import asyncio
 
 from gateway.errors import out_of_time
+from gateway.relay.answer import Answer
 from gateway.relay.exchange import Exchange
 from gateway.relay.refusal import Broken, Busy, NoAdapter, NoRoute, Stale, refusal
 from gateway.relay.transport import Closed, NotConnected, Pool, Response, TransportError
 from gateway.routing.fleet import Fleet
-from gateway.routing.replica import Hold, Replica
+from gateway.routing.replica import Replica
 from ratchet.clock import monotonic
 from ratchet.config import GatewayConfig
-from ratchet.errors import EngineBroken, EngineUnavailable
+from ratchet.errors import EngineUnavailable
 
 LONGEST_ERROR = 2**16
 TEND_EVERY = 0.25
 """Seconds between two looks at what is awaited; a bound in seconds may be passed by as much."""
-MAX_ANSWER = 2**28
-
-
-class Answer:
-    """An engine's answer that has begun: `first` are its first bytes. From here on no other replica is asked."""
-
-    def __init__(self, hold: Hold, response: Response, first: bytes) -> None:
-        self.replica = hold.replica
-        self.first = first
-        self.more = response.more
-        """The next bytes; b"" at the end. TransportError."""
-        self.feed = response.feed
-        self._hold = hold
-        self._response = response
-        self._whole: bytes | None = None
-        self._late = False
-        self.heard = 0.0
-        """When the last bytes of an answer that is read whole came."""
-
-    async def whole(self) -> bytes:
-        """All of an answer that is no stream. EngineBroken if it breaks off, falls silent or has no end."""
-        if self._whole is None:
-            self._whole = await self._read()
-        return self._whole
-
-    async def _read(self) -> bytes:
-        parts, size = [self.first], len(self.first)
-        try:
-            while size <= MAX_ANSWER:
-                chunk = await self.more()
-                if not chunk:
-                    return b"".join(parts)
-                parts.append(chunk)
-                size += len(chunk)
-                self.heard = monotonic()
-        except TransportError as error:
-            raise EngineBroken(f"the engine broke off its answer: {error}") from error
-        raise EngineBroken("the engine's answer has no end")
-
-    def give_up(self, why: str, *, late: bool = False) -> None:
-        """Ends it from outside; whoever reads it gets a TransportError. `late`: its whole time is over, no fault of its replica."""
-        self._late = late
-        self._response.fail(Closed(why))
-
-    def answered(self) -> None:
-        """It came whole."""
-        self.replica.answered()
-
-    def broke(self) -> None:
-        """It did not: a failure of its replica, which has to prove again that it generates; unless its time was over."""
-        if not self._late:
-            self.replica.broke()
-
-    def close(self) -> None:
-        """Ends it; an engine still busy with it stops."""
-        self._response.close()
-        self._hold.leave()
 
 
 class Upstream:
@@ -109,8 +53,8 @@ class Upstream:
         ApiError: the engine's own 4xx, or 504 past `total_seconds`. EngineUnavailable: it gave no answer; refusal.py says which kinds.
         """
         model = exchange.target.adapter or replica.served
-        hold, late = replica.enter(model, tokens), exchange.started + self._config.total_seconds
-        exchange.seen.asks(replica)
+        hold, late = replica.enter(model, tokens), exchange.request.started + self._config.total_seconds
+        exchange.request.observation.asks(replica)
         response: Response | None = None
         try:
             response = await self._post(replica, exchange, model)
@@ -128,14 +72,14 @@ class Upstream:
                 raise out_of_time() from error
             fault = self._fault(replica, exchange, error)
             if isinstance(fault, EngineUnavailable):
-                exchange.seen.missed(replica, type(error).__name__)
+                exchange.request.observation.missed(replica, type(error).__name__)
             if fault is error:
                 raise
             raise fault from error
         finally:
             if response is not None:
                 self._awaited.pop(response, None)
-        replica.began(exchange.path)
+        replica.began(exchange.request.path)
         return Answer(hold, response, first)
 
     def _fault(self, replica: Replica, exchange: Exchange, error: BaseException) -> BaseException:
@@ -144,7 +88,7 @@ class Upstream:
             case NoAdapter():
                 replica.forget(exchange.target.adapter or "")
             case NoRoute():
-                replica.lacks_route(exchange.path)
+                replica.lacks_route(exchange.request.path)
             case Busy():
                 replica.pause(min(error.seconds, self._config.routing.retry.max_pause_seconds), error.status)
             case NotConnected():
@@ -162,13 +106,12 @@ class Upstream:
         return error
 
     async def _post(self, replica: Replica, exchange: Exchange, model: str) -> Response:
-        dialect, ask = exchange.dialect, exchange.ask
-        extras = replica.engine.extras(dialect.path, ask.sent) if exchange.kept or exchange.admission.counts_tokens else {}
-        body = dialect.body(ask, exchange.id, model, extras)
-        headers = {**exchange.seen.carried(replica, exchange.trace), **replica.engine.headers(exchange.id)}
+        request, dialect, ask = exchange.request, exchange.request.dialect, exchange.ask
+        extras = replica.engine.extras(dialect.path, ask.sent) if exchange.to_record or exchange.admission.counts_tokens else {}
+        body = dialect.body(ask, request.id, model, extras)
+        headers = {**request.observation.carried(replica, request.trace), **replica.engine.headers(request.id)}
         response = await self._pool(replica).post(dialect.path, body, headers)
-        if exchange.dispatched is None:  # what follows a first failure is the engine's doing
-            exchange.dispatched = monotonic()
+        exchange.dispatched()
         return response
 
     def _pool(self, replica: Replica) -> Pool:

@@ -15,7 +15,7 @@ class Shelf:
 
     def __init__(self, config: Config, data: Path) -> None:
         self._config = config
-        self._data = data.resolve()
+        self._artifacts = adapters.ArtifactStore.of(config, data)
 
     def name(self, record: PolicyVersionRecord) -> str:
         """The engine-side name."""
@@ -24,9 +24,9 @@ class Shelf:
     async def manifest(self, record: PolicyVersionRecord) -> adapters.Manifest:
         """The manifest, every byte of the adapter checked against it. AdapterError."""
         policy = self._config.policies[record.policy]
-        return await asyncio.to_thread(adapters.verify, self._data, record, rank=policy.lora.rank, base=policy.base)
+        return await asyncio.to_thread(adapters.verify, self._artifacts, record, rank=policy.lora.rank, base=policy.base)
 
     async def verified(self, record: PolicyVersionRecord) -> Path:
         """The adapter's folder, after it was checked. AdapterError."""
         await self.manifest(record)
-        return self._data / record.path
+        return self._artifacts.data / record.path

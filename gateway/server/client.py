@@ -11,14 +11,14 @@ from uvicorn.protocols.http.flow_control import FlowControl
 class Client:
     """`scope["connection"]`, and what uvicorn's answers write to.
 
-    `complete`: every request that began came whole. `gone` is called when the client closes its connection; who answers sets it for
-    as long as it does. A task that waits for `http.disconnect` says the same and costs each request its making and its end.
+    `complete`: every request that began came whole. `on_disconnect` is called when the client closes its connection; who answers sets it
+    for as long as it does. A task that waits for `http.disconnect` says the same and costs each request its making and its end.
     """
 
-    __slots__ = ("_chunked", "_flow", "_fresh", "_head", "_loop", "_transport", "complete", "gone", "over")
+    __slots__ = ("_chunked", "_flow", "_fresh", "_head", "_loop", "_transport", "complete", "on_disconnect", "over")
 
     def __init__(self, transport: asyncio.Transport, flow: FlowControl, loop: asyncio.AbstractEventLoop) -> None:
-        self.gone: Callable[[], None] | None = None
+        self.on_disconnect: Callable[[], None] | None = None
         self.over = self.complete = False
         self._transport = transport
         self._flow = flow
@@ -42,8 +42,8 @@ class Client:
     def left(self) -> None:
         """The client closed its connection."""
         self.over = True
-        if self.gone is not None:
-            self.gone()
+        if self.on_disconnect is not None:
+            self.on_disconnect()
 
     # What uvicorn's answers use of a transport.
 

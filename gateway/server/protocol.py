@@ -163,7 +163,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._phase == REFUSED or self.transport.is_closing():
             self._let_go()
         elif self._answering:
-            if self._client.gone is None and self.flow.write_paused:
+            if self._client.on_disconnect is None and self.flow.write_paused:
                 self._let_go()  # nobody else watches whether its client reads
             else:
                 self._unsent = math.inf

@@ -6,7 +6,6 @@ import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from engines import Engine
@@ -16,6 +15,7 @@ from learner.gate.heldout import Heldout
 from learner.gate.proof import Comparison, Prover
 from learner.replicas import Replicas
 from ratchet import adapters, clock, failpoints
+from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.errors import AdapterError, EngineBroken, EngineRefused, EngineUnavailable, GateRefused
@@ -61,10 +61,17 @@ class Gate:
     """The gate of one policy."""
 
     def __init__(
-        self, config: PolicyConfig, *, data: Path, store: Store, replicas: Replicas, prover: Prover, evaluation: Heldout | None
+        self,
+        config: PolicyConfig,
+        *,
+        artifacts: ArtifactStore,
+        store: Store,
+        replicas: Replicas,
+        prover: Prover,
+        evaluation: Heldout | None,
     ) -> None:
         self._config = config
-        self._data = data
+        self._artifacts = artifacts
         self._store = store
         self._replicas = replicas
         self._prover = prover
@@ -95,7 +102,7 @@ class Gate:
         if norm is None or not norm <= limit:
             raise GateRefused("sanity", f"gradient norm {norm} is above {limit:g}")
         try:
-            await asyncio.to_thread(adapters.verify, self._data, candidate, rank=self._config.lora.rank, base=self._config.base)
+            await asyncio.to_thread(adapters.verify, self._artifacts, candidate, rank=self._config.lora.rank, base=self._config.base)
         except AdapterError as error:
             raise GateRefused("sanity", str(error)) from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
@@ -10,7 +9,7 @@ import msgspec
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 FILES = frozenset({CONFIG, WEIGHTS})
-"""Exactly these: an engine's loader falls back to a pickle when it finds no safetensors."""
+"""Exactly these two: an engine's loader falls back to a pickle when it finds no safetensors file."""
 
 
 class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -38,8 +37,3 @@ class Manifest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     def encoded(self) -> bytes:
         """The bytes on disk: JSON, keys sorted, so that equal manifests are equal bytes."""
         return msgspec.json.encode(self, order="sorted")
-
-
-def digest(data: bytes) -> str:
-    """sha256, hex."""
-    return hashlib.sha256(data).hexdigest()

@@ -1,10 +1,8 @@
-"""Whether an adapter on disk is what the registry committed, before any engine may see it."""
+"""Check that an adapter is what the registry committed, before any engine loads it."""
 
 from __future__ import annotations
 
 import json
-import stat
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, deserialize
 
-from ratchet.adapters.disk import MANIFEST_BYTES, folder_of, manifest_of
-from ratchet.adapters.manifest import CONFIG, FILES, WEIGHTS, Manifest, digest
+from ratchet.adapters.artifacts import Artifact, ArtifactStore
+from ratchet.adapters.disk import folder_of, layout
+from ratchet.adapters.manifest import CONFIG, FILES, WEIGHTS, Manifest
 from ratchet.errors import AdapterError
 from ratchet.types import PolicyVersionRecord
 
@@ -23,28 +22,27 @@ FULL_WEIGHTS = ("modules_to_save", "rank_pattern", "alpha_pattern", "trainable_t
 """Keys of PEFT's configuration under which an adapter would be more, or of another rank, than its manifest says."""
 
 
-def verify(data: Path, record: PolicyVersionRecord, *, rank: int, base: str) -> Manifest:
-    """The manifest of the version's adapter, after each of its bytes was checked.
+def verify(artifacts: ArtifactStore, record: PolicyVersionRecord, *, rank: int, base: str) -> Manifest:
+    """Return the manifest of a version's adapter after checking all of it; an adapter that is not here is fetched first.
 
-    Checked: the place, no symlink on the way, the manifest's digest, exactly the two files and their sha256, the
-    configuration, each tensor's pairing, shape against `rank`, and finite numbers; `base`. Raises AdapterError.
+    Checked are the place, every byte against the digest, the configuration, and the weights: LoRA matrices in pairs, of
+    `rank`, with finite numbers. AdapterError says what is wrong.
     """
     folder = folder_of(record.policy, record.version, record.digest)
     if record.path != folder.as_posix():
         raise AdapterError(f"{record.policy}@{record.version}: its folder is {folder}, not {record.path}")
+    artifact = artifacts.fetch(record.digest, layout(record.policy, record.version))
     try:
-        return _verified(data, folder, record, rank, base)
-    except OSError as error:
-        raise AdapterError(f"{folder}: cannot be read ({error.strerror})") from None
+        return _checked(artifact, record, rank, base)
     except AdapterError as error:
         raise AdapterError(f"{folder}: {error}") from None
 
 
-def _verified(data: Path, folder: Path, record: PolicyVersionRecord, rank: int, base: str) -> Manifest:
-    for depth in range(1, len(folder.parts) + 1):
-        _is(stat.S_ISDIR, data.joinpath(*folder.parts[:depth]))
-    place = data / folder
-    manifest = _manifest(manifest_of(place), record)
+def _checked(artifact: Artifact, record: PolicyVersionRecord, rank: int, base: str) -> Manifest:
+    try:
+        manifest = msgspec.json.decode(artifact.index, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise AdapterError(f"the manifest is malformed: {error}") from None
     for name, found, wanted in (
         ("policy", manifest.policy, record.policy),
         ("version", manifest.version, record.version),
@@ -54,39 +52,9 @@ def _verified(data: Path, folder: Path, record: PolicyVersionRecord, rank: int, 
     ):
         if found != wanted:
             raise AdapterError(f"its {name} is {found!r}, not {wanted!r}")
-    present = {entry.name for entry in place.iterdir()}
-    if present != FILES:
-        raise AdapterError(f"holds {sorted(present)}, not exactly {sorted(FILES)}")
-    contents = {name: _content(place / name, manifest.files[name]) for name in sorted(FILES)}
-    _check_config(contents[CONFIG], manifest)
-    _check_weights(contents[WEIGHTS], rank)
+    _check_config(artifact.files[CONFIG], manifest)
+    _check_weights(artifact.files[WEIGHTS], rank)
     return manifest
-
-
-def _is(kind: Any, path: Path) -> None:
-    if not kind(path.lstat().st_mode):
-        raise AdapterError(f"{path.name} is not a plain {'folder' if kind is stat.S_ISDIR else 'file'}")
-
-
-def _manifest(path: Path, record: PolicyVersionRecord) -> Manifest:
-    _is(stat.S_ISREG, path)
-    if path.stat().st_size > MANIFEST_BYTES:
-        raise AdapterError(f"the manifest is larger than {MANIFEST_BYTES} bytes")
-    text = path.read_bytes()
-    if digest(text) != record.digest:
-        raise AdapterError("the manifest's digest is not the committed one")
-    try:
-        return msgspec.json.decode(text, type=Manifest)
-    except msgspec.MsgspecError as error:
-        raise AdapterError(f"the manifest is malformed: {error}") from None
-
-
-def _content(path: Path, wanted: str) -> bytes:
-    _is(stat.S_ISREG, path)
-    content = path.read_bytes()
-    if digest(content) != wanted:
-        raise AdapterError(f"{path.name} has another sha256 than its manifest says")
-    return content
 
 
 def _check_config(content: bytes, manifest: Manifest) -> None:

@@ -5,6 +5,7 @@ from ratchet.config.launch import LaunchConfig
 from ratchet.config.limits import LimitsConfig
 from ratchet.config.load import BUILT_IN, load, schema
 from ratchet.config.model import (
+    ArtifactsConfig,
     Config,
     GateConfig,
     LearnerConfig,
@@ -27,6 +28,7 @@ __all__ = [
     "BUILT_IN",
     "ENGINES",
     "AlgorithmConfig",
+    "ArtifactsConfig",
     "BreakerConfig",
     "Config",
     "EjectionConfig",

@@ -92,6 +92,9 @@ def _anchor(tree: dict[str, Any], folder: Path) -> None:
         gate = policy.get("gate")
         if isinstance(gate, dict) and isinstance(heldout := gate.get("heldout"), str):
             gate["heldout"] = str(folder / heldout)
+    artifacts = tree.get("artifacts")
+    if isinstance(artifacts, dict) and isinstance(url := artifacts.get("url"), str) and url and "://" not in url:
+        artifacts["url"] = str(folder / Path(url).expanduser())
 
 
 def _mappings(section: Any) -> list[dict[str, Any]]:

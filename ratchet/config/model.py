@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ratchet.config.kinds import Algorithm, default_algorithm
 from ratchet.config.section import Name, Section
 from ratchet.config.serving import EngineConfig, GatewayConfig, StoreConfig
+
+
+def _folder(text: str) -> str:
+    path = text.removeprefix("file://")
+    if "://" in path or not path:
+        raise ValueError("a folder that several machines share, such as /mnt/ratchet; other kinds of URL are not built yet")
+    return str(Path(path).expanduser().absolute())
 
 
 def _no_canary(value: Any) -> None:
@@ -127,6 +135,17 @@ class LearnerConfig(Section):
     """Where the update runs; `auto`: a GPU if there is one."""
 
 
+class ArtifactsConfig(Section):
+    url: Annotated[str, AfterValidator(_folder)] | None = None
+    """A folder that several machines share (a path or file://), where adapters and checkpoints are put besides the data directory
+    and fetched from where that lacks them. It must exist. None: the data directory alone."""
+
+    @property
+    def folder(self) -> Path | None:
+        """`url` as a path."""
+        return Path(self.url) if self.url is not None else None
+
+
 class Config(Section):
     store: StoreConfig = StoreConfig()
     """Where everything is recorded."""
@@ -140,6 +159,8 @@ class Config(Section):
     """What learns, by the name clients use."""
     learner: LearnerConfig = LearnerConfig()
     """How training uses the machine."""
+    artifacts: ArtifactsConfig = ArtifactsConfig()
+    """Where adapters and checkpoints are kept."""
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:

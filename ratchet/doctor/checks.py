@@ -14,6 +14,7 @@ import msgspec
 import psutil
 
 from ratchet import models
+from ratchet.adapters import ArtifactStore
 from ratchet.buffer.spool import FOLDER, REFUSED, survey
 from ratchet.config import Config, ModelConfig, load
 from ratchet.doctor import engine, store
@@ -49,6 +50,7 @@ async def examine(file: Path | None, data: Path) -> AsyncIterator[Finding]:
     yield Finding("configuration", "fit", str(file or "built in"))
     for finding in [*packages(config), *[model(name, found) for name, found in config.models.items()], *rewards(config, file)]:
         yield finding
+    yield artifacts(config, data)
     yield await _tried("store", store.durable(config.store))
     for url_engine in [e for e in config.engines if e.url is not None]:
         yield await _tried(f"engine {url_engine.name}", engine.generates(url_engine))
@@ -113,6 +115,15 @@ def rewards(config: Config, file: Path | None) -> list[Finding]:
     """Whether each Python reward function can be imported, in a process of its own."""
     folder = str(file.absolute().parent if file is not None else Path.cwd())
     return [_reward(reward.path, folder) for policy in config.policies.values() for reward in policy.rewards]
+
+
+def artifacts(config: Config, data: Path) -> Finding:
+    """Whether the shared folder for adapters and checkpoints can be written."""
+    try:
+        ArtifactStore.of(config, data).check()
+    except ConfigError as error:
+        return Finding("artifacts", "unfit", str(error))
+    return Finding("artifacts", "fit", str(config.artifacts.folder or f"the data directory, {data}"))
 
 
 def quantised(config: Config) -> Finding:

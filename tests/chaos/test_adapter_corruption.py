@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ratchet.adapters import CONFIG, WEIGHTS, manifest_of, verify
+from ratchet.adapters import CONFIG, WEIGHTS, ArtifactStore, manifest_of, verify
 from ratchet.errors import AdapterError
 from ratchet.types import PolicyVersionRecord
 from tests.support.figures import FULL, measured
@@ -121,10 +121,10 @@ def test_a_spoiled_adapter_is_refused_every_time(tmp_path: Path, way: Spoil) -> 
         data = tmp_path / str(trial)
         data.mkdir()
         folder, record = written(data)
-        verify(data, record, rank=RANK, base=BASE)
+        verify(ArtifactStore(data), record, rank=RANK, base=BASE)
         spoiled = way(folder, record, random.Random(trial))
         try:
-            verify(data, spoiled, rank=RANK, base=BASE)
+            verify(ArtifactStore(data), spoiled, rank=RANK, base=BASE)
             outcomes.append("taken")
         except AdapterError as error:
             assert "\n" not in str(error)

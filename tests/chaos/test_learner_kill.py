@@ -52,16 +52,17 @@ PLANS = {
     "learner.after_commit": BEHIND_A_COMMIT,
     "learner.after_publish": BEHIND_A_COMMIT,
     "learner.after_refuse": BEHIND_A_COMMIT,
+    "durable.before_rename": [(1, 1), (1, 2), (1, 3), (3, 1), (1, 4)],  # three renames a step
     "learner.before_unload": [(1, 1), (2, 1), (3, 1), (1, 1), (2, 1)],  # one version is unloaded in all
 }
 
 
 def failpoints() -> list[str]:
-    """Every failpoint in the learner's source."""
+    """Every failpoint in the learner's source, and the one of what it writes durably: checkpoint, manifest, adapter."""
     found = [
         re.findall(r'failpoints\.hit\("(learner\.\w+)"\)', p.read_text(encoding="utf-8")) for p in sorted((ROOT / "learner").rglob("*.py"))
     ]
-    return [name for names in found for name in names]
+    return ["durable.before_rename", *(name for names in found for name in names)]
 
 
 @dataclass
@@ -111,7 +112,7 @@ class Outcome:
 
 async def outcome(store: Store, data: Path) -> Outcome:
     versions = [v for v in await store.registry.versions(POLICY) if v.version > 0]
-    manifests = {v.version: adapters.verify(data, v, rank=4, base=tiny_model.NAME) for v in versions}
+    manifests = {v.version: adapters.verify(adapters.ArtifactStore(data), v, rank=4, base=tiny_model.NAME) for v in versions}
     for version, manifest in manifests.items():
         folder = data / next(v.path for v in versions if v.version == version)
         assert {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()} == manifest.files

@@ -13,15 +13,15 @@ from tests.support.engines_real import BASE, write_adapter
 from tests.support.stores import candidate
 
 
-async def publish(store: Store, data: Path, policy: str, version: int, *, rank: int = 8) -> PolicyVersionRecord:
+async def publish(store: Store, data: Path, policy: str, version: int, *, rank: int = 8, shared: Path | None = None) -> PolicyVersionRecord:
     """A random adapter written, committed as the policy's next version, and live."""
     source = write_adapter(data / "made" / f"{policy}-{version}", version, rank=rank)
     files = {file.name: file.read_bytes() for file in source.iterdir()}
     lineage = {"policy": policy, "version": version, "parent": version - 1, "base": BASE, "base_digest": "0" * 64, "rank": rank}
     lineage |= {"alpha": 2.0 * rank, "seed": version, "step": version, "consumed": [], "interactions": [], "algorithm": {}, "created": 1.0}
-    folder, digest = adapters.write(data, lineage, files)
+    folder, digest = adapters.write(adapters.ArtifactStore(data, shared), lineage, files)
     await store.registry.ensure(policy, BASE)
-    record = candidate(version, version, [], policy=policy, path=str(folder.relative_to(data)), digest=digest, parent=version - 1)
+    record = candidate(version, version, [], policy=policy, path=str(folder.relative_to(data.resolve())), digest=digest, parent=version - 1)
     await store.registry.commit_step(policy, version, record)
     await store.registry.publish(policy, version, expect_live=version - 1, verdict={"passed": True})
     return record

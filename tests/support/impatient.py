@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 from gateway.__main__ import main
-from gateway.relay import relay
+from gateway.relay import clocks
 
 if __name__ == "__main__":
-    relay.KEEPALIVE_SECONDS /= 100
-    relay.TEND_EVERY /= 10
+    clocks.KEEPALIVE_SECONDS /= 100
+    clocks.LOOK_SECONDS /= 10
     sys.exit(main())

@@ -58,7 +58,7 @@ async def check(services: Services, post: FeedbackRequest, tenant: str) -> None:
     if not names.is_target(post.target):
         raise invalid("'target' must be the id of an answer or of an episode.", "target")
     running = services.relay.running.get(post.target)
-    if running is not None and running.caller.tenant != tenant:
+    if running is not None and running.request.caller.tenant != tenant:
         raise TargetNotYours(post.target)
     if running is not None:
         known: tuple[str, int | None] | None = (running.target.owner, running.ask.expected)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from ratchet.adapters import CONFIG, WEIGHTS, write
+from ratchet.adapters import CONFIG, WEIGHTS, ArtifactStore, write
 from ratchet.types import PolicyVersionRecord
 
 RANK, ALPHA, BASE, POLICY = 4, 8.0, "smollm2", "support"
@@ -41,9 +41,11 @@ def lineage(**fields: Any) -> dict[str, Any]:
     return base | rest | {"algorithm": {"type": "grpo", "beta": 0.1}} | fields
 
 
-def written(data: Path, content: dict[str, bytes] | None = None, **fields: Any) -> tuple[Path, PolicyVersionRecord]:
+def written(
+    data: Path, content: dict[str, bytes] | None = None, *, shared: Path | None = None, **fields: Any
+) -> tuple[Path, PolicyVersionRecord]:
     """A written adapter's folder and the record a commit would keep of it."""
-    folder, digest = write(data, lineage(**fields), content or {CONFIG: configuration(), WEIGHTS: weights()})
+    folder, digest = write(ArtifactStore(data, shared), lineage(**fields), content or {CONFIG: configuration(), WEIGHTS: weights()})
     version = int(fields.get("version", 7))
-    path = folder.relative_to(data).as_posix()
+    path = folder.relative_to(data.resolve()).as_posix()
     return folder, PolicyVersionRecord(POLICY, version, "candidate", 1.5, path=path, digest=digest)

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from ratchet.adapters import CONFIG, WEIGHTS, Manifest, engine_name, folder_of, manifest_of, verify, write
-from ratchet.adapters.manifest import digest
+from ratchet.adapters import CONFIG, WEIGHTS, ArtifactStore, Manifest, engine_name, folder_of, manifest_of, verify, write
+from ratchet.adapters.artifacts import digest
 from ratchet.errors import AdapterError
 from tests.unit.adapters.adapters import ALPHA, BASE, POLICY, RANK, configuration, lineage, weights, written
 
@@ -22,12 +22,12 @@ B = "base_model.model.layers.0.self_attn.q_proj.lora_B.weight"
 def refused(data: Path, content: dict[str, bytes], match: str, **fields: object) -> None:
     _, record = written(data, content, **fields)
     with pytest.raises(AdapterError, match=match):
-        verify(data, record, rank=RANK, base=BASE)
+        verify(ArtifactStore(data), record, rank=RANK, base=BASE)
 
 
 def test_a_written_adapter_is_verified_and_its_manifest_returned(tmp_path: Path) -> None:
     folder, record = written(tmp_path)
-    manifest = verify(tmp_path, record, rank=RANK, base=BASE)
+    manifest = verify(ArtifactStore(tmp_path), record, rank=RANK, base=BASE)
     assert record.path == f"adapters/support/7-{record.digest[:12]}"
     assert {entry.name for entry in folder.iterdir()} == {CONFIG, WEIGHTS}
     assert manifest.files == {CONFIG: digest(configuration()), WEIGHTS: digest(weights())}
@@ -40,37 +40,18 @@ def test_the_same_adapter_twice_is_the_same_folder_and_digest(tmp_path: Path) ->
     (first / WEIGHTS).write_bytes(b"left by a crash")
     second, again = written(tmp_path)
     assert (first, record) == (second, again)
-    verify(tmp_path, again, rank=RANK, base=BASE)
+    verify(ArtifactStore(tmp_path), again, rank=RANK, base=BASE)
 
 
-def test_what_an_interrupted_write_left_is_swept_by_the_next(tmp_path: Path) -> None:
+def test_what_an_interrupted_write_left_is_swept_by_a_later_one(tmp_path: Path) -> None:
     place = tmp_path / "adapters" / POLICY
     (place / ".tmp-1").mkdir(parents=True)
     (place / ".tmp-1" / WEIGHTS).write_bytes(b"half")
-    (place / ".tmp-2.json").write_bytes(b"half")
+    (place / ".tmp-2").write_bytes(b"half")
+    for path in place.iterdir():
+        os.utime(path, (0, 0))
     folder, _ = written(tmp_path)
     assert {entry.name for entry in place.iterdir()} == {folder.name, f"{folder.name}.json"}
-
-
-def test_all_is_on_disk_before_the_name_appears(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    synced: list[str] = []
-    fsync, rename = os.fsync, Path.rename
-
-    def record_fsync(handle: int) -> None:
-        synced.append(Path(f"/proc/self/fd/{handle}").readlink().name)
-        fsync(handle)
-
-    def record_rename(path: Path, target: Path) -> Path:
-        synced.append(f"-> {target.name}")
-        return rename(path, target)
-
-    monkeypatch.setattr(os, "fsync", record_fsync)
-    monkeypatch.setattr(Path, "rename", record_rename)
-    folder, _ = written(tmp_path)
-    final = synced.index(f"-> {folder.name}")
-    assert {CONFIG, WEIGHTS} <= set(synced[:final])
-    assert synced[final:] == [f"-> {folder.name}", POLICY]
-    assert tmp_path.name in synced  # the new adapters/ is an entry of the data directory
 
 
 @pytest.mark.parametrize(
@@ -87,7 +68,7 @@ def test_all_is_on_disk_before_the_name_appears(tmp_path: Path, monkeypatch: pyt
 )
 def test_what_is_no_adapter_is_not_written(tmp_path: Path, fields: dict[str, object], files: dict[str, bytes] | None) -> None:
     with pytest.raises(AdapterError):
-        write(tmp_path, lineage(**fields), files or {CONFIG: configuration(), WEIGHTS: weights()})
+        write(ArtifactStore(tmp_path), lineage(**fields), files or {CONFIG: configuration(), WEIGHTS: weights()})
     assert not any(tmp_path.parent.glob("up*"))
     assert list(tmp_path.rglob("*.json")) == []
 
@@ -127,7 +108,7 @@ def test_half_precision_is_read_and_its_infinities_found(tmp_path: Path, dtype: 
     body = good[8 + size + grown :]
     content = len(header).to_bytes(8, "little") + header + body
     _, record = written(tmp_path, {CONFIG: configuration(), WEIGHTS: content})
-    verify(tmp_path, record, rank=RANK, base=BASE)
+    verify(ArtifactStore(tmp_path), record, rank=RANK, base=BASE)
     infinite = {"F16": b"\x00\x7c", "BF16": b"\x80\x7f"}[dtype]
     one = np.float16(1).tobytes()
     assert body.count(one * 24) == 1
@@ -155,16 +136,16 @@ def test_a_configuration_that_says_otherwise_is_refused(tmp_path: Path, content:
 def test_another_rank_or_base_than_the_policys_is_refused(tmp_path: Path) -> None:
     _, record = written(tmp_path)
     with pytest.raises(AdapterError, match="rank"):
-        verify(tmp_path, record, rank=RANK * 2, base=BASE)
+        verify(ArtifactStore(tmp_path), record, rank=RANK * 2, base=BASE)
     with pytest.raises(AdapterError, match="base"):
-        verify(tmp_path, record, rank=RANK, base="other")
+        verify(ArtifactStore(tmp_path), record, rank=RANK, base="other")
 
 
 def test_a_record_can_name_no_place_but_its_own(tmp_path: Path) -> None:
     _, record = written(tmp_path)
     for path in ("", "/etc", "../7", record.path + "/..", record.path.replace("7-", "8-")):
         with pytest.raises(AdapterError):
-            verify(tmp_path, msgspec.structs.replace(record, path=path), rank=RANK, base=BASE)
+            verify(ArtifactStore(tmp_path), msgspec.structs.replace(record, path=path), rank=RANK, base=BASE)
     for name, version, text in (("../x", 7, "0" * 64), (POLICY, 0, "0" * 64), (POLICY, 7, "../../x"), (POLICY, 7, "G" * 64)):
         with pytest.raises(AdapterError):
             folder_of(name, version, text)
@@ -180,7 +161,7 @@ def test_a_symlink_anywhere_on_the_way_is_refused(tmp_path: Path, part: str) -> 
     place.rename(outside)
     place.symlink_to(outside)
     with pytest.raises(AdapterError, match="not a plain"):
-        verify(data, record, rank=RANK, base=BASE)
+        verify(ArtifactStore(data), record, rank=RANK, base=BASE)
 
 
 def test_a_write_does_not_follow_a_symlink_out_of_the_data_directory(tmp_path: Path) -> None:
@@ -197,10 +178,10 @@ def test_a_missing_adapter_is_an_adapter_error(tmp_path: Path) -> None:
     folder, record = written(tmp_path)
     (folder / WEIGHTS).unlink()
     with pytest.raises(AdapterError, match="not exactly"):
-        verify(tmp_path, record, rank=RANK, base=BASE)
+        verify(ArtifactStore(tmp_path), record, rank=RANK, base=BASE)
     manifest_of(folder).unlink()
     with pytest.raises(AdapterError, match="cannot be read"):
-        verify(tmp_path, record, rank=RANK, base=BASE)
+        verify(ArtifactStore(tmp_path), record, rank=RANK, base=BASE)
 
 
 def test_equal_manifests_are_equal_bytes() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from engines import connect
 from engines.reconcile import Retained, reconcile
+from ratchet.adapters import FILES, WEIGHTS
 from ratchet.buffer import Store
 from ratchet.config import Config
 from tests.support.engines_adapters import corrupt, publish
@@ -21,10 +22,12 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield found
 
 
-def retained(store: Store, data: Path, *, max_staleness: int = 1) -> Retained:
+def retained(store: Store, data: Path, *, max_staleness: int = 1, shared: Path | None = None) -> Retained:
     policy = {"base": BASE, "lora": {"rank": 8}, "schedule": {"max_staleness": max_staleness}}
     other = {"base": "other", "lora": {"rank": 8}}
-    config = Config.model_validate({"models": {BASE: {"path": "x"}, "other": {"path": "y"}}, "policies": {"support": policy, "far": other}})
+    models = {BASE: {"path": "x"}, "other": {"path": "y"}}
+    artifacts = {"url": str(shared) if shared else None}
+    config = Config.model_validate({"models": models, "policies": {"support": policy, "far": other}, "artifacts": artifacts})
     return Retained(config, data, BASE, store)
 
 
@@ -49,6 +52,17 @@ async def test_a_corrupted_adapter_is_not_restored_and_said(store: Store, tmp_pa
     corrupt(tmp_path, second)
     assert set(await retained(store, tmp_path).wanted()) == {f"support@{first.version}"}
     assert "support@2 is not restored" in caplog.text
+
+
+async def test_a_supervisor_with_another_data_directory_fetches_what_it_lacks(store: Store, tmp_path: Path) -> None:
+    shared, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
+    shared.mkdir()
+    first, second = [await publish(store, tmp_path, "support", v, shared=shared) for v in (1, 2)]
+    (shared / second.digest / WEIGHTS).write_bytes(b"half")
+    wanted = await retained(store, elsewhere, shared=shared).wanted()
+    assert wanted == {"support@1": elsewhere.resolve() / first.path}
+    assert {path.name for path in wanted["support@1"].iterdir()} == FILES
+    assert [path.name for path in (elsewhere / "adapters" / "support").iterdir() if path.is_dir()] == [Path(first.path).name]
 
 
 async def test_an_adapter_is_verified_anew_only_for_another_life_of_the_engine(store: Store, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ async def test_the_next_answers_head_waits_too_and_a_close_sends_it() -> None:
 async def test_nothing_is_written_to_a_client_that_left() -> None:
     one, transport = client()
     left: list[None] = []
-    one.gone = lambda: left.append(None)
+    one.on_disconnect = lambda: left.append(None)
     one.write(b"head;")
     one.left()
     one.piece(b"more")

@@ -15,7 +15,7 @@ import pytest
 
 from gateway.record.drain import Drain
 from gateway.record.outbox import Outbox
-from gateway.record.recorder import Recorder, Room, room_for
+from gateway.record.recorder import Recorder, Reservation, reservation_size
 from gateway.telemetry.metrics import Metrics
 from ratchet.buffer import EmbeddedServer, Store, open_store
 from ratchet.buffer.interactions import pack
@@ -232,16 +232,16 @@ async def test_a_store_that_refuses_everything_sets_nothing_aside(tmp_path: Path
 async def test_with_neither_store_nor_spool_nothing_is_promised_and_with_either_all_is(tmp_path: Path) -> None:
     (tmp_path / FOLDER).write_text("no folder")
     async with site(tmp_path, record_seconds=0.3) as made:
-        assert await made.recorder.admit(1000) == Room(True, 0)
+        assert await made.recorder.reserve(1000) == Reservation(True, 0)
         await made.server.stop()
         with pytest.raises(StoreUnavailable):
             await made.recorder.write(interaction())
-        assert await made.recorder.admit(1000) == Room(False, 0)
+        assert await made.recorder.reserve(1000) == Reservation(False, 0)
         assert made.count("ratchet_unrecorded_total") == 1
         (tmp_path / FOLDER).unlink()
 
         async def promised() -> bool:
-            return (await made.recorder.admit(1000)).promised
+            return (await made.recorder.reserve(1000)).promised
 
         await until(promised, "the spool is there")
         ids = await write_all(made, 5)
@@ -256,17 +256,17 @@ async def test_room_is_kept_for_each_running_answer_and_given_back(tmp_path: Pat
         await write_all(made, 1)
         size = 100_000
         rooms = []
-        while (room := await made.recorder.admit(size)).promised:
+        while (room := await made.recorder.reserve(size)).promised:
             rooms.append(room)
         assert 7 <= len(rooms) <= 10
         big = {"noise": os.urandom(20_000).hex()}
         await asyncio.gather(*(made.recorder.write(interaction(metadata=big)) for _ in rooms))
         for room in rooms:
-            made.recorder.leave(room)
+            made.recorder.release(room)
         await made.start()
         await made.settled()
         await made.server.stop()
-        assert (await made.recorder.admit(size)).promised
+        assert (await made.recorder.reserve(size)).promised
 
 
 async def test_a_full_queue_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,7 +287,7 @@ def test_the_room_kept_is_more_than_an_answer_takes() -> None:
         item.choices[0].message = {"role": "assistant", "content": os.urandom(tokens).hex()}
         item.request["messages"][0]["content"] = os.urandom(2 * tokens).hex()
         body = len(msgspec.json.encode(item.request))
-        assert 2 * len(pack(item)) < room_for(body, 1, tokens)
+        assert 2 * len(pack(item)) < reservation_size(body, 1, tokens)
 
 
 def test_the_wait_for_the_store_is_what_the_contract_says() -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engines.vllm.capture import StreamCapture, Wants
-from gateway.dialects.chat import Chat
 from gateway.relay import stream
 from gateway.relay.stream import Flow
 from ratchet.errors import EngineBroken
+from tests.support.exchanges import exchange_reading, inference_request
 from tests.unit.engines.samples import ID, MODEL, chunk, first, last, payloads
 
 ANSWER = b"".join(b"data: %b\n\n" % event for event in [*payloads("stop_string.sse")])
@@ -30,18 +30,8 @@ class Reader:
         return len(self.taken) < self.most
 
 
-class Exchange:
-    """What a flow uses of one."""
-
-    dialect = Chat()
-    heard = told = 0.0
-
-    def __init__(self, client: Reader) -> None:
-        self.client = client
-
-
 def flow(client: Reader) -> Flow:
-    exchange: Any = Exchange(client)
+    exchange = exchange_reading(inference_request(client=cast(Any, client)))
     return Flow(exchange, StreamCapture(Wants(usage=True), ID, MODEL))
 
 

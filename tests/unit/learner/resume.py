@@ -1,4 +1,4 @@
-"""A process that takes training steps and saves: `python -m tests.unit.learner.resume BASE DIR FROM_DIGEST|- STEP TO`.
+"""A process that takes training steps and saves: `python -m tests.unit.learner.resume BASE DATA FROM_DIGEST|- STEP TO`.
 
 Prints the digest it saved, and the sha256 of the adapter's weights.
 """
@@ -13,19 +13,21 @@ from learner import checkpoint, update
 from learner.algorithms.grpo import GrpoConfig
 from learner.model import WEIGHTS_FILE, Policy
 from learner.optim import AdamW
+from ratchet.adapters import ArtifactStore
 from ratchet.types import Group
 from tests.unit.learner import tiny
 
 
-def train(base: Path, directory: Path, digest: str, first: int, last: int) -> tuple[str, str]:
+def train(base: Path, data: Path, digest: str, first: int, last: int) -> tuple[str, str]:
     """Steps `first + 1 .. last`, each on its own groups, from the checkpoint `digest` or from the seed."""
+    artifacts = ArtifactStore(data)
     policy, scorer = tiny.load(base, seed=2), tiny.load(base)
     moving = AdamW(policy.parameters(), learning_rate=0.01, weight_decay=0.01)
     if digest != "-":
-        checkpoint.load(directory, digest).restore(policy, moving)
+        checkpoint.load(artifacts, "support", digest).restore(policy, moving)
     for number in range(first + 1, last + 1):
         update.step(policy, moving, _groups(scorer, number), GrpoConfig(), token_budget=40)
-    saved = checkpoint.save(directory, policy, moving, last, {"draws": last})
+    saved = checkpoint.save(artifacts, "support", policy, moving, step=last, rng={"draws": last})
     return saved, hashlib.sha256(policy.adapter_files()[WEIGHTS_FILE]).hexdigest()
 
 
@@ -34,5 +36,5 @@ def _groups(scorer: Policy, number: int) -> list[Group]:
 
 
 if __name__ == "__main__":
-    base, directory, digest, first, last = sys.argv[1:]
-    sys.stdout.write(" ".join(train(Path(base), Path(directory), digest, int(first), int(last))))
+    base, data, digest, first, last = sys.argv[1:]
+    sys.stdout.write(" ".join(train(Path(base), Path(data), digest, int(first), int(last))))

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -9,15 +8,29 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner import checkpoint, durable, update
+from learner import checkpoint, update
 from learner.algorithms.grpo import GrpoConfig
 from learner.model import Policy
 from learner.optim import AdamW
+from ratchet.adapters import ArtifactStore
 from ratchet.config.model import LoraConfig
+from ratchet.durable import UNFINISHED
 from ratchet.errors import AdapterError
 from tests.unit.learner import tiny
 
 FILES = ["adapter.safetensors", "optimiser.safetensors", "state.json"]
+NAME = "support"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return ArtifactStore(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where the checkpoints of NAME are."""
+    return tmp_path / "checkpoints" / NAME
 
 
 @pytest.fixture
@@ -34,6 +47,10 @@ def in_a_new_process(base: Path, directory: Path, digest: str, first: int, last:
     return done.stdout.split()
 
 
+def read(data: Path, digest: str, name: str) -> bytes:
+    return (data / "checkpoints" / NAME / digest / name).read_bytes()
+
+
 @pytest.mark.slow
 def test_a_run_resumed_in_a_new_process_writes_the_same_bytes_as_one_that_was_not_stopped(base: Path, tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as at_once:
@@ -42,111 +59,115 @@ def test_a_run_resumed_in_a_new_process_writes_the_same_bytes_as_one_that_was_no
         whole = running.result()
     assert in_a_new_process(base, tmp_path / "parts", half[0], 2, 4) == whole
     for name in FILES:
-        assert (tmp_path / "parts" / whole[0] / name).read_bytes() == (tmp_path / "whole" / whole[0] / name).read_bytes()
+        assert read(tmp_path / "parts", whole[0], name) == read(tmp_path / "whole", whole[0], name)
 
 
-def test_what_is_loaded_is_what_was_saved(base: Path, moved: tuple[Policy, AdamW], tmp_path: Path) -> None:
+def test_what_is_loaded_is_what_was_saved(base: Path, moved: tuple[Policy, AdamW], store: ArtifactStore) -> None:
     rng = {"bit_generator": "PCG64", "state": 2**127 - 1}
-    digest = checkpoint.save(tmp_path, *moved, 5, rng)
+    digest = checkpoint.save(store, NAME, *moved, step=5, rng=rng)
     fresh = tiny.load(base, seed=9)
     optimiser = AdamW(fresh.parameters(), learning_rate=0.01)
-    found = checkpoint.load(tmp_path, digest)
+    found = checkpoint.load(store, NAME, digest)
     found.restore(fresh, optimiser)
-    assert (found.step, found.rng) == (5, rng)
+    assert (found.step, found.rng, found.algorithm) == (5, rng, {})
     assert fresh.adapter_files() == moved[0].adapter_files()
     assert optimiser.state().keys() == moved[1].state().keys()
     assert all(torch.equal(value, moved[1].state()[name]) for name, value in optimiser.state().items())
 
 
-def test_a_checkpoint_before_the_first_step_brings_back_a_fresh_optimiser(policy: Policy, tmp_path: Path) -> None:
+def test_the_algorithms_own_state_comes_back_and_is_part_of_the_digest(moved: tuple[Policy, AdamW], store: ArtifactStore) -> None:
+    state = {"baseline": {"support": 0.125}, "seen": 12, "names": ["a", None]}
+    digest = checkpoint.save(store, NAME, *moved, step=1, rng={}, algorithm=state)
+    assert checkpoint.load(store, NAME, digest).algorithm == state
+    assert checkpoint.save(store, NAME, *moved, step=1, rng={}) != digest
+
+
+def test_a_checkpoint_is_fetched_from_the_shared_folder_and_deleted_there_too(moved: tuple[Policy, AdamW], tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    here, there = ArtifactStore(tmp_path / "here", shared), ArtifactStore(tmp_path / "there", shared)
+    digest = checkpoint.save(here, NAME, *moved, step=4, rng={})
+    assert checkpoint.load(there, NAME, digest).step == 4
+    assert checkpoint.sweep(there, NAME, set()) == [digest]
+    assert list(shared.iterdir()) == []
+
+
+def test_a_checkpoint_before_the_first_step_brings_back_a_fresh_optimiser(policy: Policy, store: ArtifactStore) -> None:
     optimiser = AdamW(policy.parameters(), learning_rate=0.01)
-    digest = checkpoint.save(tmp_path, policy, optimiser, 0, {})
+    digest = checkpoint.save(store, NAME, policy, optimiser, step=0, rng={})
     update.step(policy, optimiser, [tiny.group(policy, 1, [0.0, 1.0])], GrpoConfig())
-    checkpoint.load(tmp_path, digest).restore(policy, optimiser)
+    checkpoint.load(store, NAME, digest).restore(policy, optimiser)
     assert optimiser.state() == {}
 
 
-def test_the_folder_is_named_by_the_digest_and_holds_no_pickle(moved: tuple[Policy, AdamW], tmp_path: Path) -> None:
-    digest = checkpoint.save(tmp_path, *moved, 1, {})
-    assert [p.name for p in tmp_path.iterdir()] == [digest]
-    assert sorted(p.name for p in (tmp_path / digest).iterdir()) == FILES
+def test_the_folder_is_named_by_the_digest_and_holds_no_pickle(moved: tuple[Policy, AdamW], store: ArtifactStore, folder: Path) -> None:
+    digest = checkpoint.save(store, NAME, *moved, step=1, rng={})
+    assert [p.name for p in folder.iterdir()] == [digest]
+    assert sorted(p.name for p in (folder / digest).iterdir()) == FILES
 
 
-def test_saving_the_same_state_twice_gives_the_same_digest_and_one_folder(moved: tuple[Policy, AdamW], tmp_path: Path) -> None:
-    first = checkpoint.save(tmp_path, *moved, 1, {"a": 1, "b": 2})
-    assert checkpoint.save(tmp_path, *moved, 1, {"b": 2, "a": 1}) == first
-    assert checkpoint.save(tmp_path, *moved, 2, {}) != first
-    assert len(list(tmp_path.iterdir())) == 2
+def test_saving_the_same_state_twice_gives_the_same_digest_and_one_folder(
+    moved: tuple[Policy, AdamW], store: ArtifactStore, folder: Path
+) -> None:
+    first = checkpoint.save(store, NAME, *moved, step=1, rng={"a": 1, "b": 2})
+    assert checkpoint.save(store, NAME, *moved, step=1, rng={"b": 2, "a": 1}) == first
+    assert checkpoint.save(store, NAME, *moved, step=2, rng={}) != first
+    assert len(list(folder.iterdir())) == 2
 
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
-def test_a_damaged_checkpoint_is_refused(moved: tuple[Policy, AdamW], tmp_path: Path, name: str, damage: str) -> None:
-    digest = checkpoint.save(tmp_path, *moved, 1, {})
-    path = tmp_path / digest / name
+def test_a_damaged_checkpoint_is_refused(moved: tuple[Policy, AdamW], store: ArtifactStore, folder: Path, name: str, damage: str) -> None:
+    digest = checkpoint.save(store, NAME, *moved, step=1, rng={})
+    path = folder / digest / name
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if damage == "flip" else data[: len(data) // 2])
     if damage == "gone":
         path.unlink()
-    with pytest.raises(AdapterError, match=f"{name} is damaged|is missing {name}"):
-        checkpoint.load(tmp_path, digest)
+    with pytest.raises(AdapterError, match=rf"{name} has another sha256|not exactly \[.*{name}|cannot be read"):
+        checkpoint.load(store, NAME, digest)
 
 
 @pytest.mark.parametrize("digest", ["../../etc", "", "A" * 64, "0" * 63, "0" * 64 + "\n"])
-def test_a_name_that_is_no_digest_never_becomes_a_path(tmp_path: Path, digest: str) -> None:
+def test_a_name_that_is_no_digest_never_becomes_a_path(store: ArtifactStore, digest: str) -> None:
     with pytest.raises(AdapterError, match="64 hex digits"):
-        checkpoint.load(tmp_path, digest)
+        checkpoint.load(store, NAME, digest)
 
 
-def test_a_checkpoint_of_another_base_is_refused_and_changes_nothing(moved: tuple[Policy, AdamW], tmp_path: Path) -> None:
-    digest = checkpoint.save(tmp_path / "c", *moved, 1, {})
+def test_a_checkpoint_of_another_base_is_refused_and_changes_nothing(
+    moved: tuple[Policy, AdamW], store: ArtifactStore, tmp_path: Path
+) -> None:
+    digest = checkpoint.save(store, NAME, *moved, step=1, rng={})
     other = tiny.load(tiny.save_base(tmp_path / "base", seed=8))
     before = other.adapter_files()
     with pytest.raises(AdapterError, match="another base"):
-        checkpoint.load(tmp_path / "c", digest).restore(other, AdamW(other.parameters(), learning_rate=0.01))
+        checkpoint.load(store, NAME, digest).restore(other, AdamW(other.parameters(), learning_rate=0.01))
     assert other.adapter_files() == before
 
 
-def test_a_checkpoint_of_another_rank_is_refused(base: Path, moved: tuple[Policy, AdamW], tmp_path: Path) -> None:
-    digest = checkpoint.save(tmp_path, *moved, 1, {})
+def test_a_checkpoint_of_another_rank_is_refused(base: Path, moved: tuple[Policy, AdamW], store: ArtifactStore) -> None:
+    digest = checkpoint.save(store, NAME, *moved, step=1, rng={})
     other = tiny.load(base, lora=LoraConfig(rank=2))
     with pytest.raises(AdapterError, match="rank 2"):
-        checkpoint.load(tmp_path, digest).restore(other, AdamW(other.parameters(), learning_rate=0.01))
+        checkpoint.load(store, NAME, digest).restore(other, AdamW(other.parameters(), learning_rate=0.01))
 
 
-def test_a_sweep_keeps_what_a_commit_names_and_what_is_not_ours(moved: tuple[Policy, AdamW], tmp_path: Path) -> None:
-    kept, lost = (checkpoint.save(tmp_path, *moved, step, {}) for step in (1, 2))
-    (tmp_path / f"{durable.ASIDE}half").mkdir()
-    (tmp_path / "notes.txt").write_text("mine")
-    assert checkpoint.sweep(tmp_path, {kept}) == sorted([lost, f"{durable.ASIDE}half"])
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([kept, "notes.txt"])
-    assert checkpoint.load(tmp_path, kept).step == 1
+def test_a_sweep_keeps_what_a_commit_names_and_what_is_not_ours(moved: tuple[Policy, AdamW], store: ArtifactStore, folder: Path) -> None:
+    kept, lost = (checkpoint.save(store, NAME, *moved, step=step, rng={}) for step in (1, 2))
+    (folder / f"{UNFINISHED}half").mkdir()
+    (folder / "notes.txt").write_text("mine")
+    assert checkpoint.sweep(store, NAME, {kept}) == sorted([lost, f"{UNFINISHED}half"])
+    assert sorted(p.name for p in folder.iterdir()) == sorted([kept, "notes.txt"])
+    assert checkpoint.load(store, NAME, kept).step == 1
 
 
-def test_a_sweep_of_nothing_is_nothing(tmp_path: Path) -> None:
-    assert checkpoint.sweep(tmp_path / "none", set()) == []
+def test_a_sweep_of_nothing_is_nothing(store: ArtifactStore) -> None:
+    assert checkpoint.sweep(store, NAME, set()) == []
 
 
-def test_an_rng_that_is_no_json_is_refused_before_anything_is_written(moved: tuple[Policy, AdamW], tmp_path: Path) -> None:
+def test_an_rng_that_is_no_json_is_refused_before_anything_is_written(
+    moved: tuple[Policy, AdamW], store: ArtifactStore, folder: Path
+) -> None:
     with pytest.raises(ValueError, match="JSON"):
-        checkpoint.save(tmp_path, *moved, 1, {"x": float("nan")})
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_whose_writing_fails_is_never_seen(tmp_path: Path) -> None:
-    def write() -> None:
-        with durable.folder(tmp_path / "whole") as aside:
-            (aside / "half").write_text("x")
-            raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_of_two_writers_of_one_folder_the_first_stays(tmp_path: Path) -> None:
-    with durable.folder(tmp_path / "x") as slow, durable.folder(tmp_path / "x") as fast:
-        (slow / "f").write_text(json.dumps("slow"))
-        (fast / "f").write_text(json.dumps("fast"))
-    assert [p.name for p in tmp_path.iterdir()] == ["x"]
-    assert json.loads((tmp_path / "x" / "f").read_text()) == "fast"
+        checkpoint.save(store, NAME, *moved, step=1, rng={"x": float("nan")})
+    assert not folder.exists()

@@ -29,7 +29,7 @@ async def test_a_rated_group_becomes_a_proven_live_version(store: Store, model: 
         (proof,) = verdict["proof"]
         assert proof["max_abs_logprob_diff"] <= proof["tolerance"] < proof["max_abs_diff_from_base"]
         assert set(verdict["swap"]["load_seconds"]) == {"tiny"} and verdict["swap"]["flipped"] >= verdict["swap"]["load_started"]
-        manifest = adapters.verify(tmp_path, version, rank=4, base="tiny")
+        manifest = adapters.verify(adapters.ArtifactStore(tmp_path), version, rank=4, base="tiny")
         assert manifest.parent == 0 and manifest.interactions == [item.id]
         ledger = await store.feedback.ledger()
         assert ledger.balances and ledger.used == ledger.received == 4
@@ -94,7 +94,14 @@ async def test_a_refused_candidate_leaves_weights_optimiser_and_pointer_where_th
         assert await w.loop.cycle()
         assert await w.state(1) == "refused" and await w.live() == 0
         trainer = w.loop._trainer
-        fresh = Trainer(POLICY, trainer.config, model_path=str(model), data=tmp_path / "x", learner=config.learner, worker=trainer.worker)
+        fresh = Trainer(
+            POLICY,
+            trainer.config,
+            model_path=str(model),
+            artifacts=adapters.ArtifactStore(tmp_path / "x"),
+            learner=config.learner,
+            worker=trainer.worker,
+        )
         await fresh.loaded()
         assert same(trainer.policy.adapter_state(), fresh.policy.adapter_state())
         assert trainer._optimiser.state() == {}
@@ -121,7 +128,14 @@ async def test_the_same_experience_after_a_refusal_makes_what_it_would_have_made
         await w.loop.cycle()
         assert await w.state(2) == "live"
         trained = w.loop._trainer.policy.adapter_files()
-        fresh = Trainer(POLICY, mild.policies[POLICY], model_path=str(model), data=tmp_path, learner=mild.learner, worker=w.worker)
+        fresh = Trainer(
+            POLICY,
+            mild.policies[POLICY],
+            model_path=str(model),
+            artifacts=adapters.ArtifactStore(tmp_path),
+            learner=mild.learner,
+            worker=w.worker,
+        )
         base = await store.registry.version(POLICY, 0)
         assert base is not None
         await fresh.at(base)

@@ -63,6 +63,24 @@ def test_an_unknown_key_is_refused_with_its_path_and_the_nearest_one(
     assert str(tmp_path) in said
 
 
+@pytest.mark.parametrize("url", ["shared", "./shared", "../shared"])
+def test_a_shared_folder_is_relative_to_the_file(tmp_path: Path, url: str) -> None:
+    config = load(written(tmp_path, {"artifacts": {"url": url}}), {})
+    assert config.artifacts.folder == tmp_path / url
+    assert load(written(tmp_path / "..", config.model_dump(mode="json")), {}) == config
+
+
+def test_a_shared_folder_may_be_a_file_url_or_come_from_the_environment(tmp_path: Path) -> None:
+    assert load(None, {}).artifacts.folder is None
+    assert load(written(tmp_path, {"artifacts": {"url": "file:///mnt/ratchet"}}), {}).artifacts.folder == Path("/mnt/ratchet")
+    assert load(None, {"RATCHET_ARTIFACTS__URL": "/mnt/other"}).artifacts.folder == Path("/mnt/other")
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/ratchet", "http://10.0.0.5/x", "", "file://"])
+def test_a_shared_folder_of_another_kind_is_refused(tmp_path: Path, url: str) -> None:
+    assert "artifacts.url: a folder that several machines share" in refusal(tmp_path, {"artifacts": {"url": url}})
+
+
 def test_each_fault_has_its_line(tmp_path: Path) -> None:
     assert len(refusal(tmp_path, {"gateway": {"port": -1, "limits": {"max_n": 0}, "colour": 1}}).splitlines()) == 3
 

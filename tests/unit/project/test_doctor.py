@@ -13,7 +13,7 @@ import yaml
 
 from ratchet.buffer.spool import FOLDER, Spool, set_aside
 from ratchet.cli.app import run
-from ratchet.config import EngineConfig, StoreConfig
+from ratchet.config import EngineConfig, StoreConfig, load
 from ratchet.doctor import Finding, checks, engine, examine, store
 from ratchet.errors import EngineRefused, EngineUnavailable, StoreUnavailable
 from ratchet.process import free_port, kill_tree, spawn
@@ -62,6 +62,15 @@ async def test_a_store_that_does_not_answer_is_unfit(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable):
         await store.durable(StoreConfig(url=url))
     assert (await findings(written(tmp_path, store={"url": url}), tmp_path))["store"].state == "unfit"
+
+
+async def test_a_shared_folder_that_cannot_be_written_is_unfit(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    file = written(tmp_path, artifacts={"url": str(shared)})
+    found = checks.artifacts(load(file), tmp_path)
+    assert (found.state, str(shared) in found.seen) == ("unfit", True)
+    shared.mkdir()
+    assert checks.artifacts(load(file), tmp_path) == Finding("artifacts", "fit", str(shared))
 
 
 async def test_a_running_engine_is_tried_with_a_real_request(fake_engine: str) -> None:

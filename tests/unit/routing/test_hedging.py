@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
+from gateway.relay.answer import Answer
 from gateway.relay.dispatch import Dispatcher
 from gateway.relay.exchange import Exchange
 from gateway.relay.transport import Response
-from gateway.relay.upstream import Answer
 from gateway.routing.replica import Replica
 from gateway.telemetry.metrics import Metrics
 from ratchet.config import GatewayConfig
