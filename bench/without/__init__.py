@@ -6,12 +6,12 @@ is complete and correct: a gateway without any one of them passes the same check
 
 from __future__ import annotations
 
-from bench.without import capturing, client, metrics, process, recording, requests, upstream
+from bench.without import capturing, client, metrics, process, recording, requests, timers, upstream
 from bench.without.optimisation import Optimisation
 
 OPTIMISATIONS: dict[str, Optimisation] = {
     found.name: found
-    for module in (upstream, client, requests, capturing, recording, metrics, process)
+    for module in (upstream, client, timers, requests, capturing, recording, metrics, process)
     for found in vars(module).values()
     if isinstance(found, Optimisation)
 }

@@ -9,7 +9,6 @@ from starlette.types import Message, Receive, Scope, Send
 from bench.without.optimisation import optimisation, override, replace
 from gateway.relay.relay import Relay
 from gateway.server.client import Client
-from gateway.server.protocol import BoundedProtocol
 
 
 class CollectingClient(Client):
@@ -98,30 +97,3 @@ def disconnect_callback() -> None:
 
     override(Client, "left", over)
     override(Relay, "__call__", watched)
-
-
-@optimisation("one timer for each connection looks at its state", instead="a timer for each header and for each pause between requests")
-def connection_timer() -> None:
-    begin, headers, complete = (
-        BoundedProtocol.on_message_begin,
-        BoundedProtocol.on_headers_complete,
-        BoundedProtocol.on_response_complete,
-    )
-
-    def on_message_begin(self: BoundedProtocol) -> None:
-        begin(self)
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.door.header_seconds, self._look)
-
-    def on_headers_complete(self: BoundedProtocol) -> None:
-        self._unset_keepalive_if_required()
-        headers(self)
-
-    def on_response_complete(self: BoundedProtocol) -> None:
-        complete(self)
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.door.keep_alive_seconds, self._look)
-
-    override(BoundedProtocol, "on_message_begin", on_message_begin)
-    override(BoundedProtocol, "on_headers_complete", on_headers_complete)
-    override(BoundedProtocol, "on_response_complete", on_response_complete)

@@ -12,6 +12,7 @@ import uvloop
 
 from bench.without.optimisation import optimisation, override, replace
 from gateway.relay.exchange import Exchange
+from gateway.relay.request import InferenceRequest
 from gateway.server import ports
 from ratchet import names
 
@@ -26,8 +27,9 @@ def id_pool() -> None:
     override(names, "mint", lambda prefix: prefix + os.urandom(names.ID_BYTES).hex())
 
 
-@optimisation("an exchange is a msgspec struct, initialised in C", instead="a dataclass")
-def exchange_struct() -> None:
+@optimisation("a request and its exchange are msgspec structs, initialised in C", instead="dataclasses")
+def request_structs() -> None:
+    replace(InferenceRequest, plain_class(InferenceRequest))
     replace(Exchange, plain_class(Exchange))
 
 
