@@ -14,8 +14,8 @@ from time import process_time
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench import section
-from engines import sse
-from engines.vllm.capture import StreamCapture, Wants
+from engines import Wants, sse
+from engines.vllm.capture import ChoicesCapture
 
 RECORDED = Path(__file__).parent.parent / "tests" / "unit" / "engines" / "recorded" / "stop_string.sse"
 ID = "chatcmpl-" + "ab" * 16
@@ -33,7 +33,7 @@ def microseconds(events: list[bytes], case: tuple[Wants, str, str], rounds: int)
     for _ in range(RUNS):
         began = process_time()
         for _ in range(rounds):
-            capture = StreamCapture(*case)
+            capture = ChoicesCapture(*case)
             for event in events:
                 capture.event(event)
         best = min(best, process_time() - began)

@@ -15,8 +15,9 @@ import httpx
 
 from bench.gateways.mock import MODEL
 from bench.gateways.target import child
-from engines.base import connect
-from engines.launch import Machine, build
+from engines import connect
+from engines.base import Machine
+from engines.launch import build
 from engines.vllm.config import VllmLaunch
 from ratchet.clock import monotonic
 from ratchet.config import EngineConfig
@@ -92,7 +93,7 @@ async def _generates(record: EngineRecord, process: Process, folder: Path) -> No
         while True:
             try:
                 await engine.models()
-                await engine.healthy()
+                await engine.health()
                 return
             except EngineUnavailable as error:
                 if process.returncode is not None or monotonic() > deadline:

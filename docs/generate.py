@@ -1,4 +1,4 @@
-"""Writes the pages that are made from the code: docs/configuration.md, docs/cli.md, docs/openapi.json. `--check` only compares.
+"""Write the pages that are generated from the code: docs/configuration.md, docs/cli.md, docs/openapi.json. `--check` only compares.
 
 usage: python docs/generate.py [--check]
 """
@@ -20,22 +20,26 @@ from ratchet.cli.app import app
 from ratchet.config import BUILT_IN, schema
 
 HERE = Path(__file__).parent
+SEE_BELOW = "see below"
+"""Default of a section, whose keys have their own."""
 MADE = "<!-- Made by docs/generate.py (`make docs`) from the code; do not edit. -->"
 
 
 def configuration() -> str:
-    """Every key of the YAML with its type, default and meaning."""
+    """Return the page with every key of the YAML, its type, default and meaning."""
     described = schema()
     parts = [
         MADE,
         "# Configuration",
-        "One YAML, given with `-c`. Unknown keys are refused with their path and the nearest valid key; what is not built yet is refused "
-        "as that. `ratchet config check` names each fault, `ratchet config show` prints what is in force, `ratchet config schema` the "
-        "JSON Schema.",
-        "An environment variable overrides the file: `RATCHET_GATEWAY__PORT=9000` sets `gateway.port`, `RATCHET_ENGINES__0__URL` the first "
-        "engine's `url`; a value is read as YAML. Relative paths (`models.*.path`, `gate.heldout`, `artifacts.url`) are relative "
-        "to the file's folder, and reward functions (`module:function`) are found there too.",
-        "With no `-c`:",
+        "Ratchet reads one YAML file, given with `-c`. This page lists every key with its type, default and meaning.",
+        "| command | does |\n|---|---|\n| `ratchet config check` | report every error |\n"
+        "| `ratchet config show` | print the configuration in force |\n| `ratchet config schema` | print the JSON Schema |",
+        "An unknown key is an error that names its path and the nearest valid key. So is a key for something that is not built yet.",
+        "**Environment variables override the file.** `RATCHET_GATEWAY__PORT=9000` sets `gateway.port`, and `RATCHET_ENGINES__0__URL` sets "
+        "the first engine's `url`. Values are read as YAML.",
+        "**Relative paths** (`models.*.path`, `gate.heldout`, `artifacts.url`) are relative to the file's folder. Reward functions "
+        "(`module:function`) are also imported from there.",
+        "Without `-c`, this configuration is used:",
         "```yaml\n" + yaml.safe_dump(BUILT_IN, sort_keys=False) + "```",
         *_sections(described),
     ]
@@ -43,7 +47,7 @@ def configuration() -> str:
 
 
 def _sections(described: dict[str, Any]) -> Iterator[str]:
-    places = {"Config": "The whole"}
+    places = {"Config": "Top level"}
     queue = [("Config", described)]
     for name, section in queue:
         rows = []
@@ -64,7 +68,7 @@ def _place(above: str, key: str, field: dict[str, Any]) -> str:
 
 
 def _which(field: dict[str, Any], section: dict[str, Any]) -> str:
-    """Which of several sections that a field may hold this is."""
+    """Return what tells this section from the others that the field may hold."""
     if sum("$ref" in option for option in field.get("anyOf", ())) < 2:
         return ""
     kind = section["properties"].get("type", {}).get("const")
@@ -97,10 +101,10 @@ def _type(field: dict[str, Any]) -> str:
 
 def _default(field: dict[str, Any], *, required: bool) -> str:
     if "default" not in field:
-        return "required" if required else "its own"
+        return "required" if required else SEE_BELOW
     value = field["default"]
     return (
-        "its own"
+        SEE_BELOW
         if isinstance(value, dict) and "$ref" in field
         else f"`{yaml.safe_dump(value, default_flow_style=True, width=999).split(chr(10))[0]}`"
     )
@@ -111,14 +115,18 @@ def _text(text: str) -> str:
 
 
 def cli() -> str:
-    """Every command with its help."""
+    """Return the page with every command and its help."""
     command = typer.main.get_command(app)
     context = typer.Context(command, info_name="ratchet")
     head = (
-        "Exit status 0: success; 1: failure; 2: a wrong command line or configuration. An error is one line on stderr.\n\n"
-        "The data directory is `--data`, else `$RATCHET_DATA`, else `$XDG_STATE_HOME/ratchet`, else `~/.local/state/ratchet`. `train`, "
-        "`policies`, `promote`, `rollback` and `keys` are clients of the admin API: they find URL and key in `--admin` and "
-        "`--key`, else in `$RATCHET_ADMIN_URL` and `$RATCHET_OPERATOR_KEY`, else in the data directory while `ratchet up` runs on it."
+        "This page is the output of `--help` for every command.\n\n"
+        "| exit status | meaning |\n|---|---|\n| 0 | success |\n| 1 | failure |\n| 2 | wrong command line or configuration |\n\n"
+        "An error is one line on stderr.\n\n"
+        "**Data directory.** The first of these that is set: `--data`, `$RATCHET_DATA`, `$XDG_STATE_HOME/ratchet`, "
+        "`~/.local/state/ratchet`.\n\n"
+        "**Admin API.** `train`, `policies`, `promote`, `rollback` and `keys` call a gateway's admin API. They take its URL and an "
+        "operator key from `--admin` and `--key`, or else from `$RATCHET_ADMIN_URL` and `$RATCHET_OPERATOR_KEY`, or else from the data "
+        "directory while `ratchet up` runs on it."
     )
     return "\n\n".join([MADE, "# Commands", head, *_commands(command, context)]) + "\n"
 

@@ -1,6 +1,7 @@
-"""Inference engines behind one seam: what the gateway and the learner ask of vLLM, SGLang, LMDeploy, or the fake."""
+"""Inference engines behind one seam; see `engines.base`. Each kind of engine is one folder, found through the registry."""
 
-from engines.base import Engine, Load, Sample, connect
-from engines.vllm.capture import Captured, StreamCapture, Wants, capture_whole
+from engines.base import EngineControl, EngineKind, EngineWire
+from engines.connect import connect, kind, wire
+from engines.types import Captured, Load, Sample, StreamCapture, Wants
 
-__all__ = ["Captured", "Engine", "Load", "Sample", "StreamCapture", "Wants", "capture_whole", "connect"]
+__all__ = ["Captured", "EngineControl", "EngineKind", "EngineWire", "Load", "Sample", "StreamCapture", "Wants", "connect", "kind", "wire"]

@@ -1,48 +1,35 @@
-"""`python -m engines --config FILE --data DIR --name NAME`: launches and supervises one engine of the configuration."""
+"""`python -m engines --config FILE --data DIR --name NAME`: launch one engine of the configuration and supervise it."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from engines.supervise import Supervisor
-from ratchet.buffer import Store, open_store
-from ratchet.clock import monotonic
+from ratchet import startup
 from ratchet.config import Config, EngineConfig, load
-from ratchet.errors import ConfigError, RatchetError, StoreUnavailable
+from ratchet.errors import ConfigError
 from ratchet.process import die_with_parent
-
-STORE_SECONDS = 60.0
-"""How long the store may take to answer at the start."""
-STORE_POLL_SECONDS = 0.5
 
 
 def main() -> int:
-    """Exit status: 0 told to stop, 1 failed, 2 wrong configuration."""
+    """Run until SIGTERM or SIGINT; return the exit status."""
     die_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    startup.log_to_stderr()
     options = _arguments(sys.argv[1:])
-    try:
+
+    def work() -> None:
         config = load(options.config)
         asyncio.run(_run(config, _chosen(config, options.name), options.data))
-    except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except RatchetError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+
+    return startup.exit_status(work)
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m engines", description="Launches and supervises one engine.")
-    parser.add_argument("--config", type=Path, help="ratchet.yaml (absent: the built-in configuration)")
-    parser.add_argument("--data", type=Path, required=True, help="the data directory")
+    parser = startup.parser("engines", "Launch and supervise one engine.")
     parser.add_argument("--name", help="the engine's name (absent: the only one to launch)")
     return parser.parse_args(argv)
 
@@ -55,25 +42,12 @@ def _chosen(config: Config, name: str | None) -> EngineConfig:
 
 
 async def _run(config: Config, engine: EngineConfig, data: Path) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    store = await _opened(config, data)
+    stop = startup.stop_event()
+    store = await startup.wait_for_store(config, data)
     try:
         await Supervisor(config, engine, data, store).run(stop)
     finally:
         await store.close()
-
-
-async def _opened(config: Config, data: Path) -> Store:
-    deadline = monotonic() + STORE_SECONDS
-    while True:
-        try:
-            return await open_store(config.store.url, config.store, data=data)
-        except StoreUnavailable:
-            if monotonic() > deadline:
-                raise
-        await asyncio.sleep(STORE_POLL_SECONDS)
 
 
 if __name__ == "__main__":

@@ -1,62 +1,64 @@
-"""The seam between Ratchet and an inference engine: the few things asked of one, whatever its kind."""
+"""The seam between Ratchet and an inference engine. Everything known of one kind of engine is in one folder behind it.
+
+A kind has three parts: `EngineControl`, its control plane (asynchronous, one for each replica); `EngineWire`, the form of its
+requests and answers (synchronous, without I/O, one for the kind); and the command line that starts it. What a kind cannot do
+is refused with EngineUnsupported unless the kind overrides it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import msgspec
 
-from ratchet.errors import ConfigError
-from ratchet.types import EngineRecord
+from engines.types import Captured, Load, Meaning, Request, Sample, StreamCapture, Wants
+from ratchet.config.launch import Brings
+from ratchet.config.registry import ENGINES
+from ratchet.errors import EngineUnsupported
+from ratchet.types import EngineRecord, Sampling
 
 
-class Sample(msgspec.Struct, frozen=True):
-    """One sampled continuation: `token_ids` [T] as drawn (the end token included), `logprobs` [T] in nats under the
-    distribution they were drawn from, the decoded `text`, and why it ended (`stop`, `length`)."""
+class EngineControl(ABC):
+    """The control plane of one replica.
 
-    token_ids: list[int]
-    logprobs: list[float]
-    text: str
-    finish_reason: str | None
+    Every call may raise EngineUnavailable (no connection, no answer), EngineRefused (an error status), EngineBroken (a
+    malformed answer) or EngineUnsupported (this kind cannot do that).
+    """
 
+    def __init__(self, record: EngineRecord) -> None:
+        self.record = record
 
-class Load(msgspec.Struct, frozen=True):
-    """Sequences being decoded, sequences waiting, and how many the engine decodes at a time (0: it does not say)."""
+    @property
+    def brings(self) -> Brings:
+        """How a version of a policy gets onto the engine."""
+        return ENGINES.model(self.record.kind).brings
 
-    running: int
-    waiting: int
-    slots: int
-
-
-class Engine(Protocol):
-    """One replica. Every call raises EngineUnavailable (no connection, no answer), EngineRefused (an error status) or
-    EngineBroken (an answer it must not give)."""
-
-    record: EngineRecord
-
-    def extras(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """The top-level fields to lay over a request to `route` so that its answer carries ids, log-probs and usage.
-
-        Empty where the engine's route cannot give them."""
-
-    def headers(self, public_id: str) -> dict[str, str]:
-        """The headers of a relayed request: the key, and the public id where the engine can take it over."""
-
+    @abstractmethod
     async def models(self) -> list[str]:
         """The names it answers to: its base first, then its adapters."""
 
-    async def healthy(self) -> bool:
-        """True once it has really generated a token; False if its kind is to give embeddings or scores, and it gave one.
+    @abstractmethod
+    async def health(self) -> bool:
+        """True once it has generated a token; False if it only gives embeddings or scores, and gave one.
 
-        EngineUnavailable otherwise."""
+        EngineUnavailable otherwise.
+        """
 
-    async def load_adapter(self, name: str, path: Path) -> None:
-        """Serve the adapter at `path` (the engine's own view of the file system) as `name`; loaded already: success."""
+    @abstractmethod
+    async def close(self) -> None:
+        """Close the connections."""
 
-    async def unload_adapter(self, name: str) -> None:
-        """Stop serving `name`; requests in flight finish under it. Unknown: success."""
+    async def load(self, name: str, path: Path) -> None:
+        """Serve the adapter in the folder `path` (as this machine sees it) as `name`. Loaded already: success."""
+        raise self._unsupported("load an adapter while it runs")
+
+    async def unload(self, name: str) -> None:
+        """Stop serving `name`; its running requests finish. Unknown: success."""
+        raise self._unsupported("unload an adapter while it runs")
 
     async def generate(
         self,
@@ -69,22 +71,97 @@ class Engine(Protocol):
         seed: int | None = None,
         priority: int = 0,
     ) -> list[Sample]:
-        """`n` continuations of `prompt_ids`, unfiltered but for `temperature`. A higher `priority` waits for lower ones.
+        """Sample `n` continuations of `prompt_ids` from softmax(logits / temperature), neither filtered nor penalised.
 
-        EngineBroken if ids and log-probs do not pair up."""
+        Requests of a lower `priority` go first, where the engine has priorities. EngineBroken: ids and log-probs do not pair up.
+        """
+        raise self._unsupported("sample from token ids")
 
-    async def load(self) -> Load:
+    async def metrics(self) -> Load:
         """How busy it is."""
+        raise self._unsupported("say how busy it is")
 
-    async def close(self) -> None:
-        """Close the connections."""
+    async def prompt_ids(self, route: str, fields: Mapping[str, Any], model: str) -> list[int]:
+        """The token ids of a request's prompt; asked only if an answer's `Captured.lacks_prompt`."""
+        raise self._unsupported("give the token ids of a prompt")
+
+    def _unsupported(self, what: str) -> EngineUnsupported:
+        return EngineUnsupported(f"engine {self.record.name}: {self.record.kind} cannot {what}")
 
 
-def connect(record: EngineRecord) -> Engine:
-    """The adapter of `record.kind`. No connection is made yet. ConfigError for a kind that is not built."""
-    # Imported here because the adapters import this module.
-    from engines.vllm.control import VllmEngine
+class EngineWire(ABC):
+    """The form of a kind's requests and answers. `route` is the path that the client asked for."""
 
-    if record.kind not in ("vllm", "fake"):  # the fake speaks vLLM's routes
-        raise ConfigError(f"engine {record.name}: kind {record.kind!r} is not built yet")
-    return VllmEngine(record)
+    exact_routes: frozenset[str] = frozenset()
+    """Routes whose answers carry the sampled ids and their log-probs, if they are asked for."""
+
+    @abstractmethod
+    def request(self, route: str, fields: Mapping[str, Any], *, model: str, public_id: str, record: bool) -> Request:
+        """The request for the engine: the client's `fields` under the engine's name of the `model`.
+
+        Sampling parameters that the client left out are sent with their neutral values where the engine's own defaults may
+        differ. With `record`, ids, log-probs and usage are asked for. `public_id` becomes the answer's id where the engine can
+        take it over. EngineUnsupported: this kind does not have the route.
+        """
+
+    @abstractmethod
+    def capture(self, route: str, wants: Wants, public_id: str, model: str) -> StreamCapture:
+        """A reader of one streamed answer; the client is to see `public_id` and the name `model`."""
+
+    @abstractmethod
+    def whole(self, route: str, body: bytes, wants: Wants, public_id: str, model: str) -> tuple[bytes, Captured]:
+        """An answer that is no stream: the body the client may see, and the record. EngineBroken: it is no answer."""
+
+    @abstractmethod
+    def meaning(self, status: int, headers: Mapping[str, str], body: bytes, model: str) -> Meaning:
+        """What an answer with an error status means; `model` is the engine's own name of what was asked. Header names are in lower case."""
+
+    def samples_truly(self, sampling: Sampling, *, launched: bool) -> str:
+        """Why the log-probs are not those of softmax(logits / T), though the request filters and penalises nothing; "" if they are.
+
+        `launched`: Ratchet started the engine, and so knows its settings.
+        """
+        return ""
+
+
+class Machine(msgspec.Struct, frozen=True):
+    """The machine that an engine is started on: whether it has a CUDA device, and the CPUs this process may use."""
+
+    gpu: bool
+    cpus: tuple[int, ...]
+
+
+class Start(msgspec.Struct, frozen=True):
+    """An engine to start: `launch` is the kind's own LaunchConfig, `served` the name for its base, `model` a folder or hub id.
+
+    `adapters` are the folders to serve by name, for kinds that take them only at their start.
+    """
+
+    launch: Any
+    served: str
+    model: str
+    host: str
+    port: int
+    machine: Machine
+    adapters: Mapping[str, Path]
+
+
+class Command(NamedTuple):
+    """A command line, and what it needs in its environment besides Ratchet's own."""
+
+    argv: list[str]
+    env: dict[str, str]
+
+
+def _no_command(start: Start) -> Command:
+    raise EngineUnsupported("Ratchet cannot start engines of this kind; give its `url`")
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """One kind of engine; what its LaunchConfig's `kind()` returns. `reserved`: flags that `launch.extra` may not set."""
+
+    wire: EngineWire
+    control: Callable[[EngineRecord], EngineControl]
+    command: Callable[[Start], Command] = _no_command
+    reserved: frozenset[str] = frozenset()

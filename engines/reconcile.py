@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from engines.base import Engine
+from engines import EngineControl
 from ratchet.adapters import ArtifactStore, engine_name, verify
 from ratchet.buffer import Store
 from ratchet.config import Config, PolicyConfig
@@ -18,7 +18,7 @@ from ratchet.types import PolicyVersionRecord
 log = logging.getLogger(__name__)
 
 
-async def reconcile(engine: Engine, wanted: Mapping[str, Path], *, unload: bool) -> set[str]:
+async def reconcile(engine: EngineControl, wanted: Mapping[str, Path], *, unload: bool) -> set[str]:
     """Loads what is missing or lies at another path, and returns the names the engine then lists.
 
     An adapter that the engine refuses is logged and left out. With `unload`, versions of any policy that are not wanted go;
@@ -26,13 +26,13 @@ async def reconcile(engine: Engine, wanted: Mapping[str, Path], *, unload: bool)
     """
     for name, path in wanted.items():
         try:
-            await engine.load_adapter(name, path)
+            await engine.load(name, path)
         except EngineRefused as error:
             log.error("%s", error)
     listed = set(await engine.models())
     surplus = {name for name in listed - set(wanted) if parse_version(name) is not None} if unload else set()
     for name in sorted(surplus):
-        await engine.unload_adapter(name)
+        await engine.unload(name)
     return listed - surplus
 
 

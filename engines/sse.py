@@ -20,6 +20,12 @@ def split(buffer: bytes) -> tuple[list[bytes], bytes]:
     return plain if len(plain) == len(events) else [p for p in map(_payload, events) if p is not None], rest
 
 
+def split_named(buffer: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """As `split`, each payload after its event's name (b"message" where it has none)."""
+    *events, rest = buffer.replace(b"\r\n", b"\n").split(b"\n\n")
+    return [(_name(event), payload) for event in events if (payload := _payload(event)) is not None], rest
+
+
 def frame(*payloads: bytes) -> bytes:
     """An event for each payload; none holds a line break."""
     return b"data: " + b"\n\ndata: ".join(payloads) + b"\n\n"
@@ -31,6 +37,11 @@ def _split_crlf(buffer: bytes) -> tuple[list[bytes], bytes]:
     body = buffer[: len(buffer) - len(held)].replace(b"\r\n", b"\n")
     *events, rest = body.split(b"\n\n")
     return [p for p in map(_payload, events) if p is not None], rest + held
+
+
+def _name(event: bytes) -> bytes:
+    names = [line[6:].removeprefix(b" ") for line in event.split(b"\n") if line.startswith(b"event:")]
+    return names[-1] if names else b"message"
 
 
 def _payload(event: bytes) -> bytes | None:

@@ -15,10 +15,10 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Literal
 
-from engines import guard, launch
-from engines.base import Engine, connect
+from engines import EngineControl, connect, guard, launch
 from engines.reconcile import Retained, reconcile
 from ratchet import process
+from ratchet.backoff import Backoff
 from ratchet.buffer import Store
 from ratchet.clock import monotonic
 from ratchet.config import Config, EngineConfig
@@ -39,9 +39,10 @@ MISSES = 3
 """Failed looks in a row after which a running engine counts as hung."""
 GRACE_SECONDS = 8.0
 """What SIGTERM gives the process tree before SIGKILL; all is to be gone within 15 s."""
-BACK_OFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds between two lives of an engine, doubling."""
 STEADY_SECONDS = 120.0
-"""A life as long as this starts the back-off anew."""
+"""After a life as long as this the next pause is the first again."""
 State = Literal["starting", "ready", "down", "stopped"]
 
 
@@ -62,7 +63,7 @@ class Supervisor:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Returns once `stop` is set and the process tree is gone. ConfigError if it cannot be launched at all."""
-        attempt = 0
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not stop.is_set():
             began = monotonic()
             try:
@@ -71,11 +72,11 @@ class Supervisor:
                 log.error("engine %s: %s", self._engine.name, error)
             if stop.is_set():
                 break
-            attempt = 0 if monotonic() - began > STEADY_SECONDS else attempt
+            if monotonic() - began > STEADY_SECONDS:
+                backoff.reset()
             self.record.restarts += 1
             await self._say("down")
-            await _wait(stop, BACK_OFF_SECONDS[min(attempt, len(BACK_OFF_SECONDS) - 1)])
-            attempt += 1
+            await _wait(stop, backoff.pause())
         await self._say("stopped")
 
     async def _live(self, stop: asyncio.Event) -> None:
@@ -104,11 +105,11 @@ class Supervisor:
             await _let_go(leash)  # what an engine that died by itself left behind goes too
             await engine.close()
 
-    async def _serve(self, engine: Engine) -> None:
+    async def _serve(self, engine: EngineControl) -> None:
         """From its first breath on; ends only by an EngineError."""
         self._retained.forget()
         await self._listening(engine)
-        self.record.pools = not await engine.healthy()
+        self.record.pools = not await engine.health()
         await self._restored(engine)
         await self._say("ready")
         misses, probed = 0, monotonic()
@@ -116,7 +117,7 @@ class Supervisor:
             await asyncio.sleep(WATCH_SECONDS)
             try:
                 if monotonic() - probed > PROBE_SECONDS:
-                    await engine.healthy()
+                    await engine.health()
                     probed = monotonic()
                 await self._restore(engine)
                 misses = 0
@@ -128,7 +129,7 @@ class Supervisor:
             if self._unsaid:
                 await self._say("ready")
 
-    async def _listening(self, engine: Engine) -> None:
+    async def _listening(self, engine: EngineControl) -> None:
         deadline = monotonic() + START_SECONDS
         while True:
             try:
@@ -139,13 +140,13 @@ class Supervisor:
                     raise
             await asyncio.sleep(LISTEN_POLL_SECONDS)
 
-    async def _restored(self, engine: Engine) -> None:
+    async def _restored(self, engine: EngineControl) -> None:
         while True:
             if await self._restore(engine):
                 return
             await asyncio.sleep(WATCH_SECONDS)
 
-    async def _restore(self, engine: Engine) -> bool:
+    async def _restore(self, engine: EngineControl) -> bool:
         """Whether the engine holds what the registry retains, if it takes adapters; False if the store does not say."""
         if self.record.pools:
             return True

@@ -26,7 +26,7 @@ from gateway.routing.pointers import Pointers
 from gateway.telemetry.gauges import Gauges, of_fleet
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer
-from gateway.workers.worker_pool import Crew
+from gateway.workers.worker_pool import WorkerPool
 from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.tasks import end
@@ -53,7 +53,7 @@ class Services:
         self.shelf = Shelf(config, data)
         self.fleet = Fleet(store, self.catalog, self.shelf, config.gateway.routing.breaker)
         self.outbox = Outbox(data, config.gateway.outbox, self.metrics)
-        self.crew = Crew(config, data, self.metrics, self.fleet)
+        self.worker_pool = WorkerPool(config, data, self.metrics, lambda: self.fleet.ready)
         self.draining = Drain(self.outbox, store.interactions, self.metrics, config.gateway.outbox.adopt_seconds)
         self.recorder = Recorder(store.interactions, self.outbox, self.metrics, config.gateway)
         self.upstream = Upstream(config.gateway, self.fleet)

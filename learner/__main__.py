@@ -1,37 +1,28 @@
-"""`python -m learner --config FILE --data DIR`: exit 0 when told to stop, 1 when it cannot go on, 2 for a wrong configuration."""
+"""`python -m learner --config FILE --data DIR`: update, gate and publish policies."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import logging
 import sys
-from pathlib import Path
 
-from ratchet import process
+from ratchet import startup
 from ratchet.config import load
-from ratchet.errors import ConfigError, RatchetError
+from ratchet.process import die_with_parent
 
 
 def main() -> int:
-    process.die_with_parent()
-    arguments = argparse.ArgumentParser(prog="python -m learner", description="The learner: updates, gates and publishes policies.")
-    arguments.add_argument("--config", type=Path, help="the YAML; none: the built-in configuration")
-    arguments.add_argument("--data", type=Path, required=True, help="the data directory")
-    options = arguments.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
+    """Run until SIGTERM or SIGINT; return the exit status."""
+    die_with_parent()
+    options = startup.parser("learner", "Update, gate and publish policies.").parse_args()
+    startup.log_to_stderr()
+
+    def work() -> None:
         config = load(options.config)
-        from learner.process import serve  # torch takes seconds to import: a wrong configuration is told before
+        from learner.process import serve  # imports torch, which takes seconds: a wrong configuration is reported before
 
         asyncio.run(serve(config, options.data))
-    except ConfigError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    except RatchetError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    return 0
+
+    return startup.exit_status(work)
 
 
 if __name__ == "__main__":

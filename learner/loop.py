@@ -21,6 +21,7 @@ from learner.trainer import Abandoned, Trainer
 from learner.update import StepReport
 from ratchet import adapters, clock, failpoints
 from ratchet.adapters import ArtifactStore
+from ratchet.backoff import Backoff
 from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.errors import Conflict, EngineError, GateRefused, RatchetError, StoreUnavailable
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
 """Between two looks at the store for enough groups."""
-BACKOFF_SECONDS = (0.5, 1.0, 2.0, 5.0)
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
+"""Seconds between two cycles that fail."""
 KEPT = frozenset({"live", "retired", "rolled_back", "candidate"})
 """States of versions whose checkpoints stay: an operator may go back to any that was live."""
 
@@ -65,12 +67,12 @@ class PolicyLoop:
     async def run(self) -> None:
         """Cycles until cancelled. Errors of ours (store or engine away, no model, a lost compare-and-set) are told in the status
         and tried again: one policy's trouble is not another's."""
-        failures = 0
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         await self._parts.retirement.begin()
         while True:
             try:
                 worked = await self.cycle()
-                failures = 0
+                backoff.reset()
                 if not worked:
                     await asyncio.sleep(POLL_SECONDS)
             except Abandoned:
@@ -78,8 +80,7 @@ class PolicyLoop:
             except RatchetError as error:
                 log.warning("%s: %s", self.name, error)
                 await self._status.phase(self._status.fields["phase"], why=str(error))
-                await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
-                failures += 1
+                await asyncio.sleep(backoff.pause())
 
     async def stop(self) -> None:
         """Ends what runs besides the cycles."""

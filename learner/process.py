@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,19 +22,18 @@ from learner.rewards.python import Scorer
 from learner.shadow import Shadow
 from learner.status import Status
 from learner.trainer import Trainer, Worker
-from ratchet import clock
+from ratchet import startup
 from ratchet.adapters import ArtifactStore
-from ratchet.buffer import Store, open_store
+from ratchet.buffer import Store
 from ratchet.config.model import Config, PolicyConfig
 from ratchet.errors import ConfigError, StoreUnavailable
+from ratchet.locks import locked
 from ratchet.tasks import end
 
 log = logging.getLogger(__name__)
 
 NICENESS = 10
 """Serving runs at 0, so the kernel gives it the cores first."""
-STORE_SECONDS = 60.0
-"""How long the store may take to be there at the start."""
 EXPIRE_SECONDS = 10.0
 """Between two looks for rewards that waited too long."""
 
@@ -47,12 +44,10 @@ async def serve(config: Config, data: Path) -> None:
     ConfigError: a reward function, the held-out file or the shared folder is not usable. StoreUnavailable: no store in time.
     """
     os.nice(NICENESS)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = startup.stop_event()
     ArtifactStore.of(config, data).check()
     with only_one(data):
-        store = await _opened(config, data)
+        store = await startup.wait_for_store(config, data)
         worker, replicas = Worker(), Replicas(store, data)
         try:
             loops = [build(name, config, data, store=store, replicas=replicas, worker=worker) for name in config.policies]
@@ -97,17 +92,6 @@ def _probes(policy: PolicyConfig, evaluation: Heldout | None) -> list[list[dict[
     return [[{"role": "user", "content": text}] for text in proof.PROBES[: policy.gate.probes]]
 
 
-async def _opened(config: Config, data: Path) -> Store:
-    deadline = clock.monotonic() + STORE_SECONDS
-    while True:
-        try:
-            return await open_store(config.store.url, config.store, data=data)
-        except StoreUnavailable:
-            if clock.monotonic() > deadline:
-                raise
-            await asyncio.sleep(0.25)
-
-
 async def _until(stop: asyncio.Event, worker: Worker, loops: list[PolicyLoop], store: Store) -> None:
     """Runs the loops; the first error that no loop can live with is raised."""
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
@@ -137,9 +121,5 @@ def only_one(data: Path) -> Iterator[None]:
     """Holds the data directory's learner lock, which a killed process gives up by dying. ConfigError: another learner has it."""
     folder = data / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(f"another learner works on {data}; stop it first") from None
+    with locked(folder / "lock", busy=ConfigError(f"another learner works on {data}; stop it first")):
         yield

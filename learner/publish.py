@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 
-from engines import Engine
+from engines import EngineControl
 from learner.replicas import Replicas, live_name
 from ratchet import clock, failpoints, names
 from ratchet.buffer import Store
@@ -23,7 +23,7 @@ DRAIN_SECONDS = 60.0
 POLL_SECONDS = 0.25
 
 
-async def load(engines: Sequence[Engine], replicas: Replicas, candidate: PolicyVersionRecord) -> dict[str, float]:
+async def load(engines: Sequence[EngineControl], replicas: Replicas, candidate: PolicyVersionRecord) -> dict[str, float]:
     """Loads the candidate on each replica under its own name; seconds a replica.
 
     GateRefused("load"): one refuses it. EngineUnavailable: one does not answer, so nothing can be said of the candidate.
@@ -32,11 +32,11 @@ async def load(engines: Sequence[Engine], replicas: Replicas, candidate: PolicyV
     return {engine.record.name: took for engine, took in zip(engines, seconds, strict=True)}
 
 
-async def unload(engines: Iterable[Engine], policy: str, version: int) -> None:
+async def unload(engines: Iterable[EngineControl], policy: str, version: int) -> None:
     """Takes a refused candidate off the replicas; one that does not answer is left to its reconciler."""
     for engine in engines:
         try:
-            await engine.unload_adapter(live_name(engine, policy, version))
+            await engine.unload(live_name(engine, policy, version))
         except EngineError as error:
             log.warning("%s@%d was not unloaded from %s: %s", policy, version, engine.record.name, error)
 
@@ -86,12 +86,12 @@ class Retirement:
             for name in await self._surplus(engine):
                 if await self._idle(name):
                     failpoints.hit("learner.before_unload")
-                    await engine.unload_adapter(name)
+                    await engine.unload(name)
                 else:
                     left = True
         return left
 
-    async def _surplus(self, engine: Engine) -> list[str]:
+    async def _surplus(self, engine: EngineControl) -> list[str]:
         """What the replica lists of this policy and need not."""
         listed = [name for name in await engine.models() if (v := names.parse_version(name)) is not None and v.policy == self._policy]
         kept = {record.version for record in await self._store.registry.retained(self._policy, self._keep)}
@@ -117,10 +117,10 @@ def oldest_learnable(record: PolicyRecord, retained: Sequence[PolicyVersionRecor
     return min(version.version for version in retained)
 
 
-async def _load(engine: Engine, replicas: Replicas, candidate: PolicyVersionRecord) -> float:
+async def _load(engine: EngineControl, replicas: Replicas, candidate: PolicyVersionRecord) -> float:
     began = clock.monotonic()
     try:
-        await engine.load_adapter(live_name(engine, candidate.policy, candidate.version), replicas.folder(candidate))
+        await engine.load(live_name(engine, candidate.policy, candidate.version), replicas.folder(candidate))
     except EngineRefused as error:
         if error.status in PASSING:
             raise EngineUnavailable(f"{engine.record.name} cannot load now: {error}") from error

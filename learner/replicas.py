@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from engines import Engine, connect
+from engines import EngineControl, connect
 from ratchet.adapters import engine_name
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable
@@ -19,14 +19,14 @@ class Replicas:
     def __init__(self, store: Store, data: Path) -> None:
         self._store = store
         self._data = data
-        self._open: dict[str, Engine] = {}
+        self._open: dict[str, EngineControl] = {}
 
-    async def ready(self, base: str) -> list[Engine]:
+    async def ready(self, base: str) -> list[EngineControl]:
         """The ready replicas of `base` that generate, by name; empty if there is none. StoreUnavailable."""
         ready = [r for r in await self._store.fleet.engines() if r.model == base and (r.state, r.desired) == ("ready", "serve")]
         return [await self._connected(record) for record in ready if not record.pools]
 
-    async def some(self, base: str) -> list[Engine]:
+    async def some(self, base: str) -> list[EngineControl]:
         """The ready replicas of `base`. EngineUnavailable if there is none."""
         found = await self.ready(base)
         if not found:
@@ -42,7 +42,7 @@ class Replicas:
         await asyncio.gather(*(engine.close() for engine in self._open.values()))
         self._open.clear()
 
-    async def _connected(self, record: EngineRecord) -> Engine:
+    async def _connected(self, record: EngineRecord) -> EngineControl:
         held = self._open.get(record.name)
         if held is not None and held.record == record:
             return held
@@ -52,6 +52,6 @@ class Replicas:
         return self._open[record.name]
 
 
-def live_name(engine: Engine, policy: str, version: int) -> str:
+def live_name(engine: EngineControl, policy: str, version: int) -> str:
     """What the replica calls that version: its own base's name for version 0."""
     return engine.record.served_name if version == 0 else engine_name(policy, version)

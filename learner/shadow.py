@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 
-from engines import Engine, Load
+from engines import EngineControl, Load
 from learner import resample, seeds
 from learner.replicas import Replicas, live_name
 from learner.rewards.python import Scorer, Unscored
@@ -55,16 +55,16 @@ class Shadow:
         if record is None or missing <= 0:
             return 0
         engines = await self._replicas.ready(self._config.base)
-        rooms = [room(await engine.load(), self._config.shadow) for engine in engines]
+        rooms = [room(await engine.metrics(), self._config.shadow) for engine in engines]
         made = await asyncio.gather(*(self._on(e, record, min(missing, k)) for e, k in zip(engines, rooms, strict=True) if k > 0))
         self.active = any(made)
         return sum(made)
 
-    async def _on(self, engine: Engine, record: PolicyRecord, k: int) -> int:
+    async def _on(self, engine: EngineControl, record: PolicyRecord, k: int) -> int:
         prompts = await self._store.experience.prompts(self._name, k)
         return sum(await asyncio.gather(*(self._group(engine, record, prompt) for prompt in prompts)))
 
-    async def _group(self, engine: Engine, record: PolicyRecord, source: Interaction) -> int:
+    async def _group(self, engine: EngineControl, record: PolicyRecord, source: Interaction) -> int:
         step = record.step
         turn = self._rounds[(step, source.id)]
         self._rounds = Counter({key: n for key, n in self._rounds.items() if key[0] == step}) + Counter([(step, source.id)])
@@ -83,7 +83,7 @@ class Shadow:
         failpoints.hit("learner.after_shadow")
         return 1
 
-    async def _sampled(self, engine: Engine, record: PolicyRecord, source: Interaction, seed: int, ident: str) -> Interaction | None:
+    async def _sampled(self, engine: EngineControl, record: PolicyRecord, source: Interaction, seed: int, ident: str) -> Interaction | None:
         config = self._config.shadow
         limit = resample.max_tokens_of(source, config.max_tokens)
         try:

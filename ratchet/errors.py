@@ -13,6 +13,7 @@ RatchetError
  |   +- EngineUnavailable cannot connect, or died before the first byte
  |   +- EngineRefused     the engine answered 4xx/5xx; `.status`, `.body`
  |   +- EngineBroken      died mid-stream, or answered what it must not
+ |   +- EngineUnsupported its kind cannot do what was asked (501)
  +- AdapterError          an adapter on disk is not what its manifest says
  +- GateRefused           a candidate did not pass; `.gate`, `.why`
 """
@@ -75,6 +76,10 @@ class EngineRefused(EngineError):
 
 class EngineBroken(EngineError):
     """The engine died mid-stream or answered what it must not."""
+
+
+class EngineUnsupported(EngineError):
+    """This kind of engine cannot do what was asked."""
 
 
 class AdapterError(RatchetError):

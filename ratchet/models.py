@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from ratchet import _exec
 from ratchet.errors import ConfigError
+from ratchet.locks import locked
 
 BUILT_IN = "smollm2"
 CONVERTER = "learner.smollm2"
@@ -47,7 +46,12 @@ def _built_in(folder: Path) -> Path:
     # The folder appears whole, by rename: if it is there, it is complete.
     if folder.is_dir():
         return folder
-    with _lock(folder.with_suffix(".lock")):
+    with ExitStack() as held:
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder.with_suffix(".lock")))
+        except OSError as error:
+            raise ConfigError(f"{folder.parent}: the built-in model cannot be written there ({error.strerror})") from None
         if not folder.is_dir():
             _convert(folder)
     return folder
@@ -60,15 +64,3 @@ def _convert(folder: Path) -> None:
     if done.returncode != 0 or not folder.is_dir():
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise ConfigError(f"the built-in model could not be made: {lines[-1]}")
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = path.open("w")
-    except OSError as error:
-        raise ConfigError(f"{path.parent}: the built-in model cannot be written there ({error.strerror})") from None
-    with handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

@@ -1,4 +1,4 @@
-"""The parts of an OpenAI-shaped answer that Ratchet reads, as vLLM 0.32 writes them. What may be hidden stays raw bytes."""
+"""The parts of an answer in choices that Ratchet reads, as vLLM 0.32 writes them. What may be hidden from the client stays raw bytes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from engines.openai.message import Delta
 from ratchet.errors import EngineBroken
 
 NULL = b"null"
@@ -25,27 +26,6 @@ class Logprobs(msgspec.Struct):
 
     content: list[Entry] | None = None
     token_logprobs: list[float | None] | None = None
-
-
-class Function(msgspec.Struct, omit_defaults=True):
-    name: str | None = None
-    arguments: str | None = None
-
-
-class ToolCall(msgspec.Struct):
-    index: int = 0
-    id: str | None = None
-    type: str | None = None
-    function: Function | None = None
-
-
-class Delta(msgspec.Struct):
-    role: str | None = None
-    content: str | None = None
-    refusal: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[ToolCall] | None = None
 
 
 class Part(msgspec.Struct):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ from ratchet.config.launch import LaunchConfig
 
 class VllmLaunch(LaunchConfig):
     """How Ratchet starts vLLM (`kind: vllm`)."""
+
+    packages: ClassVar[frozenset[str]] = frozenset({"vllm"})
+    implementation: ClassVar[str] = "engines.vllm.kind:KIND"
 
     runner: Literal["generate", "pooling"] = "generate"
     """`pooling`: it gives embeddings, scores and ranks, and takes no adapters, tools or log-probs; `max_model_len` must suit the model."""

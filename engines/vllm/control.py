@@ -2,32 +2,39 @@
 
 Traps, seen on the real server, and what is done: `load_inplace` re-reads files and switches running answers (never used);
 a name loaded twice answers 400 (the list says whether it is the same path); the first request with log-probs is slow
-(the proof of health asks for them); a log-prob it lacks is written as -9999.0 (never taken for one).
+(the probe of its health asks for them); a log-prob it lacks is written as -9999.0 (never taken for one).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from engines.base import Load, Sample
-from engines.http import Client, authorization
-from engines.proof import Proof
+from engines.base import EngineControl
+from engines.http import Client
+from engines.openai.proof import ONE_TOKEN, Proof
+from engines.routes import CHAT, EMBEDDINGS, SCORE, TEXT
+from engines.types import Load, Sample
 from engines.vllm import body as wire
-from ratchet import names
+from engines.vllm.wire import NEUTRAL
 from ratchet.errors import EngineBroken, EngineRefused
 from ratchet.types import EngineRecord
 
-CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+PROBES: dict[str, dict[str, Any]] = {
+    CHAT: {"messages": [{"role": "user", "content": "Hi"}], **ONE_TOKEN, "logprobs": True},
+    TEXT: {"prompt": "Hi", **ONE_TOKEN, "logprobs": 0},
+    EMBEDDINGS: {"input": "Hi", "encoding_format": "float"},
+    SCORE: {"text_1": "Hi", "text_2": "Hi"},
+}
+"""Asked in this order: a chat; a text, of a base without a chat template; an embedding or a score, of a pooling engine."""
+LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 ASK_SECONDS = 15.0
 LOAD_SECONDS = 120.0
 GENERATE_SECONDS = 600.0
-NEUTRAL: dict[str, Any] = {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Said out loud, since an engine may have other defaults from a model's generation_config.json."""
 _T = TypeVar("_T")
 _GAUGE = re.compile(rb"^vllm:num_requests_(running|waiting)\{.*\} ([0-9.eE+]+)$", re.MULTILINE)
 
@@ -58,52 +65,38 @@ class _Texts(msgspec.Struct):
     choices: list[_Text]
 
 
-class VllmEngine:
-    """See `engines.base.Engine`."""
+class VllmControl(EngineControl):
+    """See `engines.base.EngineControl`."""
 
     def __init__(self, record: EngineRecord) -> None:
-        self.record = record
+        super().__init__(record)
         self._client = Client(record)
-        self._proof = Proof(self._client, record.name)
-
-    def extras(self, route: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        if route not in (CHAT, TEXT):
-            return {}
-        asked: dict[str, Any] = {"return_token_ids": True, "logprobs": True if route == CHAT else body.get("logprobs") or 0}
-        if body.get("echo"):
-            asked = {}  # with ids asked for, vLLM repeats an empty prompt; and the answer is not learned from anyway
-        if body.get("stream"):
-            asked["stream_options"] = {**(body.get("stream_options") or {}), "include_usage": True}
-        return asked
-
-    def headers(self, public_id: str) -> dict[str, str]:
-        # vLLM makes its id from this header: `chatcmpl-` or `cmpl-` and the value.
-        return {**authorization(self.record.api_key), "x-request-id": names.bare(public_id)}
+        self._proof = Proof(self._client, record.name, PROBES)
 
     async def models(self) -> list[str]:
         cards = await self._cards()
         return [c.id for c in cards if c.parent is None] + [c.id for c in cards if c.parent is not None]
 
-    async def healthy(self) -> bool:
+    async def health(self) -> bool:
         return await self._proof.give(self.record.served_name)
 
-    async def load_adapter(self, name: str, path: Path) -> None:
-        seen = self._seen(path)
+    async def load(self, name: str, path: Path) -> None:
+        there = self._engines_path(path)
         loaded = await self._adapters()
-        if loaded.get(name) == seen:
+        if loaded.get(name) == there:
             return
         if name in loaded:
-            await self.unload_adapter(name)
+            await self.unload(name)
         try:
-            await self._client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": seen}, seconds=LOAD_SECONDS)
+            await self._client.post(LOAD, {"lora_name": name, "lora_path": there}, seconds=LOAD_SECONDS)
         except EngineRefused as error:
             # Somebody else may have loaded the same one in between.
-            if error.status != 400 or (await self._adapters()).get(name) != seen:
+            if error.status != 400 or (await self._adapters()).get(name) != there:
                 raise
 
-    async def unload_adapter(self, name: str) -> None:
+    async def unload(self, name: str) -> None:
         try:
-            await self._client.post("/v1/unload_lora_adapter", {"lora_name": name}, seconds=LOAD_SECONDS)
+            await self._client.post(UNLOAD, {"lora_name": name}, seconds=LOAD_SECONDS)
         except EngineRefused as error:
             if error.status != 404:
                 raise
@@ -133,10 +126,10 @@ class VllmEngine:
             body["seed"] = seed
         if self.record.launched:  # only then is it known to schedule by priority; others refuse the field
             body["priority"] = priority
-        answer = await self._client.post("/v1/completions", body, seconds=GENERATE_SECONDS)
+        answer = await self._client.post(TEXT, body, seconds=GENERATE_SECONDS)
         return self._samples(answer, n)
 
-    async def load(self) -> Load:
+    async def metrics(self) -> Load:
         text = await self._client.get("/metrics", seconds=ASK_SECONDS)
         found = {"running": 0.0, "waiting": 0.0}
         for name, value in _GAUGE.findall(text):
@@ -165,7 +158,7 @@ class VllmEngine:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise EngineBroken(f"engine {self.record.name} answered in another form: {error}") from None
 
-    def _seen(self, path: Path) -> str:
+    def _engines_path(self, path: Path) -> str:
         """`path` as the engine sees it: POLICY/VERSION-DIGEST below `adapters_at`, where that is given."""
         if self.record.adapters_at is None:
             return str(path)

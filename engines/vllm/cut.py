@@ -10,22 +10,11 @@ from typing import Any
 
 import msgspec
 
+from engines.types import Wants
 from engines.vllm.body import ABSENT, NULL, Body
 
 Cut = tuple[bytes, bytes, bytes]
 """A key with its quotes and colon, the value behind it, and what goes there instead of both."""
-
-
-class Wants(msgspec.Struct, frozen=True):
-    """What the client itself asked to see."""
-
-    logprobs: bool = False
-    token_ids: bool = False
-    usage: bool = False
-
-    @property
-    def nothing(self) -> bool:
-        return not (self.logprobs or self.token_ids)
 
 
 def hidden(data: bytes, body: Body, wants: Wants) -> bool:

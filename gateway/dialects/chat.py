@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engines.vllm.capture import Wants
+from engines.types import Wants
 from gateway.api.table import CHAT
 from gateway.dialects import fitness, schema
-from gateway.dialects.base import Ask, Choices, sendable
+from gateway.dialects.base import Ask, Dialect, sendable
 from gateway.dialects.convert import convert, without_nulls
 from gateway.dialects.schema import ChatRequest
 from gateway.errors import invalid
@@ -15,13 +15,12 @@ from ratchet import names
 from ratchet.config import GatewayConfig
 
 UNSUPPORTED = frozenset({"audio", "moderation"})
-"""Of OpenAI's reference, but no engine here does it; taken and ignored it would mislead."""
+"""Fields of OpenAI's reference that no engine here supports. To accept and ignore them would mislead."""
 
 
-class Chat(Choices):
+class Chat(Dialect):
     path = CHAT
     prefix = names.CHAT_PREFIX
-    neutral = fitness.NEUTRAL
 
     def check(self, tree: dict[str, Any], config: GatewayConfig) -> Ask:
         request = convert(without_nulls(tree, UNSUPPORTED), ChatRequest)
@@ -71,6 +70,6 @@ def _has_grammar(request: ChatRequest) -> bool:
     forced = request.tool_choice not in (None, "none", "auto") or isinstance(request.function_call, schema.Named)
     # Engines may constrain the arguments of a `strict` function.
     strict = any(tool.function.strict for tool in request.tools or ())
-    # vLLM holds the answer to one call by a grammar.
+    # Engines may hold the answer to one call by a grammar.
     single = request.parallel_tool_calls is False and bool(request.tools) and request.tool_choice != "none"
     return formatted or forced or strict or single

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from gateway.dialects import schema
 from gateway.dialects.base import or_neutral
 from ratchet.types import Sampling
-
-NEUTRAL: dict[str, Any] = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Said aloud where the request is silent: an engine's own defaults may come from the model's folder and shape the distribution."""
-COLDEST = 0.01
-"""vLLM samples at this temperature where one below it, but above 0, is asked for (`_MAX_TEMP` in its sampling_params)."""
 
 
 def sampling(request: schema.Sampled, max_tokens: int | None) -> Sampling:
@@ -29,15 +22,10 @@ def sampling(request: schema.Sampled, max_tokens: int | None) -> Sampling:
     )
 
 
-def unfit(request: schema.Sampled, force: Sampling, *, grammar: bool) -> str:
-    """Why a policy gradient may not learn from answers to this request; "" if it may.
-
-    It may only where the engine samples from softmax(logits / T) itself: the log-probs then are those of the policy.
-    """
+def shaped(force: Sampling) -> str:
+    """How the parameters make the sampling distribution another than softmax(logits / T); "" if they do not."""
     if force.temperature <= 0:
         return "greedy"
-    if force.temperature < COLDEST:
-        return "temperature"
     if force.top_p < 1:
         return "top_p"
     if force.top_k > 0:
@@ -46,6 +34,16 @@ def unfit(request: schema.Sampled, force: Sampling, *, grammar: bool) -> str:
         return "min_p"
     if force.frequency_penalty or force.presence_penalty or force.repetition_penalty != 1:
         return "penalty"
+    return ""
+
+
+def unfit(request: schema.Sampled, force: Sampling, *, grammar: bool) -> str:
+    """Why a policy gradient may not learn from answers to this request; "" if it may, as far as the request shows.
+
+    It may only where the engine samples from softmax(logits / T) itself: only then are the log-probs those of the policy.
+    """
+    if reason := shaped(force):
+        return reason
     if request.logit_bias or request.allowed_token_ids:
         return "logit_bias"
     if grammar or request.structured_outputs is not None:

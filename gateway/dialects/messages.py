@@ -1,14 +1,13 @@
-"""`POST /v1/messages`, Anthropic's form. The engine gives no token ids here, so answers are recorded and marked untrainable."""
+"""`POST /v1/messages`, Anthropic's form."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from engines.vllm.capture import Captured
-from engines.vllm.events import MessagesCapture, capture_message
 from gateway.api.table import MESSAGES
-from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
+from gateway.dialects.base import Ask, Events, or_neutral, sendable
 from gateway.dialects.convert import convert, without_nulls
+from gateway.dialects.fitness import shaped
 from gateway.dialects.forms import MessagesRequest
 from gateway.dialects.parts import check_blocks
 from ratchet import names
@@ -27,6 +26,12 @@ class Messages(Events):
         check_blocks(request.system, "system")
         for message in request.messages:
             check_blocks(message.content, "messages")
+        sampling = Sampling(
+            temperature=or_neutral(request.temperature, 1.0),
+            top_p=or_neutral(request.top_p, 1.0),
+            top_k=request.top_k or 0,
+            max_tokens=request.max_tokens,
+        )
         return Ask(
             tree=tree,
             sent=sendable(tree),
@@ -34,17 +39,6 @@ class Messages(Events):
             stream=bool(request.stream),
             store=request.store is not False,
             metadata=request.metadata or {},
-            sampling=Sampling(
-                temperature=or_neutral(request.temperature, 1.0),
-                top_p=or_neutral(request.top_p, 1.0),
-                top_k=request.top_k or 0,
-                max_tokens=request.max_tokens,
-            ),
-            unfit="no_ids",
+            sampling=sampling,
+            unfit=shaped(sampling) or ("grammar" if request.tools else ""),  # engines may hold calls to a grammar
         )
-
-    def capture(self, ask: Ask, public_id: str, model: str) -> Capture:
-        return MessagesCapture(public_id, model)
-
-    def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
-        return capture_message(told, public_id, model)

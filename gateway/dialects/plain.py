@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import msgspec
-
-from engines.vllm.capture import Captured
 from gateway.api.table import POOLING, TOKENS
 from gateway.dialects import forms
 from gateway.dialects.base import Ask, Dialect, sendable
@@ -14,7 +11,6 @@ from gateway.dialects.convert import convert
 from gateway.dialects.text import prompts_in
 from gateway.errors import invalid
 from ratchet.config import GatewayConfig
-from ratchet.errors import EngineBroken
 
 FORMS: dict[str, type[Any]] = {
     **dict(zip(POOLING, (forms.EmbeddingsRequest, forms.RerankRequest, forms.ScoreRequest), strict=True)),
@@ -22,12 +18,6 @@ FORMS: dict[str, type[Any]] = {
 }
 EITHER = {"/v1/score": (("text_1", "text_2"), ("queries", "documents")), "/tokenize": (("prompt",), ("messages",))}
 """One of the two sets of fields is given, and whole."""
-
-
-class _Named(msgspec.Struct):
-    model: str | None = None
-    usage: dict[str, Any] | None = None
-    error: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Plain(Dialect):
@@ -43,25 +33,6 @@ class Plain(Dialect):
         if self.path in EITHER:
             _one_of(request, *EITHER[self.path])
         return Ask(tree=tree, sent=sendable(tree), model=request.model, store=False)
-
-    def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
-        try:
-            found = msgspec.json.decode(told, type=_Named)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise EngineBroken(f"the engine's answer is not JSON: {error}") from None
-        if bytes(found.error) != b"null":
-            raise EngineBroken("the engine reports an error; its own log has it")
-        if found.model is not None and found.model != model:
-            told = _renamed(told, found.model, model)
-        return told, Captured([], [], found.usage or {}, exact=False)
-
-
-def _renamed(told: bytes, old: str, new: str) -> bytes:
-    """A key with its quotes cannot occur inside a JSON string, so what is found is the key."""
-    named = b'"model":' + msgspec.json.encode(old)
-    if told.count(named) == 1:
-        return told.replace(named, b'"model":' + msgspec.json.encode(new))
-    return msgspec.json.encode({**msgspec.json.decode(told), "model": new})
 
 
 def _one_of(request: Any, first: tuple[str, ...], second: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""`POST /v1/responses`. The engine gives no token ids here, so answers are recorded and marked untrainable."""
+"""`POST /v1/responses`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from engines.vllm.capture import Captured
-from engines.vllm.events import ResponsesCapture, capture_response
+from engines.types import Wants
 from gateway.api.table import RESPONSES
-from gateway.dialects.base import Ask, Capture, Events, or_neutral, sendable
+from gateway.dialects.base import Ask, Events, or_neutral, sendable
 from gateway.dialects.convert import convert, without_nulls
+from gateway.dialects.fitness import shaped
 from gateway.dialects.forms import ResponsesRequest
 from gateway.dialects.parts import check_items
 from gateway.errors import invalid
@@ -21,7 +21,7 @@ from ratchet.types import Interaction, KeyRecord, Sampling
 
 UNSUPPORTED = frozenset({"conversation", "prompt", "context_management"})
 LONGEST_CHAIN = 100
-"""Responses that one goes on from, all told."""
+"""Responses that one response may continue, one after the other."""
 
 
 class Responses(Events):
@@ -40,22 +40,20 @@ class Responses(Events):
         request = convert(given, ResponsesRequest)
         if not isinstance(request.input, str):
             check_items(request.input)
-        sampling = Sampling(
-            temperature=or_neutral(request.temperature, 1.0),
-            top_p=or_neutral(request.top_p, 1.0),
-            max_tokens=request.max_output_tokens,
-            seed=request.seed,
-        )
+        sampling = _sampling(request)
+        previous, metadata, store = request.previous_response_id, request.metadata or {}, request.store is not False
         return Ask(
             tree=tree,
             sent=sendable(given, "previous_response_id", "stream_options"),
             model=request.model,
             stream=bool(request.stream),
-            store=request.store is not False,
-            metadata=request.metadata or {},
+            store=store,
+            metadata=metadata,
             sampling=sampling,
-            unfit="no_ids",
-            previous=request.previous_response_id,
+            # A response repeats what its request said, and the engine was not told all of it.
+            wants=Wants(overlay={"previous_response_id": previous, "metadata": metadata, "store": store, "background": False}),
+            unfit=shaped(sampling) or ("grammar" if _may_have_grammar(request) else ""),
+            previous=previous,
         )
 
     async def prepare(self, ask: Ask, caller: KeyRecord) -> Ask:
@@ -80,19 +78,24 @@ class Responses(Events):
             ask.sent["input"] = [*turns, *_items(ask.sent["input"])]
         return ask
 
-    def body(self, ask: Ask, public_id: str, model: str, extras: Any) -> bytes:
-        return super().body(ask, public_id, model, {**extras, "request_id": public_id})
 
-    def capture(self, ask: Ask, public_id: str, model: str) -> Capture:
-        return ResponsesCapture(_patch(ask, public_id, model))
+def _sampling(request: ResponsesRequest) -> Sampling:
+    return Sampling(
+        temperature=or_neutral(request.temperature, 1.0),
+        top_p=or_neutral(request.top_p, 1.0),
+        top_k=max(0, request.top_k or 0),
+        min_p=request.min_p or 0.0,
+        frequency_penalty=request.frequency_penalty or 0.0,
+        presence_penalty=request.presence_penalty or 0.0,
+        repetition_penalty=or_neutral(request.repetition_penalty, 1.0),
+        max_tokens=request.max_output_tokens,
+        seed=request.seed,
+    )
 
-    def whole(self, told: bytes, ask: Ask, public_id: str, model: str) -> tuple[bytes, Captured]:
-        return capture_response(told, _patch(ask, public_id, model))
 
-
-def _patch(ask: Ask, public_id: str, model: str) -> dict[str, Any]:
-    told = {"id": public_id, "model": model, "previous_response_id": ask.previous, "metadata": ask.metadata, "store": ask.store}
-    return {**told, "background": False}
+def _may_have_grammar(request: ResponsesRequest) -> bool:
+    form = request.text.format if request.text is not None else None
+    return bool(request.tools) or (form is not None and form.get("type") != "text")
 
 
 def _items(given: Any) -> list[Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engines.vllm.capture import Wants
+from engines.types import Wants
 from gateway.api.table import TEXT
 from gateway.dialects import fitness, schema
-from gateway.dialects.base import Ask, Choices, sendable
+from gateway.dialects.base import Ask, Dialect, sendable
 from gateway.dialects.chat import check_options, wants_usage
 from gateway.dialects.convert import convert, without_nulls
 from gateway.dialects.schema import TextRequest
@@ -19,10 +19,9 @@ UNSUPPORTED = frozenset({"suffix", "best_of"})
 MOST_PROMPTS = 64
 
 
-class Text(Choices):
+class Text(Dialect):
     path = TEXT
     prefix = names.TEXT_PREFIX
-    neutral = fitness.NEUTRAL
 
     def check(self, tree: dict[str, Any], config: GatewayConfig) -> Ask:
         request = convert(without_nulls(tree, UNSUPPORTED), TextRequest)
@@ -33,7 +32,7 @@ class Text(Choices):
             raise invalid(f"Invalid value for 'n': at most {config.limits.max_n} answers in all.", "n", "integer_above_max_value")
         check_options(request)
         if request.echo and request.logprobs is not None:
-            # vLLM 0.32 on a CPU, adapters on, dies of it: the engine, not the request.
+            # An engine was seen to die of it (docs/engines.md).
             raise invalid("'echo' with 'logprobs' is not offered here: prompts have no log-probs.", "logprobs", "unsupported_parameter")
         force = fitness.sampling(request, request.max_tokens or 16)
         grammar = request.response_format is not None and not isinstance(request.response_format, schema.TextFormat)

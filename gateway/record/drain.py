@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gateway.record.outbox import CLOSE_SECONDS, Outbox
 from gateway.telemetry.metrics import Metrics
+from ratchet.backoff import Backoff
 from ratchet.buffer.interactions import Interactions, packed
 from ratchet.buffer.link import Call
 from ratchet.buffer.spool import Spool, set_aside
@@ -17,7 +18,8 @@ from ratchet.errors import StoreError, StoreUnavailable
 
 GROUP_BYTES = 2**18
 """Bytes drained in one write."""
-BACKOFF_SECONDS = (0.1, 0.2, 0.5, 1.0)
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 1.0
+"""Seconds between two tries of a store that is away."""
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +49,20 @@ class Drain:
 
     async def run(self) -> None:
         """Drains for ever."""
-        failures = 0
+        backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:
             self._outbox.news.clear()
             try:
                 busy = await self._try()
             except (StoreError, OSError) as error:
                 self._outbox.away = isinstance(error, StoreError)
-                if not failures:
+                if not backoff.failures:
                     log.warning("answers are kept in the spool meanwhile: %s", error)
-                await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
-                failures += 1
+                await asyncio.sleep(backoff.pause())
                 continue
-            if failures:
+            if backoff.failures:
                 log.info("the store takes writes again")
-            failures = 0
+            backoff.reset()
             if not busy:
                 await self._rest()
 

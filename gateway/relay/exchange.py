@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from engines.vllm.capture import Captured
+from engines import Captured
 from gateway.access.quota import UNBOUND, Admission
 from gateway.catalog import Target
 from gateway.dialects.base import Ask
@@ -79,8 +79,6 @@ class Exchange(msgspec.Struct, eq=False):
     """When it was first sent to an engine."""
     answer: Answer | None = None
     engine: str = ""
-    launched: bool = False
-    """Whether Ratchet launched the engine, and so knows its settings."""
     first_byte_at: float | None = None
     progress_at: float = 0.0
     """When the side that is waited for, the engine or the client, last made progress."""
@@ -149,7 +147,7 @@ class Exchange(msgspec.Struct, eq=False):
         if self.state is not DISPATCHING:
             raise self._illegal()
         self.state, self.answer = READING, answer
-        self.engine, self.launched = answer.replica.name, answer.replica.record.launched
+        self.engine = answer.replica.name
         self.progress_at = self.first_byte_at = monotonic()
 
     def received(self, *, visible: bool) -> None:
@@ -254,14 +252,12 @@ class Exchange(msgspec.Struct, eq=False):
         )
 
     def _untrainable(self, status: Status) -> str:
-        """Why a policy gradient may not learn from it; "" if it may.
-
-        An engine that Ratchet did not launch may give log-probs for T = 1, whatever T was (vLLM's default, `raw_logprobs`).
-        """
+        """Why a policy gradient may not learn from it; "" if it may."""
         if status != "complete":
             return status
-        if self.ask.unfit:
-            return self.ask.unfit
-        if not self.launched and self.ask.sampling.temperature != 1:
-            return "logprobs_mode"
+        if self.answer is None or self.request.path not in self.answer.replica.wire.exact_routes:
+            return "no_ids"
+        replica, ask = self.answer.replica, self.ask
+        if reason := ask.unfit or replica.wire.samples_truly(ask.sampling, launched=replica.record.launched):
+            return reason
         return "" if self.captured.exact else "no_ids"

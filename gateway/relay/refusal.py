@@ -1,27 +1,17 @@
-"""What an engine's error answer means here: the client's fault, the engine's, or only that another replica is to be asked."""
+"""What follows from an engine's error answer: an error for the client, or an exception that says which replica to ask instead."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
-import msgspec
-
+from engines import types
 from gateway.errors import ApiError
+from gateway.routing.replica import Replica
 from ratchet.errors import EngineUnavailable
-
-NOT_OURS = frozenset({401, 403, 405, 407, 411, 415})
-"""Statuses that tell of the gateway's own standing with the engine, not of the client's request."""
-BUSY = frozenset({429, 503})
-NO_ROUTE = frozenset({405, 501})
-PAUSE_SECONDS = 1.0
-"""For a busy engine that names no time."""
-UNTOLD = "The engine refused the request."
 
 
 class Moved(EngineUnavailable):
-    """The replica lacks the adapter or the route: no failure, and no load to speak of; the next one is asked."""
+    """The replica lacks the adapter or the route. That is no failure, and cost it next to nothing: the next replica is asked."""
 
 
 class NoAdapter(Moved):
@@ -37,11 +27,11 @@ class Broken(EngineUnavailable):
 
 
 class Stale(Broken):
-    """The same of a kept connection, which it may only have closed as that was used."""
+    """The same of a kept connection, which the engine may only have closed just as it was used."""
 
 
 class Busy(EngineUnavailable):
-    """It asks to be left alone for `seconds`."""
+    """It asks for no requests for `seconds`."""
 
     def __init__(self, message: str, status: int, seconds: float) -> None:
         super().__init__(message)
@@ -49,42 +39,16 @@ class Busy(EngineUnavailable):
         self.seconds = seconds
 
 
-def refusal(name: str, model: str, status: int, headers: Mapping[str, str], body: bytes) -> ApiError | EngineUnavailable:
-    """What replica `name`, asked for `model`, meant by this answer. An ApiError is the client's to see."""
-    message, param = message_of(body)
-    if status == 404 and model in message:
-        return NoAdapter(f"{name} no longer holds {model}")
-    if status in NO_ROUTE or (status == 404 and (message == UNTOLD or message == "File Not Found")):  # the latter is llama.cpp's
-        return NoRoute(f"{name} does not have this route")
-    if status in BUSY:
-        return Busy(f"{name} is overloaded", status, retry_after(headers.get("retry-after")))
-    if 400 <= status < 500 and status not in NOT_OURS:
-        return ApiError(status, message, param=param, code="engine_refused")
-    return EngineUnavailable(f"{name} answered {status}")
-
-
-def retry_after(told: str | None, now: datetime | None = None) -> float:
-    """Seconds that a `Retry-After` header asks for (RFC 9110: a number, or a date); PAUSE_SECONDS if it says nothing sensible."""
-    if told is None:
-        return PAUSE_SECONDS
-    if told.isascii() and told.strip().isdigit():
-        return float(told.strip()[:9])
-    try:
-        until = parsedate_to_datetime(told)
-    except ValueError:
-        return PAUSE_SECONDS
-    until = until if until.tzinfo is not None else until.replace(tzinfo=UTC)
-    return max(0.0, (until - (now or datetime.now(UTC))).total_seconds())
-
-
-def message_of(body: bytes) -> tuple[str, str | None]:
-    """The message and param in an engine's error body, whatever its form; the rest is the engine's own affair."""
-    try:
-        tree = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        tree = None
-    error = tree.get("error", tree) if isinstance(tree, dict) else None
-    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
-        return UNTOLD, None
-    param = error.get("param")
-    return error["message"], param if isinstance(param, str) else None
+def refusal(replica: Replica, model: str, status: int, headers: Mapping[str, str], body: bytes) -> ApiError | EngineUnavailable:
+    """What to raise for an error answer of `replica`, which was asked for `model`. An ApiError is for the client to see."""
+    match replica.wire.meaning(status, headers, body, model):
+        case types.NoAdapter():
+            return NoAdapter(f"{replica.name} no longer holds {model}")
+        case types.NoRoute():
+            return NoRoute(f"{replica.name} does not have this route")
+        case types.Overloaded(seconds):
+            return Busy(f"{replica.name} is overloaded", status, seconds)
+        case types.ClientFault(message, param):
+            return ApiError(status, message, param=param, code="engine_refused")
+        case types.EngineFault():
+            return EngineUnavailable(f"{replica.name} answered {status}")

@@ -33,7 +33,7 @@ from gateway.telemetry.observe import Observation
 from ratchet import names
 from ratchet.clock import monotonic
 from ratchet.config import GatewayConfig
-from ratchet.errors import EngineBroken, StoreUnavailable
+from ratchet.errors import EngineBroken, EngineError, StoreUnavailable
 from ratchet.types import Status
 
 STREAM: list[Header] = [
@@ -44,6 +44,8 @@ STREAM: list[Header] = [
 UNRECORDED: Header = (b"x-ratchet-recorded", b"false")
 NOT_RECORDED = unavailable("The answer could not be recorded.", "not_recorded")
 TRACE = (b"traceparent", b"tracestate")
+PROMPT_SECONDS = 5.0
+"""How long an engine may take to give a prompt's ids in a call of its own."""
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +200,8 @@ class Relay:
     async def _whole(self, exchange: Exchange, answer: Answer, headers: list[Header], send: Send) -> None:
         request = exchange.request
         try:
-            body, captured = request.dialect.whole(await answer.whole(), exchange.ask, request.id, exchange.target.model)
+            whole = await answer.whole()
+            body, captured = answer.replica.wire.whole(request.path, whole, exchange.ask.wants, request.id, exchange.target.model)
             exchange.capture(captured)
             _check_complete(exchange)
             answer.answered()
@@ -232,7 +235,7 @@ class Relay:
     async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> bytes:
         """Relay up to the last event, which is held back and returned. EngineBroken, TransportError if that does not come."""
         request = exchange.request
-        capture = request.dialect.capture(exchange.ask, request.id, exchange.target.model)
+        capture = answer.replica.wire.capture(request.path, exchange.ask.wants, request.id, exchange.target.model)
         flow = Flow(exchange, capture)
         try:
             flow.take(answer.first)
@@ -249,12 +252,14 @@ class Relay:
             raise
         exchange.capture(capture.captured())
         _check_complete(exchange)
-        return flow.last
+        return capture.last
 
     async def _record(self, exchange: Exchange) -> bool:
         """Wait until the answer is durable. False if it is not, though it was promised."""
         if not exchange.to_record:
             return True
+        if exchange.captured.lacks_prompt:
+            await _complete(exchange)
         exchange.begin_recording()
         exchange.request.observation.recording()
         try:
@@ -275,6 +280,23 @@ class Relay:
         if exchange.to_record and exchange.state in (READING, SENDING):
             exchange.begin_recording()
             self._recorder.offer(exchange.interaction(status, self._catalog.metric(exchange.target.owner)))
+
+
+async def _complete(exchange: Exchange) -> None:
+    """Ask the engine for the prompt's ids, where it gives them only in answer to a call of its own.
+
+    Without them the answer is recorded all the same, and no policy gradient learns from it.
+    """
+    if exchange.answer is None:
+        return
+    replica, sent = exchange.answer.replica, exchange.ask.sent
+    try:
+        async with asyncio.timeout(PROMPT_SECONDS):
+            ids = await replica.engine.prompt_ids(exchange.request.path, sent, exchange.target.adapter or replica.served)
+    except (EngineError, TimeoutError) as error:
+        log.warning("%s did not give the ids of a prompt: %s", replica.name, error or type(error).__name__)
+    else:
+        exchange.capture(exchange.captured.with_prompt(ids))
 
 
 def _this_task() -> asyncio.Task[None]:

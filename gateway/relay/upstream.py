@@ -13,7 +13,7 @@ from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Replica
 from ratchet.clock import monotonic
 from ratchet.config import GatewayConfig
-from ratchet.errors import EngineUnavailable
+from ratchet.errors import EngineUnavailable, EngineUnsupported
 
 LONGEST_ERROR = 2**16
 TEND_EVERY = 0.25
@@ -60,7 +60,7 @@ class Upstream:
             response = await self._post(replica, exchange, model)
             self._awaited[response] = min(monotonic() + self._config.first_byte_seconds, late)
             if (status := await response.head()) != 200:
-                raise refusal(replica.name, model, status, response.headers, await _error_body(response))
+                raise refusal(replica, model, status, response.headers, await _error_body(response))
             first = await response.more()
             if not first:
                 raise EngineUnavailable(f"{replica.name} closed the connection before its answer")
@@ -87,6 +87,9 @@ class Upstream:
         match error:
             case NoAdapter():
                 replica.forget(exchange.target.adapter or "")
+            case EngineUnsupported():
+                replica.lacks_route(exchange.request.path)
+                return NoRoute(str(error))
             case NoRoute():
                 replica.lacks_route(exchange.request.path)
             case Busy():
@@ -106,11 +109,10 @@ class Upstream:
         return error
 
     async def _post(self, replica: Replica, exchange: Exchange, model: str) -> Response:
-        request, dialect, ask = exchange.request, exchange.request.dialect, exchange.ask
-        extras = replica.engine.extras(dialect.path, ask.sent) if exchange.to_record or exchange.admission.counts_tokens else {}
-        body = dialect.body(ask, request.id, model, extras)
-        headers = {**request.observation.carried(replica, request.trace), **replica.engine.headers(request.id)}
-        response = await self._pool(replica).post(dialect.path, body, headers)
+        request, record = exchange.request, exchange.to_record or exchange.admission.counts_tokens
+        sent = replica.wire.request(request.path, exchange.ask.sent, model=model, public_id=request.id, record=record)
+        headers = {**request.observation.carried(replica, request.trace), **replica.authorization, **sent.headers}
+        response = await self._pool(replica).post(sent.path, sent.body, headers)
         exchange.dispatched()
         return response
 

@@ -170,7 +170,7 @@ class Fleet:
             replica.lists(listed)
 
     async def _prove(self, replica: Replica) -> None:
-        pools = not await replica.engine.healthy()
+        pools = not await replica.engine.health()
         replica.proved()
         if pools != replica.record.pools and not replica.record.launched:
             await self._amend(replica, pools=pools)

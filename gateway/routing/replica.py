@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from engines.base import Engine, connect
+from engines import EngineControl, EngineWire, kind
+from engines.http import authorization
 from gateway.routing.breaker import Breaker
 from gateway.routing.ejection import Tally
 from ratchet.clock import monotonic
@@ -25,7 +26,11 @@ class Replica:
 
     def __init__(self, record: EngineRecord, inflight: Counter[str] | None = None, breaker: BreakerConfig | None = None) -> None:
         self.record = record
-        self.engine: Engine = connect(record)
+        implemented = kind(record.kind)
+        self.engine: EngineControl = implemented.control(record)
+        self.wire: EngineWire = implemented.wire
+        self.authorization = authorization(record.api_key)
+        """The header that carries its key."""
         self.names: frozenset[str] = frozenset()
         """What it listed last: its base and its adapters."""
         self.healthy = False

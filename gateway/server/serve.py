@@ -11,26 +11,28 @@ import msgspec
 
 from gateway.app import admin_plane
 from gateway.server.connection_limit import Door
-from gateway.server.ports import data_server, listen, opened, run, server, shared_port, stop_signal
+from gateway.server.ports import data_server, listen, opened, run, server, shared_port
 from gateway.services import Services
+from ratchet import durable
 from ratchet.config import Config
+from ratchet.startup import stop_event
 
 
 async def serve(config: Config, data: Path, *, first_keys: bool = False) -> None:
     """Serves until SIGTERM or SIGINT, then drains. RatchetError, OSError: it cannot start."""
     _place(data).unlink(missing_ok=True)  # an earlier run's addresses must not be taken for this one's
     async with opened(config, data, first_keys=first_keys) as services:
-        stop = stop_signal()
+        stop = stop_event()
         limits = config.gateway.limits
         sockets = _data_port(config), listen(config.gateway.admin_host, config.gateway.admin_port)
         admin = server(admin_plane(services), Door(limits, limits.max_admin_connections, services.metrics.turned_away))
         port = sockets[0].getsockname()[1]
-        keep = services.crew.keep(port, first_keys, lambda: _announce(data, *map(url, sockets)))
-        await run(services, stop, [(data_server(services), sockets[0]), (admin, sockets[1])], keep, lambda: _drain(services))
+        workers = services.worker_pool.run(port, first_keys, lambda: _announce(data, *map(url, sockets)))
+        await run(services, stop, [(data_server(services), sockets[0]), (admin, sockets[1])], workers, lambda: _drain(services))
 
 
 async def _drain(services: Services) -> None:
-    await asyncio.gather(services.drain(), services.crew.stop())
+    await asyncio.gather(services.drain(), services.worker_pool.stop())
 
 
 def _data_port(config: Config) -> socket.socket:
@@ -56,8 +58,6 @@ def _announce(data: Path, gateway: str, admin: str) -> None:
     line = msgspec.json.encode({"gateway": gateway, "admin": admin})
     place = _place(data)
     place.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = place.with_suffix(".tmp")
-    unfinished.write_bytes(line)
-    unfinished.rename(place)
+    durable.write(place, line)
     sys.stdout.write(line.decode() + "\n")
     sys.stdout.flush()

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from engines import Engine
+from engines import EngineControl
 from learner import publish
 from learner.gate import heldout, proof
 from learner.gate.heldout import Heldout
@@ -106,7 +106,7 @@ class Gate:
         except AdapterError as error:
             raise GateRefused("sanity", str(error)) from error
 
-    async def _activate(self, candidate: PolicyVersionRecord, verdict: Verdict, proven: set[tuple[str, int]]) -> list[Engine]:
+    async def _activate(self, candidate: PolicyVersionRecord, verdict: Verdict, proven: set[tuple[str, int]]) -> list[EngineControl]:
         """Loads and proves the candidate on every ready replica that is not in `proven` yet, until there is none."""
         while True:
             ready = await self._replicas.some(self._config.base)
@@ -118,7 +118,7 @@ class Gate:
                 await self._prove(engine, candidate, verdict)
                 proven.add(_life(engine))
 
-    async def _prove(self, engine: Engine, candidate: PolicyVersionRecord, verdict: Verdict) -> None:
+    async def _prove(self, engine: EngineControl, candidate: PolicyVersionRecord, verdict: Verdict) -> None:
         try:
             found = await self._prover.prove(engine, candidate)
         except (EngineBroken, EngineRefused) as error:
@@ -126,7 +126,7 @@ class Gate:
         verdict.proofs = [p for p in verdict.proofs if p.replica != found.replica] + [found]
         proof.judge(found)
 
-    async def _evaluate(self, engines: list[Engine], candidate: PolicyVersionRecord, verdict: Verdict) -> None:
+    async def _evaluate(self, engines: list[EngineControl], candidate: PolicyVersionRecord, verdict: Verdict) -> None:
         if self._evaluation is None:
             return
         try:
@@ -142,12 +142,12 @@ def alarm(kl: float | None, limit: float | None) -> None:
         raise GateRefused("kl", f"KL to the base is {kl} nats a token, above {limit:g}")
 
 
-def _life(engine: Engine) -> tuple[str, int]:
+def _life(engine: EngineControl) -> tuple[str, int]:
     """A replica between two restarts: what is loaded ends with it."""
     return engine.record.name, engine.record.restarts
 
 
-async def _blame(gate: str, engines: Sequence[Engine], error: EngineBroken | EngineRefused) -> Exception:
+async def _blame(gate: str, engines: Sequence[EngineControl], error: EngineBroken | EngineRefused) -> Exception:
     """Whose trouble a failed answer is: the candidate's, if every replica still generates from its base.
 
     EngineUnavailable: one does not.
@@ -155,5 +155,5 @@ async def _blame(gate: str, engines: Sequence[Engine], error: EngineBroken | Eng
     if isinstance(error, EngineRefused) and error.status in publish.PASSING:
         return EngineUnavailable(str(error))
     for engine in engines:
-        await engine.healthy()
+        await engine.health()
     return GateRefused(gate, str(error))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engines import Engine
+from engines import EngineControl
 from learner import seeds
 from learner.replicas import live_name
 from learner.rewards.python import Scorer
@@ -53,7 +53,7 @@ class Heldout:
         self._ids: list[list[int]] = []
         self._known: dict[int, Rewards] = {}
 
-    async def compare(self, engines: Sequence[Engine], candidate: int, live: int) -> dict[str, Any]:
+    async def compare(self, engines: Sequence[EngineControl], candidate: int, live: int) -> dict[str, Any]:
         """Mean rewards of both over the pairs where each has one. GateRefused: too few have. EngineError: no answer."""
         for version in (live, candidate):
             if version not in self._known:
@@ -61,14 +61,14 @@ class Heldout:
         self._known = {version: self._known[version] for version in (live, candidate)}
         return paired(self._known[candidate], self._known[live])
 
-    async def _rewards(self, engines: Sequence[Engine], version: int) -> Rewards:
+    async def _rewards(self, engines: Sequence[EngineControl], version: int) -> Rewards:
         if not self._ids:
             self._ids = [await self._trainer.encode(chat) for chat in self.chats]
         limit = asyncio.Semaphore(AT_A_TIME * len(engines))
         found = await asyncio.gather(*(self._one(engines[i % len(engines)], version, i, limit) for i in range(len(self.chats))))
         return [reward for rewards in found for reward in rewards]
 
-    async def _one(self, engine: Engine, version: int, index: int, limit: asyncio.Semaphore) -> Rewards:
+    async def _one(self, engine: EngineControl, version: int, index: int, limit: asyncio.Semaphore) -> Rewards:
         async with limit:
             samples = await engine.generate(
                 live_name(engine, self._name, version),

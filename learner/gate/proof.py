@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from engines import Engine, Sample
+from engines import EngineControl, Sample
 from learner import seeds
 from learner.replicas import live_name
 from learner.shadow import LOW_PRIORITY
@@ -74,7 +74,7 @@ class Prover:
         self._ids: list[list[int]] = []
         self._tolerances: dict[tuple[str, str], float] = {}
 
-    async def prove(self, engine: Engine, candidate: PolicyVersionRecord) -> Comparison:
+    async def prove(self, engine: EngineControl, candidate: PolicyVersionRecord) -> Comparison:
         """Compares the replica with the learner, whose weights must be the candidate's; `judge` says what it means.
 
         GateRefused("proof"): nothing to compare, or another base. EngineError: no answer.
@@ -83,7 +83,7 @@ class Prover:
         found = await self._compare(engine, live_name(engine, self._name, candidate.version))
         return replace(found, tolerance=tolerance)
 
-    async def tolerance(self, engine: Engine) -> float:
+    async def tolerance(self, engine: EngineControl) -> float:
         """Nats a replica may differ from the learner: measured on the base, once a replica. GateRefused: its base is another model."""
         key = (engine.record.name, engine.record.url)
         if key not in self._tolerances:
@@ -95,7 +95,7 @@ class Prover:
             self._tolerances[key] = max(FLOOR, MARGIN * found.max_abs_diff_from_base)
         return self._tolerances[key]
 
-    async def _compare(self, engine: Engine, model: str) -> Comparison:
+    async def _compare(self, engine: EngineControl, model: str) -> Comparison:
         if not self._ids:
             self._ids = [await self._trainer.encode(messages) for messages in self._prompts]
         samples = await asyncio.gather(*(self._sample(engine, model, i, ids) for i, ids in enumerate(self._ids)))
@@ -105,7 +105,7 @@ class Prover:
             triples += zip(sample.logprobs, with_adapter, base, strict=True)
         return compare(engine.record.name, triples)
 
-    async def _sample(self, engine: Engine, model: str, index: int, ids: list[int]) -> Sample:
+    async def _sample(self, engine: EngineControl, model: str, index: int, ids: list[int]) -> Sample:
         seed = seeds.seed_of(self._name, GATE, index)
         (sample,) = await engine.generate(model, ids, max_tokens=PROBE_TOKENS, temperature=1.0, seed=seed, priority=LOW_PRIORITY)
         return sample

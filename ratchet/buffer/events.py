@@ -7,26 +7,27 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
+from ratchet.backoff import Backoff
 from ratchet.buffer import schema
 from ratchet.buffer.link import Link, translated
 from ratchet.errors import StoreUnavailable
 from ratchet.types import PolicyEvent, PolicyRecord
 
 SILENCE_SECONDS = 5.0
-BACKOFF_SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0)
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two attempts to subscribe."""
 
 
 async def follow(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]]]) -> AsyncIterator[PolicyEvent]:
     """Events without end; while the store is away it waits for it."""
-    failures = 0
+    backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     while True:
         try:
             async for event in _connected(link, pointers):
-                failures = 0
+                backoff.reset()
                 yield event
         except StoreUnavailable:
-            await asyncio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
-            failures += 1
+            await asyncio.sleep(backoff.pause())
 
 
 async def _connected(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]]]) -> AsyncIterator[PolicyEvent]:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pkgutil import resolve_name
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from ratchet.config.section import Section
 
+Brings = Literal["load", "restart", "weights"]
+"""How a version of a policy gets onto an engine: its adapter is loaded while the engine runs, the engine is restarted with
+it, or the engine is given merged weights."""
+
 
 class LaunchConfig(Section):
     """How Ratchet starts the engine itself."""
+
+    brings: ClassVar[Brings] = "load"
+    """How a version gets onto an engine of this kind, launched or not."""
+    packages: ClassVar[frozenset[str]] = frozenset()
+    """Python packages that must be installed to launch it."""
+    implementation: ClassVar[str]
+    """`module:name` of what implements the kind, an `engines.base.EngineKind`."""
 
     quantization: str | None = None
     """The engine's name for how the base is quantised; None: what the model's folder says."""
@@ -35,4 +47,4 @@ class LaunchConfig(Section):
     @classmethod
     def kind(cls) -> Any:
         """What implements this kind of engine (`engines.base.EngineKind`); imported only when it is asked for."""
-        raise TypeError(f"{cls.__name__} names no kind of engine")
+        return resolve_name(cls.implementation)

@@ -1,4 +1,4 @@
-"""Read the YAML, lay the environment over it, and say plainly what is wrong."""
+"""Read the YAML, apply overrides from the environment, and report every error in one line."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from ratchet.errors import ConfigError
 
 PREFIX = "RATCHET_"
 _CHOSEN: dict[type[BaseModel], Registry[Any]] = {LaunchConfig: ENGINES, AlgorithmConfig: ALGORITHMS}
-"""Fields of these models take any of a registry."""
+"""Base models whose fields accept any model of a registry."""
 BUILT_IN: dict[str, Any] = {
     "models": {"smollm2": {"path": "smollm2"}},
     "engines": [{"name": "local", "kind": "vllm", "model": "smollm2", "launch": {}}],
     "policies": {"assistant": {"base": "smollm2"}},
 }
-"""What `ratchet up` serves with no `-c`: one small model, one policy, one local engine, the embedded store."""
+"""The configuration without `-c`: one small model, one policy, one local engine, the embedded store."""
 
 
 def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> Config:
-    """The configuration of `path` (None: built in) under the environment's overrides.
+    """Return the configuration in `path`, or the built-in one if it is None, with overrides from the environment.
 
-    `RATCHET_GATEWAY__PORT=9000` sets `gateway.port`; a value is read as YAML. Raises ConfigError with one line a fault.
+    `RATCHET_GATEWAY__PORT=9000` sets `gateway.port`. Values are read as YAML. Raises ConfigError with one line per error.
     """
     tree = _read(path) if path is not None else _copy(BUILT_IN)
     if path is not None:
@@ -44,7 +44,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
 
 
 def schema() -> dict[str, Any]:
-    """JSON Schema of the YAML; each model of a registry is a definition of its own."""
+    """Return the JSON Schema of the YAML. Each model of a registry becomes a definition of its own."""
     described = Config.model_json_schema()
     titles = {model.__name__ for registry in _CHOSEN.values() for model in map(registry.model, registry.names())}
     definitions: dict[str, Any] = described["$defs"]
@@ -54,7 +54,7 @@ def schema() -> dict[str, Any]:
 
 
 def _hoisted(schema: Any, titles: set[str], definitions: dict[str, Any]) -> Any:
-    """`schema` with a reference in place of each section called by one of `titles`, which becomes a definition."""
+    """Return `schema` with each section whose title is in `titles` replaced by a reference; the section is added to `definitions`."""
     if isinstance(schema, list):
         return [_hoisted(item, titles, definitions) for item in schema]
     if not isinstance(schema, dict):
@@ -84,7 +84,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _anchor(tree: dict[str, Any], folder: Path) -> None:
-    """Relative paths in a file are relative to its folder, whatever the working directory; a hub id names no folder there."""
+    """Make the relative paths in `tree` absolute: they are relative to the file's `folder`. A hub id that is no folder there stays."""
     for model in _mappings(tree.get("models")):
         if isinstance(path := model.get("path"), str) and path != "smollm2" and (folder / path).is_dir():
             model["path"] = str(folder / path)
@@ -141,7 +141,7 @@ def _explain(error: ValidationError, where: str) -> list[str]:
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys the model allows at `loc`, following the annotations' model classes."""
+    """Return the keys that are valid at `loc`, by following the model classes in the annotations."""
     models: list[type[BaseModel]] = [Config]
     for part in loc:
         found = [m.model_fields[str(part)].annotation for m in models if str(part) in m.model_fields]

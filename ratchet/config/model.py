@@ -1,4 +1,4 @@
-"""The configuration's fields, each with its unit and its reason. Unknown keys are refused."""
+"""`Config`: the whole YAML. Every field's docstring gives its unit and its reason, and makes docs/configuration.md."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ def _no_canary(value: Any) -> None:
 
 class ModelConfig(Section):
     path: str
-    """A Hugging Face folder or hub id; `smollm2` alone names the built-in small model."""
+    """A Hugging Face folder or hub id. `smollm2` is the built-in small model."""
 
 
 class LoraConfig(Section):
     rank: int = Field(default=8, ge=1, le=256)
-    """Rank r of the adapter's matrices; more learns more and costs more."""
+    """Rank r of the adapter's matrices. A higher rank can learn more and costs more."""
     alpha: float = Field(default=16, gt=0)
-    """Scale: the adapter's product is multiplied by alpha / rank."""
+    """Scale: the product of the adapter's matrices is multiplied by alpha / rank."""
     target_modules: str | list[str] = "all-linear"
     """Linear layers that get an adapter."""
 
 
 class MetricConfig(Section):
     type: Literal["float", "boolean", "comment", "demonstration", "preference"]
-    """What its values are; a value of another type is 400."""
+    """Type of the metric's values. Feedback with a value of another type gets 400."""
     min: float | None = None
-    """Smallest value accepted; None: any finite one."""
+    """Smallest value accepted. Null: any finite number."""
     max: float | None = None
-    """Largest value accepted; None: any finite one."""
+    """Largest value accepted. Null: any finite number."""
 
     @model_validator(mode="after")
     def _range(self) -> Self:
@@ -56,111 +56,113 @@ class MetricConfig(Section):
 
 
 class PythonRewardConfig(Section):
-    """A function `f(prompt: list[dict], answer: str) -> float` that scores one answer."""
+    """A function `f(prompt: list[dict], answer: str) -> float` that scores one response."""
 
     type: Literal["python"] = "python"
-    """The kind of reward."""
+    """The kind of reward function."""
     path: str = Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
-    """`module:function`, importable by the learner."""
+    """`module:function`. The learner imports it."""
     weight: float = 1.0
-    """Factor of this function's score in the sum of all."""
+    """Factor by which the score is multiplied in the sum of all functions."""
 
 
 class ShadowConfig(Section):
-    """Shadow groups: live prompts resampled when the engine has room, scored by `rewards`."""
+    """Shadow groups: while an engine has capacity, recorded prompts are sampled again several times and scored by `rewards`."""
 
     enabled: bool = True
-    """Whether prompts are resampled at all."""
+    """Whether to make shadow groups."""
     group_size: int = Field(default=8, ge=2, le=64)
-    """Answers a prompt."""
+    """Responses per prompt."""
     max_tokens: int = Field(default=64, ge=1)
-    """Tokens an answer; the recorded request's own limit where that is lower."""
+    """Tokens per response. If the recorded request had a lower limit, that one applies."""
     busy_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of the engine's slots in use above which nothing is resampled."""
+    """Share of the engine's slots that may be in use. Above this, no shadow groups are sampled."""
 
 
 class ScheduleConfig(Section):
     min_groups: int = Field(default=4, ge=1)
-    """Groups with a spread of rewards that make a step."""
+    """Groups that a step needs. Groups whose rewards are all equal do not count."""
     max_staleness: int = Field(default=4, ge=0)
-    """Versions an answer may lag behind the live one and still be learned from."""
+    """How many versions older than the live one a response may be and still be learned from."""
     automatic: bool = True
-    """Whether steps start by themselves; else only `ratchet train`."""
+    """Whether steps start automatically. Otherwise only `ratchet train` starts them."""
 
 
 class GateConfig(Section):
     heldout: str | None = None
-    """JSONL of frozen prompts (`{"messages": [...]}` a line) scored by `rewards`; None: no held-out evaluation."""
+    """JSONL file of held-out prompts, one `{"messages": [...]}` per line. Responses are scored by `rewards`. Null: no held-out
+    evaluation."""
     samples: int = Field(default=1, ge=1)
-    """Answers a prompt."""
+    """Responses per held-out prompt."""
     max_tokens: int = Field(default=64, ge=1)
-    """Tokens an answer."""
+    """Tokens per response to a held-out prompt."""
     margin: float = Field(default=0.05, ge=0)
-    """How much lower than the live version's the mean reward may be."""
+    """By how much the candidate's mean reward may be below the live version's."""
     max_kl: float | None = Field(default=None, gt=0)
-    """Mean KL to the base, nats a token, above which a candidate is refused."""
+    """Highest mean KL divergence from the base, in nats per token. Above this, a candidate is refused. Null: no limit."""
     max_grad_norm: float = Field(default=1000.0, gt=0)
-    """Gradient norm before clipping above which a step is refused."""
+    """Highest gradient norm before clipping. Above this, a step is refused."""
     probes: int = Field(default=4, ge=1)
-    """Prompts of the activation proof."""
+    """Number of prompts that prove that an engine really applies the adapter."""
 
 
 class PolicyConfig(Section):
     base: Name
-    """A key of `models`."""
+    """The base model: a key of `models`."""
     lora: LoraConfig = LoraConfig()
-    """The adapter's shape."""
+    """Shape of the adapter."""
     algorithm: Algorithm = Field(default_factory=default_algorithm)
-    """How it learns."""
+    """The learning algorithm and its parameters."""
     metrics: dict[Name, MetricConfig] = {"reward": MetricConfig(type="float")}
-    """What feedback may report, by name."""
+    """Metrics that feedback may report, by name."""
     rewards: list[PythonRewardConfig] = []
-    """Functions that score answers; their weighted sum is the reward."""
+    """Functions that score responses. Their weighted sum is the reward."""
     shadow: ShadowConfig = ShadowConfig()
-    """Groups made from live prompts."""
+    """Shadow groups: recorded prompts that are sampled again."""
     schedule: ScheduleConfig = ScheduleConfig()
-    """When a step starts, and from what."""
+    """When a training step starts, and what it may learn from."""
     gate: GateConfig = GateConfig()
-    """What a candidate must pass before it goes live."""
+    """Checks that a candidate must pass before it goes live."""
     canary: Annotated[None, BeforeValidator(_no_canary)] = None
     """Not built yet: every verified candidate that passes its gate goes live at once."""
     seed: int = 0
-    """Seed of everything random in its training: the same records and seed give the same adapter."""
+    """Seed of everything random in training. The same records and the same seed give the same adapter."""
 
 
 class LearnerConfig(Section):
     threads: int = Field(default=1, ge=1)
-    """CPU threads of the update; few, so that serving stays smooth. The same count repeats the same bytes."""
+    """CPU threads for the update. Few by default, so that serving is not slowed down. A different number can change the adapter's
+    last bits."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the update runs; `auto`: a GPU if there is one."""
+    """Where the update runs. `auto`: on a GPU if there is one."""
 
 
 class ArtifactsConfig(Section):
     url: Annotated[str, AfterValidator(_folder)] | None = None
-    """A folder that several machines share (a path or file://), where adapters and checkpoints are put besides the data directory
-    and fetched from where that lacks them. It must exist. None: the data directory alone."""
+    """A folder that several machines share: a path or file://. It must exist. Adapters and checkpoints are written to the data
+    directory and to this folder; a machine that lacks one fetches it from here. Null: only the data directory."""
 
     @property
     def folder(self) -> Path | None:
-        """`url` as a path."""
+        """Return `url` as a path."""
         return Path(self.url) if self.url is not None else None
 
 
 class Config(Section):
     store: StoreConfig = StoreConfig()
-    """Where everything is recorded."""
+    """Where interactions, feedback and versions are stored."""
     gateway: GatewayConfig = GatewayConfig()
     """What clients and operators connect to."""
     engines: list[EngineConfig] = []
-    """What generates."""
+    """The inference engines."""
     models: dict[Name, ModelConfig] = {}
-    """The base models, by the name clients use."""
+    """The base models, by the names that clients use."""
     policies: dict[Name, PolicyConfig] = {}
-    """What learns, by the name clients use."""
+    """The policies: models that learn, by the names that clients use."""
     learner: LearnerConfig = LearnerConfig()
-    """How training uses the machine."""
+    """How much of the machine training may use."""
     artifacts: ArtifactsConfig = ArtifactsConfig()
-    """Where adapters and checkpoints are kept."""
+    """Where adapters and checkpoints are stored."""
 
     @model_validator(mode="after")
     def _names_meet(self) -> Self:

@@ -1,4 +1,4 @@
-"""The configuration of the outbox: what the gateway does with answers while the store is away."""
+"""`gateway.outbox`: the spool on disk, where interactions wait while the store is away."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from ratchet.config.section import Section
 
 class OutboxConfig(Section):
     max_spool_mb: int = Field(default=1024, ge=1)
-    """MiB of disk that the spool may take, all gateways of the data directory together; past it answers are served unrecorded."""
+    """MiB of disk for the spools of all gateways on the data directory together. Above this, responses are served without being
+    recorded."""
     wait_ms: float = Field(default=50, ge=10)
-    """Milliseconds a finished answer waits for the store before it is written to the spool instead."""
+    """Milliseconds that a finished response waits for the store. After this, its interaction is written to the spool."""
     adopt_seconds: float = Field(default=5, gt=0)
-    """Seconds between two looks for spools that dead gateways left."""
+    """Seconds between two searches for spools of gateways that have died."""

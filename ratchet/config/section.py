@@ -1,4 +1,4 @@
-"""What every part of the YAML has in common."""
+"""The base class of every section of the YAML."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ Name = Annotated[str, AfterValidator(_name)]
 
 
 class Section(BaseModel):
-    """A part of the YAML: unknown keys refused, values fixed once read."""
+    """A section of the YAML. It refuses unknown keys and cannot be changed once it has been read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,4 +1,4 @@
-"""The configuration of what the gateway tells of its work: spans, log lines. Metrics are always on."""
+"""`gateway.telemetry`: traces and logs. Metrics are always on."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ def _collector(text: str) -> str:
 
 class TelemetryConfig(Section):
     otlp_endpoint: Annotated[str, AfterValidator(_collector)] | None = None
-    """Base URL of an OpenTelemetry collector (OTLP over HTTP, the extra `otlp`); spans go to `/v1/traces` below it. None: no traces."""
+    """Base URL of an OpenTelemetry collector (OTLP over HTTP). Spans are sent to `/v1/traces` below it. Needs the extra `otlp`.
+    Null: no traces."""
     sample_ratio: float = Field(default=1.0, ge=0, le=1)
-    """Share of the traces that are exported; a client's `traceparent` may say no for its own request, never yes past this share."""
+    """Share of requests that are traced. A client's `traceparent` can turn tracing off for its request, but cannot turn it on."""
     otlp_seconds: float = Field(default=5, gt=0, le=60)
-    """Seconds the collector may take for one batch, tries included; what does not fit into the bounded queue meanwhile is dropped."""
+    """Seconds that the collector may take for one batch, retries included. Spans that do not fit into the queue meanwhile are
+    dropped."""
     log_format: Literal["text", "json"] = "text"
-    """How log lines look; `json`: one object a line."""
+    """Format of log lines. `json`: one object per line."""
     access_log: bool = False
-    """Whether each request leaves a line: its id, route, status, policy, engine and durations; never its content."""
+    """Whether to log one line per request: its id, route, status, policy, engine and durations, but never its content."""

@@ -15,9 +15,10 @@ from ratchet.buffer.store import EMBEDDED
 from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import RatchetError, StoreError
+from ratchet.supervision import CANNOT_START, EARLY_DEATHS, keep_running
 from ratchet.tasks import end
 from ratchet.up import strays
-from ratchet.up.parts import EARLY_DEATHS, Backoff, Part, command, environment, last_line, restarting
+from ratchet.up.parts import Part, command, environment, last_line, restarting
 
 STOP_SECONDS = 38.0
 """The store has been told to stop by then; all is gone some seconds later (the contract says 45)."""
@@ -34,6 +35,7 @@ class Machine:
         self._data = data
         self._say = say
         self._server: EmbeddedServer | None = None
+        self._store_restarts = 0
         self._starting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self.engines = [
@@ -124,17 +126,24 @@ class Machine:
 
     async def _keep_store(self) -> None:
         """Restarts the store on the same socket; who was connected reconnects."""
-        backoff, restarts = Backoff(), 0
-        while self._server is not None:
-            started = monotonic()
-            status = await self._server.wait()
-            restarts += 1
-            self._say(restarting("store", status, restarts, self.logs / "store.log"))
-            await self._server.stop()
-            await asyncio.sleep(backoff.after(monotonic() - started))
-            # A full disk is as passing as a server that will not start: its clients wait, and it is tried again.
-            with contextlib.suppress(StoreError, OSError):
+        await keep_running(self._store_life, was_ready=lambda: True, is_final=lambda _: False, ended=self._store_ended)
+
+    async def _store_life(self) -> int:
+        """Wait for the end of the server that runs; where it has ended, start another first."""
+        if self._server is None:
+            # A full disk passes, as whatever keeps a server from starting may: its clients wait, and it is tried again.
+            try:
                 self._server = await self._new_server()
+            except (StoreError, OSError):
+                return CANNOT_START
+        return await self._server.wait()
+
+    async def _store_ended(self, status: int) -> None:
+        self._store_restarts += 1
+        self._say(restarting("store", status, self._store_restarts, self.logs / "store.log"))
+        if self._server is not None:
+            server, self._server = self._server, None
+            await server.stop()
 
 
 async def _stop_all(parts: Iterable[Part], grace: float) -> None:

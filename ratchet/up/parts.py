@@ -10,22 +10,12 @@ from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.config.load import PREFIX
 from ratchet.errors import ConfigError, RatchetError
 from ratchet.process import kill_tree, spawn
+from ratchet.supervision import CANNOT_START, WRONG_CONFIGURATION, keep_running
 
-FIRST_PAUSE = 0.2
-LONGEST_PAUSE = 5.0
-STEADY_SECONDS = 10.0
-"""A part that lived this long starts again with the first pause."""
-EARLY_DEATHS = 3
-"""Deaths in a row, before it was ever ready, after which `up` gives up."""
-CANNOT_START = 126
-"""Stands for the exit status of a child that could not even be started; a shell's number for it."""
-WRONG_CONFIGURATION = 2
-"""Exit status of every part for that."""
 ADD_PATH = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('learner', run_name='__main__', alter_sys=True)"
 
 
@@ -44,19 +34,6 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     sections = tuple(f"{PREFIX}{name.upper()}__" for name in Config.model_fields)
     inherited = os.environ if environ is None else environ
     return {k: v for k, v in inherited.items() if not k.startswith(sections)} | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
-
-
-class Backoff:
-    """The pauses between restarts: doubling, short again after a steady life."""
-
-    def __init__(self) -> None:
-        self._pause = FIRST_PAUSE
-
-    def after(self, lived: float) -> float:
-        """Seconds to wait after a life of `lived` seconds."""
-        pause = FIRST_PAUSE if lived > STEADY_SECONDS else self._pause
-        self._pause = min(pause * 2, LONGEST_PAUSE)
-        return pause
 
 
 class Part:
@@ -96,17 +73,16 @@ class Part:
         ConfigError: it says that the configuration is wrong, which no restart changes. RatchetError: it dies each time
         before it was ever ready.
         """
-        backoff = Backoff()
-        while True:
-            started = monotonic()
-            status = await self._life()
-            self.restarts += 1
-            if status == WRONG_CONFIGURATION:
-                raise ConfigError(f"{self.name}: {last_line(self.log)}")
-            if not self.was_ready and self.restarts >= EARLY_DEATHS:
-                raise RatchetError(f"{self.name} ends with status {status} each time it starts; {self.log} ends: {last_line(self.log)}")
-            await self._died(self, status)
-            await asyncio.sleep(backoff.after(monotonic() - started))
+        status = await keep_running(
+            self._life, was_ready=lambda: self.was_ready, is_final=lambda status: status == WRONG_CONFIGURATION, ended=self._ended
+        )
+        if status == WRONG_CONFIGURATION:
+            raise ConfigError(f"{self.name}: {last_line(self.log)}")
+        raise RatchetError(f"{self.name} ends with status {status} each time it starts; {self.log} ends: {last_line(self.log)}")
+
+    async def _ended(self, status: int) -> None:
+        self.restarts += 1
+        await self._died(self, status)
 
     async def _life(self) -> int:
         """From its start to its exit status. A machine that cannot start it now (no room for a log, no process) is a death too."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import msgspec
 from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.errors import RatchetError
+from ratchet.locks import locked
 from ratchet.process import die_with_parent
 from ratchet.tasks import end
 from ratchet.up import resolve, strays
@@ -166,16 +166,13 @@ async def _ready(config: Config, machine: Machine, store: Store) -> None:
 @contextlib.contextmanager
 def _alone(data: Path) -> Iterator[None]:
     """Holds the data directory against another `up`."""
-    try:
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = (data / "lock").open("a")
-    except OSError as error:
-        raise RatchetError(f"{data} cannot be used ({error.strerror}); give another --data") from None
-    with lock:
+    busy = RatchetError(f"another `ratchet up` runs on {data}; stop it or give another --data")
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RatchetError(f"another `ratchet up` runs on {data}; stop it or give another --data") from None
+            data.mkdir(parents=True, exist_ok=True, mode=0o700)
+            held.enter_context(locked(data / "lock", busy=busy))
+        except OSError as error:
+            raise RatchetError(f"{data} cannot be used ({error.strerror}); give another --data") from None
         yield
 
 

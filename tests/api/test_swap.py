@@ -7,7 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-from engines.launch import GENERATING
+from engines.fake.kind import GENERATING
 from tests.support.gateways import BASE, POLICY, Bench, bench, end, start_fake, until
 
 
@@ -100,7 +100,7 @@ async def test_a_rollback_loads_the_target_on_every_replica_before_the_pointer_m
 
 
 async def test_an_embedder_beside_an_engine_that_generates_takes_no_adapter_and_stops_no_move(tmp_path: Path) -> None:
-    embedder = await start_fake(*(f"--lacks=/v1/{route}" for route in GENERATING))
+    embedder = await start_fake(*(f"--lacks={route}" for route in GENERATING))
     try:
         async with bench(tmp_path, start=False) as made:
             made.config["engines"].append({"name": "embedder", "kind": "fake", "model": BASE, "url": embedder.url})

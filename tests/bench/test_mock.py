@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from bench.gateways import mock
-from engines import sse
-from engines.vllm.capture import StreamCapture, Wants, capture_whole
+from engines import Wants, sse
+from engines.vllm.capture import ChoicesCapture, capture_whole
 from tests.support.gateways import plain_http
 
 RECORDED = Path(__file__).parent.parent / "unit" / "engines" / "recorded"
@@ -63,7 +63,7 @@ async def test_a_whole_answer_has_vllms_keys_in_vllms_order() -> None:
 async def test_a_captured_stream_is_exact_and_hides_what_the_recorder_asked_for() -> None:
     async with mock.mocked() as engine:
         events, rest = sse.split(await answer_of(engine.url, stream=True, stream_options={"include_usage": True}, **ASKED))
-    capture = StreamCapture(Wants(), f"chatcmpl-{ID}", mock.MODEL)
+    capture = ChoicesCapture(Wants(), f"chatcmpl-{ID}", mock.MODEL)
     seen = [visible for event in events if (visible := capture.event(event)) is not None]
     found = capture.captured()
     assert (rest, capture.done, capture.finished, found.exact) == (b"", True, True, True)

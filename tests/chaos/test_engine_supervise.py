@@ -19,6 +19,7 @@ from engines import connect
 from engines.supervise import Supervisor, _guard, _let_go
 from ratchet import process
 from ratchet.buffer import Store
+from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import EngineError
 from ratchet.types import EngineRecord
@@ -134,7 +135,7 @@ async def test_an_embedder_is_ready_without_adapters_and_is_told_from_engines_th
 async def test_a_killed_engine_comes_back_with_its_adapters_before_it_is_ready(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.supervise.BACK_OFF_SECONDS", (0.05,))
+    monkeypatch.setattr("engines.supervise.FIRST_PAUSE", 0.05)
     await publish(store, tmp_path, "support", 1)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
@@ -146,7 +147,7 @@ async def test_a_killed_engine_comes_back_with_its_adapters_before_it_is_ready(
 
 
 async def test_a_killed_engine_is_down_meanwhile(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.supervise.BACK_OFF_SECONDS", (60.0,))
+    monkeypatch.setattr("engines.supervise.FIRST_PAUSE", 60.0)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
         engine_process().kill()
@@ -175,18 +176,20 @@ async def test_a_corrupted_adapter_never_reaches_the_engine(store: Store, tmp_pa
 async def test_an_engine_that_cannot_generate_is_never_ready_and_waits_longer_each_time(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.supervise.BACK_OFF_SECONDS", (0.01, 0.02, 60.0))
-    states: list[str] = []
+    monkeypatch.setattr("engines.supervise.FIRST_PAUSE", 0.25)
+    states: list[tuple[str, float]] = []
     put = store.fleet.put
 
-    async def heard(record: EngineRecord) -> None:
-        states.append(record.state)
+    async def noted(record: EngineRecord) -> None:
+        states.append((record.state, monotonic()))
         await put(record)
 
-    monkeypatch.setattr(store.fleet, "put", heard)
+    monkeypatch.setattr(store.fleet, "put", noted)
     async with supervised(store, tmp_path, extra=["--refuse", "500"]):
         await reached(store, "down", restarts=3)
-    assert states == ["starting", "down"] * 3 + ["stopped"]
+    assert [state for state, _ in states] == ["starting", "down"] * 3 + ["stopped"]
+    pauses = [states[n + 1][1] - states[n][1] for n in (1, 3)]
+    assert pauses[0] >= 0.25 and pauses[1] >= 0.5
 
 
 async def test_a_hung_engine_is_restarted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +210,7 @@ async def test_an_adapter_forgotten_by_the_engine_is_loaded_again(store: Store, 
     async with supervised(store, tmp_path):
         record = await reached(store, "ready")
         engine = connect(record)
-        await engine.unload_adapter("support@1")
+        await engine.unload("support@1")
 
         async def loaded() -> bool:
             return "support@1" in await engine.models()

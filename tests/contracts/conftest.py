@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 import pytest
 
-from engines import connect
+from engines import connect, wire
 from engines.fake.faults import Faults
 from gateway.api.table import POOLING
 from ratchet.types import EngineRecord
@@ -31,13 +31,20 @@ def started(request: pytest.FixtureRequest) -> EngineRecord | None:
 async def site(started: EngineRecord | None) -> AsyncIterator[Site]:
     if started is not None:
         engine = connect(started)
-        yield Site(engine, True)
+        yield Site(engine, wire(started.kind), real=True)
         await engine.close()
         return
     async with fake_engine(Faults(lacks=list(POOLING))) as (_, record):  # as a model that generates
         engine = connect(record)
-        yield Site(engine, False)
+        yield Site(engine, wire(record.kind), real=False)
         await engine.close()
+
+
+@pytest.fixture
+def loading(site: Site) -> Site:
+    """An engine that loads adapters while it runs."""
+    assert site.engine.brings == "load"
+    return site
 
 
 @pytest.fixture

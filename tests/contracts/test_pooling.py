@@ -66,12 +66,12 @@ async def asked(made: Bench, path: str, **body: Any) -> httpx.Response:
 
 async def test_it_is_healthy_by_an_embedding_and_takes_no_adapter(embedder: EngineRecord, tmp_path: Path) -> None:
     engine = connect(embedder)
-    assert not await engine.healthy()
+    assert not await engine.health()
     assert await engine.models() == [MODEL]
     with pytest.raises(EngineRefused) as caught:
-        await engine.load_adapter("support@1", tmp_path)
+        await engine.load("support@1", tmp_path)
     assert caught.value.status == 404
-    assert (await engine.load()).running == 0
+    assert (await engine.metrics()).running == 0
     await engine.close()
 
 

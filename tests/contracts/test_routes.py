@@ -8,15 +8,14 @@ from typing import Any, NamedTuple, cast
 import aiohttp
 import pytest
 
-from engines import sse
-from engines.vllm.capture import Captured
+from engines import Captured, sse
+from engines.types import NoAdapter, NoRoute
 from gateway.api.table import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
-from gateway.dialects import Ask, every
-from gateway.relay.refusal import NoRoute, refusal
+from gateway.dialects import every
 from ratchet import names
 from ratchet.buffer.interactions import Interactions
 from ratchet.config import GatewayConfig
-from tests.contracts.sites import BASE, Site
+from tests.contracts.sites import BASE, Site, ask, post
 
 CONFIG = GatewayConfig()
 DIALECTS = every(cast(Interactions, None), CONFIG)  # no request here goes on from an earlier one
@@ -45,32 +44,11 @@ class Answer(NamedTuple):
 
 async def relayed(session: aiohttp.ClientSession, site: Site, path: str, **fields: Any) -> Answer:
     """A request as the relay sends it, its answer as the relay passes it on."""
-    dialect, record = DIALECTS[path], site.engine.record
-    ask = dialect.check({"model": BASE, **fields}, CONFIG)
-    public_id = names.mint(dialect.prefix)
-    body = dialect.body(ask, public_id, record.served_name, site.engine.extras(path, ask.sent))
-    headers = {"content-type": "application/json", **site.engine.headers(public_id)}
-    async with session.post(record.url + path, data=body, headers=headers) as answer:
-        told = await answer.read()
-        assert answer.status == 200, told
-    if not ask.stream:
-        seen, kept = dialect.whole(told, ask, public_id, SEEN_AS)
-        return Answer(public_id, seen, [json.loads(seen)], kept)
-    return _heard(path, ask, public_id, told)
-
-
-def _heard(path: str, ask: Ask, public_id: str, told: bytes) -> Answer:
-    capture = DIALECTS[path].capture(ask, public_id, SEEN_AS)
-    events, rest = sse.split(told)
-    assert rest == b""
-    seen = []
-    for event in events:
-        assert not capture.done  # nothing comes after the last event
-        if (out := capture.event(event)) is not None:
-            seen.append(out)
-    assert capture.done
-    payloads = [json.loads(out) for out in seen if out != sse.DONE]
-    return Answer(public_id, b"".join(map(DIALECTS[path].frame, seen)), payloads, capture.captured())
+    dialect = DIALECTS[path]
+    checked = dialect.check({"model": BASE, **fields}, CONFIG)
+    public_id, seen, kept = await ask(session, site, path, checked.sent, checked.wants, dialect.prefix, SEEN_AS)
+    payloads = [payload for payload in sse.split(seen)[0] if payload != sse.DONE] if checked.stream else [seen]
+    return Answer(public_id, seen, [json.loads(payload) for payload in payloads], kept)
 
 
 async def ids_of(session: aiohttp.ClientSession, site: Site, text: str) -> list[int]:
@@ -166,15 +144,13 @@ async def test_tokens_make_the_round_trip(site: Site, session: aiohttp.ClientSes
 
 @pytest.mark.parametrize("path", POOLING)
 async def test_a_route_that_it_lacks_is_told_from_a_wrong_request(site: Site, session: aiohttp.ClientSession, path: str) -> None:
-    async with session.post(site.engine.record.url + path, json={"model": BASE, "input": "Hi"}) as answer:
-        told = refusal("e", BASE, answer.status, answer.headers, await answer.read())
-    assert isinstance(told, NoRoute)
+    status, body = await post(session, site, site.request(path, {"model": BASE, "input": "Hi"}, "x"))
+    assert site.wire.meaning(status, {}, body, BASE) == NoRoute()
 
 
 @pytest.mark.parametrize("path", [TEXT, RESPONSES, MESSAGES, TOKENIZE])
 async def test_a_model_that_it_does_not_hold_is_told_apart_too(site: Site, session: aiohttp.ClientSession, path: str) -> None:
     body = {"model": "gone@1", "prompt": "Hi", "input": "Hi", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     wanted = {TEXT: ("prompt",), RESPONSES: ("input",), MESSAGES: ("messages", "max_tokens"), TOKENIZE: ("prompt",)}[path]
-    async with session.post(site.engine.record.url + path, json={key: body[key] for key in ("model", *wanted)}) as answer:
-        told = refusal("e", "gone@1", answer.status, answer.headers, await answer.read())
-    assert type(told).__name__ == "NoAdapter"
+    status, answer = await post(session, site, site.request(path, {key: body[key] for key in ("model", *wanted)}, "resp_x"))
+    assert site.wire.meaning(status, {}, answer, "gone@1") == NoAdapter()

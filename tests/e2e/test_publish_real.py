@@ -34,7 +34,7 @@ async def real_world(record: EngineRecord, data: Path, **policy: Any) -> AsyncIt
         engine = await w.engine()
         for name in await engine.models():
             if name != engine.record.served_name:
-                await engine.unload_adapter(name)
+                await engine.unload(name)
 
 
 async def decided(w: World) -> PolicyVersionRecord:

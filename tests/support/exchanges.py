@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
-from engines.vllm.capture import Captured
+from engines import Captured
 from gateway.access.quota import UNBOUND
 from gateway.catalog import Target
 from gateway.dialects.base import Ask

@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import yaml
 
-from engines import Engine, Sample, connect
+from engines import EngineControl, Sample, connect
 from learner.loop import PolicyLoop
 from learner.process import build
 from learner.replicas import Replicas
@@ -103,7 +103,7 @@ class World:
     replicas: Replicas
     worker: Worker
 
-    async def engine(self) -> Engine:
+    async def engine(self) -> EngineControl:
         return (await self.replicas.some(self.loop.config.base))[0]
 
     async def ask(self, prompt: str, n: int = 4, **fields: Any) -> Interaction:
@@ -145,7 +145,7 @@ async def world(store: Store, data: Path, config: Config, fleet: list[EngineReco
         await replicas.close()
 
 
-async def answered(engine: Engine, prompt: str, n: int, *, seed: int = 1, **fields: Any) -> Interaction:
+async def answered(engine: EngineControl, prompt: str, n: int, *, seed: int = 1, **fields: Any) -> Interaction:
     """`n` answers of the engine's base to `prompt`, as the gateway records them. The id is the arguments', since seeds come from it."""
     ids = [97, *prompt.encode()[:20]]
     ident = hashlib.sha256(f"{prompt} {n} {seed}".encode()).hexdigest()[:32]
@@ -163,7 +163,7 @@ def _choice(index: int, sample: Sample) -> Choice:
     return Choice(index, sample.token_ids, sample.logprobs, {"role": "assistant", "content": sample.text}, sample.finish_reason)
 
 
-async def connected(url: str) -> Engine:
+async def connected(url: str) -> EngineControl:
     return connect(record(url))
 
 

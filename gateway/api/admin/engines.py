@@ -36,7 +36,7 @@ class DrainRequest(Strict):
 
 async def rows(services: Services, *replicas: Replica) -> list[dict[str, Any]]:
     """Engines as operators see them, with what all workers have there."""
-    load = await services.crew.load()
+    load = await services.worker_pool.load()
     return [_row(replica, *load.get(replica.name, (0, 0))) for replica in replicas]
 
 

@@ -37,7 +37,7 @@ def router(services: Services) -> APIRouter:
         if not await keys.revoke(item):
             raise not_found("There is no key of that id.", "id", "key_not_found")
         services.keys.forget(item)
-        await services.crew.forget(item)
+        await services.worker_pool.forget_key(item)
         return as_json({"id": item, "object": "key", "deleted": True})
 
     return routes

@@ -48,7 +48,7 @@ async def tree(request: Request) -> dict[str, Any]:
 def _counts(routes: APIRouter, services: Services) -> None:
     @routes.get("/metrics")
     async def metrics() -> Response:
-        return Response(await services.crew.text(), headers={"content-type": PROMETHEUS})
+        return Response(await services.worker_pool.metrics_text(), headers={"content-type": PROMETHEUS})
 
     @routes.get("/admin/ledger")
     async def ledger() -> Response:

@@ -19,7 +19,7 @@ def router(services: Services) -> APIRouter:
     async def readyz() -> dict[str, str]:
         if services.relay.draining:
             raise unavailable("The gateway is shutting down.", "draining")
-        if not (services.fleet.ready and services.crew.open):
+        if not (services.fleet.ready and services.worker_pool.engines_found):
             raise unavailable("No engine can answer yet.", "engine_unavailable")
         return {"status": "ready"}
 

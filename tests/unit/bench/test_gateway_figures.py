@@ -24,7 +24,7 @@ from ratchet.config import load
 
 RAW = """main (gateway/__main__.py:32);run (uvloop/__init__.py:92) 7
 main (gateway/__main__.py:32);run_asgi (uvicorn/h.py:1);Relay._pump (gateway/relay/relay.py:9);Timeout.reschedule (asyncio/timeouts.py:3) 2
-main (gateway/__main__.py:32);Relay._pump (gateway/relay/relay.py:9);StreamCapture.event (engines/vllm/capture.py:5) 3
+main (gateway/__main__.py:32);Relay._pump (gateway/relay/relay.py:9);ChoicesCapture.event (engines/vllm/capture.py:5) 3
 main (gateway/__main__.py:32);Recorder._put (gateway/record/recorder.py:9);execute (redis/client.py:1);writelines (asyncio/streams.py:2) 4
 main (gateway/__main__.py:32);Relay._pump (gateway/relay/relay.py:7) 1
 _bootstrap (threading.py:9);_worker (concurrent/futures/thread.py:81) 90

@@ -7,8 +7,8 @@ from typing import Any
 
 import msgspec
 
-from engines import sse
-from engines.vllm.capture import Captured, StreamCapture, Wants
+from engines import Captured, Wants, sse
+from engines.vllm.capture import ChoicesCapture
 
 FOLDER = Path(__file__).parent / "recorded"
 ID = "chatcmpl-" + "ab" * 16
@@ -76,7 +76,7 @@ def forms() -> dict[str, str]:
 
 def stream(events: list[bytes], wants: Wants | None = None, public_id: str = ID, model: str = MODEL) -> tuple[list[bytes], Captured]:
     """What the client sees of `events`, and what was captured."""
-    capture = StreamCapture(wants or Wants(), public_id, model)
+    capture = ChoicesCapture(wants or Wants(), public_id, model)
     seen = [out for event in events if (out := capture.event(event)) is not None]
     return seen, capture.captured()
 

@@ -6,7 +6,8 @@ import tracemalloc
 import msgspec
 import pytest
 
-from engines.vllm.capture import StreamCapture, Wants, capture_whole
+from engines import Wants
+from engines.vllm.capture import ChoicesCapture, capture_whole
 from ratchet.errors import EngineBroken
 from tests.unit.engines.samples import ID, MODEL, chunk, first, last, payloads, stream, whole
 
@@ -68,7 +69,7 @@ def test_a_whole_answer_is_captured_exactly() -> None:
 
 
 def test_a_stream_that_was_cut_off_is_neither_exact_nor_done() -> None:
-    capture = StreamCapture(Wants(), ID, MODEL)
+    capture = ChoicesCapture(Wants(), ID, MODEL)
     for event in payloads("stop_string.sse")[:5]:
         capture.event(event)
     assert not capture.done and not capture.finished
@@ -77,7 +78,7 @@ def test_a_stream_that_was_cut_off_is_neither_exact_nor_done() -> None:
 
 
 def test_a_stream_is_finished_when_every_choice_told_its_end() -> None:
-    capture = StreamCapture(Wants(), ID, MODEL)
+    capture = ChoicesCapture(Wants(), ID, MODEL)
     finished = [capture.finished]
     for event in payloads("two_choices.sse"):
         capture.event(event)
@@ -87,7 +88,7 @@ def test_a_stream_is_finished_when_every_choice_told_its_end() -> None:
 
 
 def test_an_answer_that_the_engine_gave_up_is_broken_and_not_finished() -> None:
-    capture = StreamCapture(Wants(), ID, MODEL)
+    capture = ChoicesCapture(Wants(), ID, MODEL)
     capture.event(chunk("a", [7], [-0.5]))
     with pytest.raises(EngineBroken, match="abort"):
         capture.event(b'{"choices":[{"index":0,"delta":{"content":"b"},"finish_reason":"abort"}]}')
@@ -144,7 +145,7 @@ def test_captured_survives_the_store() -> None:
 
 
 def test_ids_without_log_probs_keep_no_event_in_memory() -> None:
-    capture = StreamCapture(Wants(), ID, MODEL)
+    capture = ChoicesCapture(Wants(), ID, MODEL)
     tracemalloc.start()
     try:
         for i in range(5000):
@@ -159,7 +160,7 @@ def test_ids_without_log_probs_keep_no_event_in_memory() -> None:
 
 
 def test_ids_of_another_form_fail_once_and_what_came_before_is_kept() -> None:
-    capture = StreamCapture(Wants(), ID, MODEL)
+    capture = ChoicesCapture(Wants(), ID, MODEL)
     capture.event(first([1, 2, 3]))
     capture.event(chunk("hello", [5], [-0.5]))
     capture.event(json.dumps({"id": ID, "model": MODEL, "choices": [{"token_ids": {"no": "list"}}]}).encode())

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engines.vllm.capture import Wants, capture_whole
+from engines import Wants
+from engines.vllm.capture import capture_whole
 from tests.unit.engines.samples import ID, MODEL, chunk, first, last, payloads, stream, whole
 
 OTHER = "chatcmpl-" + "cd" * 16

@@ -1,4 +1,4 @@
-"""engines.vllm.events: what is heard of responses and messages; real vLLM's (recorded/) among them."""
+"""engines.openai.events: how responses and messages are read; real vLLM's (recorded/) among them."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from typing import Any
 
 import pytest
 
-from engines import sse
-from engines.vllm.capture import Captured
-from engines.vllm.events import MessagesCapture, ResponsesCapture, capture_message, capture_response, kind_of, tree_of
+from engines import Captured, Wants, sse
+from engines.openai.events import MessagesCapture, ResponsesCapture, capture_message, capture_response, kind_of, tree_of
 from ratchet.errors import EngineBroken
 from tests.unit.engines.samples import forms, payloads, whole
 
-PATCH = {"id": "resp_x", "model": "support@3", "previous_response_id": None, "metadata": {"a": "b"}, "store": True, "background": False}
+OVERLAY = {"previous_response_id": None, "metadata": {"a": "b"}, "store": True, "background": False}
+PATCH = {"id": "resp_x", "model": "support@3", **OVERLAY}
+SHOWN = (Wants(overlay=OVERLAY), "resp_x", "support@3")
 SECRET = "the prompt's own words"
 FORMS = forms()
 
 
 def response(events: list[bytes]) -> tuple[list[bytes], ResponsesCapture]:
-    capture = ResponsesCapture(PATCH)
+    capture = ResponsesCapture(*SHOWN)
     return [seen for event in events if (seen := capture.event(event)) is not None], capture
 
 
@@ -80,7 +81,7 @@ def test_a_response_that_was_cut_at_its_limit_ends_for_its_length() -> None:
 
 @pytest.mark.parametrize("kind", ["response.completed", "response.incomplete"])
 def test_either_terminal_event_ends_it(kind: str) -> None:
-    capture = ResponsesCapture(PATCH)
+    capture = ResponsesCapture(*SHOWN)
     assert capture.event(event(kind, response={"status": "incomplete", "output": []})) is not None
     assert capture.done
 
@@ -94,13 +95,13 @@ def test_a_function_call_is_kept_as_a_chats() -> None:
 
 @pytest.mark.parametrize("name", ["response", "response of a call"])
 def test_a_whole_response_is_kept_as_its_stream(name: str) -> None:
-    seen, captured = capture_response(FORMS[name].encode(), PATCH)
+    seen, captured = capture_response(FORMS[name].encode(), *SHOWN)
     assert json.loads(seen) == {**json.loads(FORMS[name]), **PATCH} == captured.response
     assert told(captured) == told(response(made(name + " streamed" if name == "response" else name + ", streamed"))[1].captured())
 
 
 def test_a_real_response_is_captured() -> None:
-    _, captured = capture_response(whole("response.json"), PATCH)
+    _, captured = capture_response(whole("response.json"), *SHOWN)
     text, calls, _ = told(captured)
     assert text and not calls and captured.finished
 
@@ -114,7 +115,7 @@ def test_a_stream_that_breaks_off_keeps_its_text_and_is_neither_done_nor_finishe
 @pytest.mark.parametrize("status", ["failed", "cancelled", "queued", None])
 def test_a_response_that_did_not_end_well_is_not_finished(status: str | None) -> None:
     body = json.dumps({"object": "response", "status": status, "output": []}).encode()
-    assert not capture_response(body, PATCH)[1].finished
+    assert not capture_response(body, *SHOWN)[1].finished
 
 
 @pytest.mark.parametrize(
@@ -139,7 +140,7 @@ def test_a_response_that_did_not_end_well_is_not_finished(status: str | None) ->
     ],
 )
 def test_an_event_of_a_failure_or_of_another_form_is_broken_without_its_words(payload: bytes) -> None:
-    capture = ResponsesCapture(PATCH)
+    capture = ResponsesCapture(*SHOWN)
     with pytest.raises(EngineBroken) as error:
         capture.event(payload)
     assert SECRET not in str(error.value)
@@ -154,7 +155,7 @@ def test_unknown_events_pass() -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"object":"chat.completion"}', b'{"error":{"message":"%s"}}' % SECRET.encode()])
 def test_what_is_no_response_is_broken(body: bytes) -> None:
     with pytest.raises(EngineBroken) as error:
-        capture_response(body, PATCH)
+        capture_response(body, *SHOWN)
     assert SECRET not in str(error.value)
 
 

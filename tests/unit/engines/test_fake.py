@@ -8,12 +8,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from engines import sse
+from engines import Wants, sse
 from engines.fake import model
 from engines.fake.__main__ import arguments
 from engines.fake.faults import Faults
-from engines.vllm.capture import StreamCapture, Wants, capture_whole
-from engines.vllm.control import VllmEngine
+from engines.vllm.capture import ChoicesCapture, capture_whole
+from engines.vllm.control import VllmControl
 from ratchet.errors import EngineRefused, EngineUnavailable
 from tests.support.engines_fake import BASE, bare_adapter, fake_engine, until
 
@@ -105,7 +105,7 @@ async def test_it_can_die_in_the_middle_of_a_stream() -> None:
 
 async def test_it_can_refuse() -> None:
     async with fake_engine(Faults(refuse=503)) as (_, record):
-        engine = VllmEngine(record)
+        engine = VllmControl(record)
         with pytest.raises(EngineRefused) as caught:
             await engine.generate(BASE, [1], max_tokens=1)
         await engine.close()
@@ -144,10 +144,10 @@ async def test_it_tells_what_it_was_asked() -> None:
 async def test_more_requests_than_slots_wait() -> None:
     async with fake_engine(Faults(hang_after=0, times=1), slots=1) as (engine, record):
         tasks = [asyncio.create_task(chat(record.url)) for _ in range(2)]
-        client = VllmEngine(record)
+        client = VllmControl(record)
 
         async def one_waits() -> bool:
-            load = await client.load()
+            load = await client.metrics()
             return (load.running, load.waiting, load.slots) == (1, 1, 1)
 
         await until(one_waits, seconds=5)
@@ -160,8 +160,8 @@ async def test_more_requests_than_slots_wait() -> None:
 
 async def test_a_restart_loses_its_adapters(tmp_path: Path) -> None:
     async with fake_engine() as (_, record), aiohttp.ClientSession() as session:
-        client = VllmEngine(record)
-        await client.load_adapter("support@1", bare_adapter(tmp_path / "a"))
+        client = VllmControl(record)
+        await client.load("support@1", bare_adapter(tmp_path / "a"))
         assert await client.models() == [BASE, "support@1"]
         async with session.post(f"{record.url}/fake/forget"):
             pass
@@ -170,11 +170,11 @@ async def test_a_restart_loses_its_adapters(tmp_path: Path) -> None:
 
 
 async def test_a_hung_engine_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.proof.SECONDS", 0.1)
+    monkeypatch.setattr("engines.openai.proof.SECONDS", 0.1)
     async with fake_engine(Faults(hang_after=0)) as (_, record):
-        client = VllmEngine(record)
+        client = VllmControl(record)
         with pytest.raises(EngineUnavailable):
-            await client.healthy()
+            await client.health()
         await client.close()
 
 
@@ -182,7 +182,7 @@ async def test_every_answer_of_it_is_exact() -> None:
     async with fake_engine() as (_, record):
         for n in (1, 3):
             _, whole = capture_whole(await chat(record.url, n=n), Wants(), ID, BASE)
-            capture = StreamCapture(Wants(), ID, BASE)
+            capture = ChoicesCapture(Wants(), ID, BASE)
             events, _ = sse.split(await chat(record.url, n=n, stream=True, stream_options={"include_usage": True}))
             for event in events:
                 capture.event(event)
@@ -218,7 +218,7 @@ async def test_a_tool_is_called_whole_and_streamed_alike() -> None:
         stream = await chat(
             record.url, text="the weather in 'Åre' for 2 days?", tools=[WEATHER], stream=True, stream_options={"include_usage": True}
         )
-    called, captured = whole["choices"][0], StreamCapture(Wants(False, False, False), ID, BASE)
+    called, captured = whole["choices"][0], ChoicesCapture(Wants(False, False, False), ID, BASE)
     for event in sse.split(stream)[0]:
         captured.event(event)
     heard = captured.captured()

@@ -7,8 +7,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from engines import connect
-from engines.base import Engine
+from engines import EngineControl, connect
 from ratchet.errors import EngineUnavailable
 from ratchet.types import EngineRecord
 from tests.support.engines_fake import fake_engine
@@ -22,7 +21,7 @@ Answers = Mapping[str, tuple[int, str]]
 
 
 @asynccontextmanager
-async def answering(answers: Callable[[], Answers]) -> AsyncIterator[tuple[Engine, list[str]]]:
+async def answering(answers: Callable[[], Answers]) -> AsyncIterator[tuple[EngineControl, list[str]]]:
     """An engine that answers so, by its routes, and has no others; and the routes that it was asked for."""
     asked: list[str] = []
 
@@ -42,7 +41,7 @@ async def answering(answers: Callable[[], Answers]) -> AsyncIterator[tuple[Engin
 async def test_an_engine_that_chats_is_asked_for_one_token_and_nothing_else() -> None:
     async with fake_engine() as (fake, record):
         engine = connect(record)
-        assert await engine.healthy()
+        assert await engine.health()
         await engine.close()
         assert [body["max_tokens"] for body in fake.seen] == [1]
 
@@ -53,22 +52,22 @@ async def test_an_engine_that_chats_is_asked_for_one_token_and_nothing_else() ->
 )
 async def test_an_engine_without_chat_shows_what_it_can_do_and_is_asked_that_again(path: str, answer: str, before: list[str]) -> None:
     async with answering(lambda: {path: (200, answer)}) as (engine, asked):
-        assert [await engine.healthy() for _ in range(2)] == [path == TEXT] * 2
+        assert [await engine.health() for _ in range(2)] == [path == TEXT] * 2
         assert asked == [*before, path, path]
 
 
 async def test_a_base_without_a_chat_template_shows_a_text() -> None:
     async with answering(lambda: {CHAT: (400, NO_TEMPLATE), TEXT: (200, TOKEN)}) as (engine, asked):
-        await engine.healthy()
+        await engine.health()
         assert asked == [CHAT, TEXT]
 
 
 async def test_another_engine_in_its_place_is_found_out() -> None:
     answers = {EMBEDDINGS: (200, VECTOR)}
     async with answering(lambda: answers) as (engine, asked):
-        await engine.healthy()
+        await engine.health()
         answers = {CHAT: (200, TOKEN)}
-        await engine.healthy()
+        await engine.health()
         assert asked[-2:] == [EMBEDDINGS, CHAT]
 
 
@@ -88,4 +87,4 @@ async def test_another_engine_in_its_place_is_found_out() -> None:
 async def test_one_that_does_none_of_it_is_not_healthy(answers: Answers) -> None:
     async with answering(lambda: answers) as (engine, _):
         with pytest.raises(EngineUnavailable, match="cannot generate"):
-            await engine.healthy()
+            await engine.health()

@@ -91,7 +91,7 @@ async def test_versions_that_are_not_wanted_go_and_what_is_not_ours_stays(tmp_pa
     async with fake_engine() as (fake, record):
         engine = connect(record)
         for name in ("support@1", "theirs"):
-            await engine.load_adapter(name, folder)
+            await engine.load(name, folder)
         assert await reconcile(engine, {}, unload=True) == {BASE, "theirs"}
         await engine.close()
     assert set(fake.adapters) == {"theirs"}
@@ -101,7 +101,7 @@ async def test_an_old_adapter_under_a_wanted_name_is_replaced(tmp_path: Path) ->
     old, new = bare_adapter(tmp_path / "old"), bare_adapter(tmp_path / "new")
     async with fake_engine() as (fake, record):
         engine = connect(record)
-        await engine.load_adapter("support@7", old)
+        await engine.load("support@7", old)
         await reconcile(engine, {"support@7": new}, unload=False)
         await engine.close()
     assert fake.adapters == {"support@7": str(new)}

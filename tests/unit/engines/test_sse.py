@@ -26,6 +26,21 @@ def test_payloads_come_out_the_same_wherever_the_bytes_are_cut(payloads: list[by
     assert feed(pieces) == (payloads, b"")
 
 
+@given(st.lists(PAYLOAD, max_size=6), st.lists(st.integers(0, 300), max_size=8), st.sampled_from([b"\n", b"\r\n"]))
+def test_names_come_with_their_payloads_wherever_the_bytes_are_cut(payloads: list[bytes], cuts: list[int], end: bytes) -> None:
+    wire = b"".join(b"event: n%d" % i + end + b"data: " + p + end + end for i, p in enumerate(payloads))
+    at = [0, *sorted(min(c, len(wire)) for c in cuts), len(wire)]
+    found, rest = [], b""
+    for a, b in pairwise(at):
+        events, rest = sse.split_named(rest + wire[a:b])
+        found += events
+    assert (found, rest) == ([(b"n%d" % i, p) for i, p in enumerate(payloads)], b"")
+
+
+def test_an_event_without_a_name_is_a_message_and_one_without_data_is_none() -> None:
+    assert sse.split_named(b"data: 1\n\nevent: ping\n\n: x\n\n") == ([(b"message", b"1")], b"")
+
+
 def test_what_is_framed_is_split_again() -> None:
     assert sse.split(sse.frame(b"{}") + sse.frame(sse.DONE)) == ([b"{}", b"[DONE]"], b"")
 

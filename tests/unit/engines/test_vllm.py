@@ -1,4 +1,4 @@
-"""What is asked of vLLM beside the client's own request, and what it made of it (recorded/)."""
+"""engines.vllm.wire: what vLLM is asked for, and how its answers (recorded/) are read."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ from typing import Any
 
 import pytest
 
-from engines import connect
-from engines.vllm.capture import Captured, StreamCapture, Wants, capture_whole
-from ratchet.types import EngineRecord
+from engines import Captured, Wants
+from engines.routes import CHAT, MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
+from engines.types import ClientFault, NoAdapter, NoRoute
+from engines.vllm.capture import ChoicesCapture, capture_whole
+from engines.vllm.wire import COLDEST, VllmWire
+from ratchet.types import Sampling
 from tests.unit.engines.samples import payloads, whole
 
-TEXT, ID = "/v1/completions", "cmpl-" + "cd" * 16
-ENGINE = connect(EngineRecord("e", "vllm", "m", "http://127.0.0.1:9", "m"))
+ID = "cmpl-" + "cd" * 16
+WIRE = VllmWire()
+NEUTRAL = {"temperature": 1.0, "top_p": 1.0}
+
+
+def sent(route: str, fields: dict[str, Any], *, record: bool = True) -> dict[str, Any]:
+    """The body that the engine gets."""
+    request = WIRE.request(route, fields, model="support@7", public_id=ID, record=record)
+    assert (request.path, request.headers) == (route, {"x-request-id": "cd" * 16})
+    return dict(json.loads(request.body))
 
 
 @pytest.mark.parametrize(
@@ -26,13 +37,62 @@ ENGINE = connect(EngineRecord("e", "vllm", "m", "http://127.0.0.1:9", "m"))
         ({"echo": True, "stream": True}, {"stream_options": {"include_usage": True}}),
     ],
 )
-async def test_a_text_is_asked_for_ids_unless_it_is_to_repeat_its_prompt(body: dict[str, Any], asked: dict[str, Any]) -> None:
-    assert ENGINE.extras(TEXT, body) == asked
+def test_a_text_is_asked_for_ids_unless_it_is_to_repeat_its_prompt(body: dict[str, Any], asked: dict[str, Any]) -> None:
+    unrecorded = sent(TEXT, body, record=False)
+    assert sent(TEXT, body) == unrecorded | asked
 
 
-@pytest.mark.parametrize("route", ["/v1/responses", "/v1/messages", "/v1/embeddings", "/v1/score", "/tokenize"])
-async def test_of_routes_that_give_no_ids_nothing_is_asked(route: str) -> None:
-    assert ENGINE.extras(route, {"stream": True}) == {}
+def test_a_chat_is_asked_for_ids_log_probs_and_usage() -> None:
+    body = {"stream": True, "stream_options": {"include_obfuscation": False}}
+    asked = sent(CHAT, body)
+    assert (asked["return_token_ids"], asked["logprobs"]) == (True, True)
+    assert asked["stream_options"] == {"include_obfuscation": False, "include_usage": True}
+    assert body["stream_options"] == {"include_obfuscation": False}
+    assert sent(CHAT, {"top_logprobs": 3, "logprobs": True}, record=False).keys() == sent(CHAT, {}, record=False).keys() | {
+        "top_logprobs",
+        "logprobs",
+    }
+
+
+@pytest.mark.parametrize("route", [RESPONSES, MESSAGES, *POOLING, *TOKENS])
+def test_routes_that_give_no_ids_are_asked_for_none(route: str) -> None:
+    assert route not in WIRE.exact_routes
+    assert sent(route, {"stream": True}) == sent(route, {"stream": True}, record=False)
+
+
+@pytest.mark.parametrize("route", [CHAT, TEXT])
+def test_neutral_sampling_is_sent_where_the_request_is_silent(route: str) -> None:
+    neutral = {**NEUTRAL, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
+    assert sent(route, {}, record=False) == {**neutral, "model": "support@7"}
+    assert sent(route, {"temperature": 0.3, "top_k": 5}, record=False) == {**neutral, "temperature": 0.3, "top_k": 5, "model": "support@7"}
+
+
+def test_the_engines_own_name_takes_the_place_of_the_clients() -> None:
+    assert sent(MESSAGES, {"model": "support"}) == {**NEUTRAL, "model": "support@7"}
+    assert sent(RESPONSES, {"model": "support"}) == {**NEUTRAL, "model": "support@7", "request_id": ID}
+    assert sent("/tokenize", {"model": "support", "prompt": "a"}) == {"model": "support@7", "prompt": "a"}
+
+
+@pytest.mark.parametrize(
+    ("temperature", "launched", "reason"),
+    [
+        (1.0, False, ""),
+        (0.7, True, ""),
+        (0.7, False, "logprobs_mode"),  # they may be those of T = 1
+        (COLDEST, True, ""),
+        (COLDEST / 2, True, "temperature"),
+        (0.0, True, ""),  # greedy, as the request itself shows
+    ],
+)
+def test_log_probs_are_those_of_the_sampling_distribution_or_the_reason_is_given(temperature: float, launched: bool, reason: str) -> None:
+    assert WIRE.samples_truly(Sampling(temperature=temperature), launched=launched) == reason
+
+
+def test_an_error_has_its_meaning() -> None:
+    gone = b'{"error": {"message": "The model `support@7` does not exist.", "type": "NotFoundError", "code": 404}}'
+    assert WIRE.meaning(404, {}, gone, "support@7") == NoAdapter()
+    assert WIRE.meaning(404, {}, b'{"detail": "Not Found"}', "support@7") == NoRoute()
+    assert WIRE.meaning(400, {}, b'{"error": {"message": "no", "param": "n"}}', "support@7") == ClientFault("no", "n")
 
 
 def test_asked_for_ids_vllm_leaves_out_the_prompt_that_it_should_repeat() -> None:
@@ -43,7 +103,7 @@ def test_asked_for_ids_vllm_leaves_out_the_prompt_that_it_should_repeat() -> Non
 
 def texts(wants: Wants) -> list[tuple[list[dict[str, Any]], Captured]]:
     """The recorded texts, streamed and whole: what the client sees, and what is kept."""
-    capture = StreamCapture(wants, ID, "support@3")
+    capture = ChoicesCapture(wants, ID, "support@3")
     seen = [out for event in payloads("completion.sse") if (out := capture.event(event)) is not None]
     assert seen.pop() == b"[DONE]"
     body, kept = capture_whole(whole("text.json"), wants, ID, "support@3")

@@ -109,15 +109,29 @@ def test_every_form_of_anthropics_reference_is_taken_and_sent_as_it_came() -> No
     ]
     fields = {"messages": turns, "system": [{"type": "text", "text": "be brief"}], "tools": [TOOL], "tool_choice": {"type": "any"}}
     made = ask(**fields, temperature=0.5, top_k=3, stop_sequences=["x"], stream=True, metadata={"user_id": "u"}, store=True)
-    sent = json.loads(MESSAGES.body(made, "msg_x", "adapter", {}))
-    expected = {"model": "adapter", "max_tokens": 9, "temperature": 0.5, "top_p": 1.0, "top_k": 3, "stop_sequences": ["x"], "stream": True}
-    assert sent == {**expected, **fields}
+    expected = {"model": "support", "max_tokens": 9, "temperature": 0.5, "top_k": 3, "stop_sequences": ["x"], "stream": True}
+    assert made.sent == {**expected, **fields}
 
 
-def test_it_is_recorded_as_not_fit_to_learn_from() -> None:
+def test_it_is_recorded_unless_the_client_says_no() -> None:
     made = ask(store=None)
-    assert (made.store, made.unfit, made.expected, made.sampling.max_tokens) == (True, "no_ids", 1, 9)
+    assert (made.store, made.expected, made.sampling.max_tokens) == (True, 1, 9)
     assert ask(store=False).store is False
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, ""),
+        ({"temperature": 0.5}, ""),
+        ({"temperature": 0}, "greedy"),
+        ({"top_p": 0.5}, "top_p"),
+        ({"top_k": 3}, "top_k"),
+        ({"tools": [TOOL]}, "grammar"),
+    ],
+)
+def test_only_an_unfiltered_sample_is_fit_for_a_policy_gradient(fields: dict[str, Any], reason: str) -> None:
+    assert ask(**fields).unfit == reason
 
 
 def test_an_error_in_a_stream_has_anthropics_form() -> None:

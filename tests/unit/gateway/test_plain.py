@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -11,8 +10,6 @@ from gateway.dialects.base import Ask
 from gateway.dialects.plain import FORMS, Plain
 from gateway.errors import ApiError
 from ratchet.config import GatewayConfig
-from ratchet.errors import EngineBroken
-from tests.unit.engines.samples import whole as recorded
 
 CONFIG = GatewayConfig()
 BODIES: dict[str, dict[str, Any]] = {
@@ -40,9 +37,9 @@ def test_every_route_has_a_body_here() -> None:
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_the_body_goes_on_with_the_engines_model_and_no_record_is_kept(path: str) -> None:
+def test_the_body_goes_on_and_no_record_is_kept(path: str) -> None:
     made = ask(path)
-    assert json.loads(Plain(path).body(made, "x", "adapter", {})) == {"model": "adapter", **BODIES[path]}
+    assert made.sent == {"model": "support", **BODIES[path]}
     assert (made.store, made.stream, Plain(path).recorded) == (False, False, False)
 
 
@@ -96,44 +93,3 @@ def test_what_is_out_of_range_or_no_text_is_refused(path: str, fields: dict[str,
 def test_every_form_is_taken_and_nulls_are_nothing(path: str, fields: dict[str, Any]) -> None:
     expected = {**BODIES[path], **fields}
     assert ask(path, **fields).sent == {"model": "support", **{key: value for key, value in expected.items() if value is not None}}
-
-
-def whole(told: bytes, model: str = "support@3") -> tuple[bytes, dict[str, Any]]:
-    seen, captured = Plain("/v1/embeddings").whole(told, ask("/v1/embeddings"), "x", model)
-    assert (captured.choices, captured.exact) == ([], False)
-    return seen, captured.usage
-
-
-@pytest.mark.parametrize("name", ["score.json", "rerank.json"])
-def test_vllms_own_answers_keep_their_bytes_and_tell_their_tokens(name: str) -> None:
-    seen, usage = whole(recorded(name))
-    assert seen == recorded(name).replace(b'"model":"smollm2"', b'"model":"support@3"')
-    assert usage["total_tokens"] == 9
-
-
-def test_only_the_models_name_is_changed_and_every_other_byte_kept() -> None:
-    told = b'{"id":"e",  "model":"adapter","data":[{"text":"\\"model\\":\\"adapter\\""}],"usage":{"total_tokens":3}}'
-    assert whole(told) == (told.replace(b'"model":"adapter"', b'"model":"support@3"', 1), {"total_tokens": 3})
-    assert whole(told, "adapter")[0] is told
-
-
-def test_a_name_that_is_there_twice_or_written_otherwise_is_changed_by_parsing() -> None:
-    twice = b'{"data":[{"model":"adapter"}],"model":"adapter"}'
-    assert json.loads(whole(twice)[0]) == {"data": [{"model": "adapter"}], "model": "support@3"}
-    assert json.loads(whole(b'{"model" : "adapter"}')[0]) == {"model": "support@3"}
-
-
-def test_an_answer_that_names_no_model_is_passed_on() -> None:
-    assert whole(b'{"prompt":"hi"}') == (b'{"prompt":"hi"}', {})
-
-
-@pytest.mark.parametrize("told", [b"", b"nope", b"[]", b'{"error":{"message":"secret"}}', b'{"model":5}', b'{"usage":[]}', b"\xff"])
-def test_what_is_no_answer_is_broken_and_its_words_are_not_repeated(told: bytes) -> None:
-    with pytest.raises(EngineBroken) as error:
-        whole(told)
-    assert "secret" not in str(error.value)
-
-
-def test_these_routes_do_not_stream() -> None:
-    with pytest.raises(TypeError):
-        Plain("/tokenize").capture(ask("/tokenize"), "x", "support")

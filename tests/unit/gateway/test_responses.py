@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from engines.openai.events import capture_response
 from gateway.dialects.base import Ask
 from gateway.dialects.responses import LONGEST_CHAIN, Responses, retrievable
 from gateway.errors import ApiError
@@ -154,21 +155,27 @@ async def test_every_form_of_openais_reference_is_taken(dialect: Responses) -> N
         stream=True,
         stream_options={"include_obfuscation": False},
     )
-    assert (made.stream, made.sent["input"], made.unfit) == (True, items, "no_ids")
+    assert (made.stream, made.sent["input"], made.unfit) == (True, items, "top_k")
 
 
-async def test_the_engine_gets_the_public_id_and_nothing_that_is_the_gateways_own(dialect: Responses) -> None:
+async def test_the_engine_gets_nothing_that_is_the_gateways_own(dialect: Responses) -> None:
     made = ask(dialect, metadata={"a": "b"}, store=False, user=None, background=False, stream=True, stream_options={}, seed=5)
-    sent = json.loads(dialect.body(made, "resp_x", "adapter", {}))
-    assert sent == {
-        "model": "adapter",
-        "input": "hello",
-        "stream": True,
-        "seed": 5,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "request_id": "resp_x",
-    }
+    assert made.sent == {"model": "support", "input": "hello", "stream": True, "seed": 5}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({}, ""),
+        ({"text": {"format": {"type": "text"}}, "temperature": 0.5}, ""),
+        ({"temperature": 0}, "greedy"),
+        ({"presence_penalty": 0.5}, "penalty"),
+        ({"text": {"format": {"type": "json_object"}}}, "grammar"),
+        ({"tools": [TOOL]}, "grammar"),
+    ],
+)
+def test_only_an_unfiltered_sample_is_fit_for_a_policy_gradient(dialect: Responses, fields: dict[str, Any], reason: str) -> None:
+    assert ask(dialect, **fields).unfit == reason
 
 
 async def test_what_came_before_is_put_in_front_oldest_first_without_log_probs_and_reasoning(
@@ -242,7 +249,7 @@ async def test_a_chain_is_bounded_in_its_links_and_in_its_bytes(dialect: Respons
 async def test_the_client_sees_its_own_id_model_metadata_and_chain(dialect: Responses) -> None:
     made = ask(dialect, metadata={"a": "b"}, previous_response_id="resp_1")
     told = json.dumps({"id": "theirs", "object": "response", "model": "adapter", "status": "completed", "output": [said("hi")]})
-    seen, captured = dialect.whole(told.encode(), made, "resp_x", "support@3")
+    seen, captured = capture_response(told.encode(), made.wants, "resp_x", "support@3")
     tree = json.loads(seen)
     assert (tree["id"], tree["model"], tree["metadata"], tree["previous_response_id"]) == ("resp_x", "support@3", {"a": "b"}, "resp_1")
     assert (tree["store"], tree["background"], captured.response) == (True, False, tree)

@@ -97,7 +97,7 @@ async def test_an_engine_without_the_live_version_is_passed_over(store: Store, m
         await w.learnable("Where is my parcel?")
         await w.loop.cycle()
         assert await w.live() == 1
-        await (await w.engine()).unload_adapter(f"{POLICY}@1")
+        await (await w.engine()).unload(f"{POLICY}@1")
         assert await w.loop._parts.shadow.once() == 0
         assert w.loop._status.fields["skipped"]["engine"] >= 1
 

@@ -1,32 +1,27 @@
-"""What shows that an engine is alive: one answer of the kind it gives.
+"""Show that an engine is alive by one answer of the sort it gives.
 
 That it listens shows nothing: some quantised bases start, and die on their first request.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
 from engines.http import Client
-from engines.vllm import body as wire
+from engines.routes import EMBEDDINGS, SCORE
 from ratchet.errors import EngineBroken, EngineRefused, EngineUnavailable
 
 SECONDS = 120.0
 """A first generation on a busy CPU takes up to half a minute."""
+_T = TypeVar("_T")
 ONE_TOKEN: dict[str, Any] = {"max_tokens": 1, "temperature": 0}
-# The first request with log-probs is slow, so that those that generate are asked for them.
-REQUESTS: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}], **ONE_TOKEN, "logprobs": True},
-    "/v1/completions": {"prompt": "Hi", **ONE_TOKEN, "logprobs": 0},
-    "/v1/embeddings": {"input": "Hi", "encoding_format": "float"},
-    "/v1/score": {"text_1": "Hi", "text_2": "Hi"},
-}
-"""What is asked, in this order: a chat; a text, of a base without a chat template; an embedding or a score, of a pooling engine."""
-POOLING = frozenset({"/v1/embeddings", "/v1/score"})
+POOLING = frozenset({EMBEDDINGS, SCORE})
+"""Routes that are answered without generating."""
 LACKING = frozenset({400, 404, 405, 501})
-"""Statuses of vLLM for a route that its model does not have, or cannot take (no chat template)."""
+"""Statuses for a route that the model does not have, or cannot serve (no chat template)."""
 
 
 class _Pooled(msgspec.Struct):
@@ -38,16 +33,21 @@ class _Pool(msgspec.Struct):
     data: list[_Pooled]
 
 
-class Proof:
-    """Asks one engine; what it could do last is asked first."""
+class _Choices(msgspec.Struct):
+    choices: list[Any] = []
 
-    def __init__(self, client: Client, name: str) -> None:
+
+class Proof:
+    """Probes one engine. `probes` are bodies by route, tried in order; the one that succeeded last is tried first."""
+
+    def __init__(self, client: Client, name: str, probes: Mapping[str, Mapping[str, Any]]) -> None:
         self._client = client
         self._name = name
-        self._paths = list(REQUESTS)
+        self._probes = probes
+        self._paths = list(probes)
 
     async def give(self, model: str) -> bool:
-        """Whether the engine generated, once it has answered as `model` can. EngineUnavailable if it does not, or can do none of them."""
+        """True if `model` generated; False if it gave an embedding or a score. EngineUnavailable: it answered none of the probes."""
         refused: EngineRefused | None = None
         for path in list(self._paths):
             try:
@@ -64,15 +64,18 @@ class Proof:
         raise EngineUnavailable(f"engine {self._name} cannot generate: {refused}")
 
     async def _ask(self, path: str, model: str) -> None:
-        answer = await self._client.post(path, {"model": model, **REQUESTS[path]}, seconds=SECONDS)
-        if not (_pooled(answer) if path in POOLING else wire.parse(answer).choices):
+        answer = await self._client.post(path, {"model": model, **self._probes[path]}, seconds=SECONDS)
+        if not (_pooled(answer) if path in POOLING else _decoded(answer, _Choices).choices):
             raise EngineBroken("it generated nothing")
 
 
 def _pooled(answer: bytes) -> bool:
-    """Whether there is a number in it. EngineBroken for another form; JSON has no NaN."""
+    """Whether there is a number in it (JSON has no NaN)."""
+    return any(item.embedding or item.score is not None for item in _decoded(answer, _Pool).data)
+
+
+def _decoded(answer: bytes, form: type[_T]) -> _T:
     try:
-        found = msgspec.json.decode(answer, type=_Pool).data
+        return msgspec.json.decode(answer, type=form)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EngineBroken(f"another form: {error}") from None
-    return any(item.embedding or item.score is not None for item in found)
+        raise EngineBroken(f"malformed: {error}") from None

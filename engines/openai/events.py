@@ -1,7 +1,7 @@
-"""What the recorder learns from routes whose streams are named events and give no token ids: OpenAI's responses, Anthropic's messages.
+"""Routes whose streams are named events without token ids: OpenAI's responses, Anthropic's messages.
 
-Events are passed on as they came, but for those that carry an id or a model name. What an engine says of an error may hold the
-prompt's words, so it is in no EngineBroken.
+Events are passed on unchanged but for those that carry an id or a model's name. An engine's words about an error may contain the
+prompt's, so they are in no EngineBroken.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from engines.vllm.capture import Captured
+from engines import sse
+from engines.stream import EventCapture
+from engines.types import Captured, Wants
 from ratchet.errors import EngineBroken
 from ratchet.types import Choice
 
@@ -120,28 +122,36 @@ def _reported() -> EngineBroken:
     return EngineBroken("the engine reports an error; its own log has it")
 
 
-class ResponsesCapture:
-    """A streamed response. `patch` is laid over each `response` object: id, model, what the gateway kept to itself."""
+class _NamedEvents(EventCapture[bytes]):
+    """The client's events are named by the `type` in their payloads."""
 
-    def __init__(self, patch: dict[str, Any]) -> None:
-        self.done = False
-        self._patch = patch
+    split = staticmethod(sse.split)
+
+    def frame(self, *payloads: bytes) -> bytes:
+        return b"".join([b"event: %s\ndata: %s\n\n" % (kind_of(payload).encode(), payload) for payload in payloads])
+
+
+class ResponsesCapture(_NamedEvents):
+    """A streamed response. Its id, the model's name and `wants.overlay` are laid over each `response` object."""
+
+    def __init__(self, wants: Wants, public_id: str, model: str) -> None:
+        super().__init__()
+        self._patch = _patch(wants, public_id, model)
         self._texts: list[str] = []
         self._captured: Captured | None = None
 
-    def event(self, data: bytes) -> bytes | None:
-        """Takes one payload in and returns the payload the client may see. EngineBroken if it tells of a failure."""
-        kind = kind_of(data)
+    def event(self, event: bytes) -> bytes | None:
+        kind = kind_of(event)
         if kind == "response.output_text.delta":
-            self._texts.append(_decoded(_TEXT_DELTA, data).delta)
-            return data
+            self._texts.append(_decoded(_TEXT_DELTA, event).delta)
+            return event
         if kind in ("error", "response.failed"):
             raise _reported()
-        if not kind.startswith("response.") or kind.count(".") > 1 or b'"response":' not in data:
-            return data
-        tree = tree_of(data)
+        if not kind.startswith("response.") or kind.count(".") > 1 or b'"response":' not in event:
+            return event
+        tree = tree_of(event)
         if not isinstance(tree.get("response"), dict):
-            return data
+            return event
         tree["response"] |= self._patch
         if kind in ("response.completed", "response.incomplete"):
             self.done, self._captured = True, response_of(tree["response"])
@@ -151,12 +161,16 @@ class ResponsesCapture:
         return self._captured or Captured([], [Choice(0, [], [], _said("".join(self._texts)))], {}, exact=False)
 
 
-def capture_response(body: bytes, patch: dict[str, Any]) -> tuple[bytes, Captured]:
-    """A whole response: the body the client may see, and what it holds. EngineBroken if it failed or is none."""
-    tree = tree_of(body) | patch
+def capture_response(body: bytes, wants: Wants, public_id: str, model: str) -> tuple[bytes, Captured]:
+    """A whole response: the body the client may see, and the record. EngineBroken: it failed, or is none."""
+    tree = tree_of(body) | _patch(wants, public_id, model)
     if tree.get("object") != "response":
         raise EngineBroken("the engine's answer is no response")
     return msgspec.json.encode(tree), response_of(tree)
+
+
+def _patch(wants: Wants, public_id: str, model: str) -> dict[str, Any]:
+    return {"id": public_id, "model": model, **(wants.overlay or {})}
 
 
 def response_of(tree: dict[str, Any]) -> Captured:
@@ -169,37 +183,36 @@ def response_of(tree: dict[str, Any]) -> Captured:
     return Captured([], [Choice(0, [], [], _said(text, calls), reason)], _counted(found.usage), exact=False, response=tree)
 
 
-class MessagesCapture:
+class MessagesCapture(_NamedEvents):
     """A streamed Anthropic message."""
 
-    def __init__(self, public_id: str, rename: str) -> None:
-        self.done = False
-        self._id, self._model = public_id, rename
+    def __init__(self, public_id: str, model: str) -> None:
+        super().__init__()
+        self._id, self._model = public_id, model
         self._texts: list[str] = []
         self._calls: dict[int, _Item] = {}
         self._reason: str | None = None
         self._usage = _Usage()
 
-    def event(self, data: bytes) -> bytes | None:
-        """Takes one payload in and returns the payload the client may see. EngineBroken if it tells of a failure."""
-        event = _decoded(_MESSAGE_EVENT, data)
-        if event.type == "content_block_delta":
-            self._take(event.index, event.delta or _Delta())
-        elif event.type == "error":
+    def event(self, event: bytes) -> bytes | None:
+        found = _decoded(_MESSAGE_EVENT, event)
+        if found.type == "content_block_delta":
+            self._take(found.index, found.delta or _Delta())
+        elif found.type == "error":
             raise _reported()
-        elif event.type == "message_start" and event.message is not None:
-            self._count(event.message.usage)
-            tree = tree_of(data)
+        elif found.type == "message_start" and found.message is not None:
+            self._count(found.message.usage)
+            tree = tree_of(event)
             tree["message"] |= {"id": self._id, "model": self._model}
             return msgspec.json.encode(tree)
-        elif event.type == "content_block_start" and event.content_block is not None and event.content_block.type == "tool_use":
-            self._calls[event.index] = _Item("", None, event.content_block.id, event.content_block.name, "")
-        elif event.type == "message_delta":
-            self._count(event.usage)
-            self._reason = (event.delta or _Delta()).stop_reason or self._reason
-        elif event.type == "message_stop":
+        elif found.type == "content_block_start" and found.content_block is not None and found.content_block.type == "tool_use":
+            self._calls[found.index] = _Item("", None, found.content_block.id, found.content_block.name, "")
+        elif found.type == "message_delta":
+            self._count(found.usage)
+            self._reason = (found.delta or _Delta()).stop_reason or self._reason
+        elif found.type == "message_stop":
             self.done = True
-        return data
+        return event
 
     def _take(self, index: int, delta: _Delta) -> None:
         if delta.text is not None:
@@ -207,9 +220,9 @@ class MessagesCapture:
         if delta.partial_json is not None and (call := self._calls.get(index)) is not None:
             call.arguments = (call.arguments or "") + delta.partial_json
 
-    def _count(self, told: _Usage | None) -> None:
-        if told is not None:
-            both = zip(msgspec.structs.astuple(told), msgspec.structs.astuple(self._usage), strict=True)
+    def _count(self, usage: _Usage | None) -> None:
+        if usage is not None:
+            both = zip(msgspec.structs.astuple(usage), msgspec.structs.astuple(self._usage), strict=True)
             self._usage = _Usage(*(before if after is None else after for after, before in both))
 
     def captured(self) -> Captured:
@@ -217,9 +230,9 @@ class MessagesCapture:
         return _message("".join(self._texts), calls, self._reason, self._usage)
 
 
-def capture_message(body: bytes, public_id: str, rename: str) -> tuple[bytes, Captured]:
-    """A whole message: the body the client may see, and what it holds. EngineBroken if it is none."""
-    tree = tree_of(body) | {"id": public_id, "model": rename}
+def capture_message(body: bytes, public_id: str, model: str) -> tuple[bytes, Captured]:
+    """A whole message: the body the client may see, and the record. EngineBroken: it is none."""
+    tree = tree_of(body) | {"id": public_id, "model": model}
     found = _as(tree, _Message)
     if found.type != "message":
         raise EngineBroken("the engine's answer is no message")
@@ -229,8 +242,8 @@ def capture_message(body: bytes, public_id: str, rename: str) -> tuple[bytes, Ca
     return msgspec.json.encode(tree), _message(text, calls, found.stop_reason, found.usage)
 
 
-def _message(text: str, calls: list[dict[str, Any]], reason: str | None, told: _Usage | None) -> Captured:
-    return Captured([], [Choice(0, [], [], _said(text, calls), STOPS.get(reason or ""))], _counted(told), exact=False)
+def _message(text: str, calls: list[dict[str, Any]], reason: str | None, usage: _Usage | None) -> Captured:
+    return Captured([], [Choice(0, [], [], _said(text, calls), STOPS.get(reason or ""))], _counted(usage), exact=False)
 
 
 def _said(text: str, calls: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -242,9 +255,9 @@ def _call(ident: str | None, name: str | None, arguments: str) -> dict[str, Any]
     return {"id": ident, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
-def _counted(told: _Usage | None) -> dict[str, Any]:
-    """A chat's usage; nothing where the engine did not tell both."""
-    if told is None or told.input_tokens is None or told.output_tokens is None:
+def _counted(usage: _Usage | None) -> dict[str, Any]:
+    """The usage in a chat's form; {} where the engine did not count both."""
+    if usage is None or usage.input_tokens is None or usage.output_tokens is None:
         return {}
-    prompt = told.input_tokens + (told.cache_read_input_tokens or 0) + (told.cache_creation_input_tokens or 0)
-    return {"prompt_tokens": prompt, "completion_tokens": told.output_tokens, "total_tokens": prompt + told.output_tokens}
+    prompt = usage.input_tokens + (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+    return {"prompt_tokens": prompt, "completion_tokens": usage.output_tokens, "total_tokens": prompt + usage.output_tokens}
