@@ -26,7 +26,7 @@ from learner.optim import AdamW
 from ratchet import names
 from ratchet.config.model import LoraConfig
 from ratchet.errors import GateRefused
-from ratchet.types import Choice, Group, Interaction, Sampling
+from ratchet.types import Choice, Example, Interaction, Sampling, Signal
 
 TOPICS = [
     topic.strip()
@@ -58,7 +58,7 @@ def reward(answer: str) -> float:
     return float("!" in answer)
 
 
-def sample(policy: Policy, topic: str, n: int) -> Group:
+def sample(policy: Policy, topic: str, n: int) -> Example:
     """A scored group of `n` answers about `topic`, with the log-probs they were drawn with."""
     prompt = policy.encode([{"role": "system", "content": "Be excited!"}, {"role": "user", "content": f"Tell me about {topic}."}])
     ids = torch.tensor([prompt])
@@ -89,7 +89,8 @@ def sample(policy: Policy, topic: str, n: int) -> Group:
         choices,
         Sampling(),
     )
-    return Group(names.mint("g_"), "shadow", interaction, [reward(c.message["content"]) for c in choices])
+    signals = [Signal(interaction.id, c.index, "reward", reward(c.message["content"])) for c in choices]
+    return Example(names.mint("g_"), "group", [interaction], signals, shadow=True)
 
 
 def _until_end(ids: list[int]) -> list[int]:
@@ -100,7 +101,7 @@ def evaluate(policy: Policy) -> tuple[float, list[str]]:
     """Mean reward over the held-out topics, two answers each, and some of the answers."""
     torch.manual_seed(1234)
     groups = [sample(policy, topic, 2) for topic in HELD_OUT]
-    return sum(sum(g.rewards) for g in groups) / (2 * len(groups)), [g.interaction.choices[0].message["content"] for g in groups[:4]]
+    return sum(sum(g.rewards) for g in groups) / (2 * len(groups)), [g.interactions[0].choices[0].message["content"] for g in groups[:4]]
 
 
 def main() -> int:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from learner import advantages
-from ratchet.types import Choice, Group
+from ratchet.types import Choice, Example
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Batch:
         return sum(len(s.token_ids) for s in self.sequences)
 
 
-def build(groups: Iterable[Group], estimator: str, **params: Any) -> Batch:
+def build(groups: Iterable[Example], estimator: str, **params: Any) -> Batch:
     """The batch of `groups`, advantages estimated by `estimator` over all of them at once."""
     groups = list(groups)
     whole = [g for g in groups if is_whole(g)]
@@ -65,9 +65,9 @@ def build(groups: Iterable[Group], estimator: str, **params: Any) -> Batch:
     )
 
 
-def is_whole(group: Group) -> bool:
+def is_whole(group: Example) -> bool:
     """Whether every answer was sampled (T > 0) and has exact ids, a log-prob for each and a reward, all finite: nothing is padded in."""
-    found = group.interaction
+    found = group.interactions[0]
     numbers = [*group.rewards, *(value for c in found.choices for value in c.logprobs)]
     return (
         not found.untrainable
@@ -79,21 +79,21 @@ def is_whole(group: Group) -> bool:
     )
 
 
-def has_spread(group: Group) -> bool:
+def has_spread(group: Example) -> bool:
     """Whether its rewards differ: only then do they say which answer was better."""
     return max(group.rewards) > min(group.rewards)
 
 
-def _sequences(groups: list[Group], estimator: str, params: dict[str, Any]) -> Iterator[Sequence]:
+def _sequences(groups: list[Example], estimator: str, params: dict[str, Any]) -> Iterator[Sequence]:
     if not groups:
         return
-    rows: list[tuple[int, Group, Choice]] = [(i, g, c) for i, g in enumerate(groups) for c in g.interaction.choices]
+    rows: list[tuple[int, Example, Choice]] = [(i, g, c) for i, g in enumerate(groups) for c in g.interactions[0].choices]
     rewards = torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64)
     ids = torch.tensor([i for i, _, _ in rows])
     lengths = torch.tensor([len(c.token_ids) for _, _, c in rows])
     estimated = advantages.estimate(estimator, rewards, ids, lengths=lengths, **params).tolist()
     for (i, group, choice), advantage in zip(rows, estimated, strict=True):
-        found = group.interaction
+        found = group.interactions[0]
         yield Sequence(i, found.prompt_ids, choice.token_ids, choice.logprobs, found.sampling.temperature, advantage)
 
 

@@ -7,22 +7,30 @@ from typing import Any
 
 from learner.resample import SOURCE
 from ratchet.config.model import PolicyConfig
-from ratchet.types import Group
+from ratchet.types import Example
 
 
-def interactions_of(groups: Sequence[Group]) -> list[str]:
+def interactions_of(groups: Sequence[Example]) -> list[str]:
     """The ids whose data made the step: the answers, and the prompts that were resampled. Sorted, each once."""
-    found = {group.interaction.id for group in groups}
-    return sorted(found | {group.interaction.metadata[SOURCE] for group in groups if SOURCE in group.interaction.metadata})
+    found = {group.interactions[0].id for group in groups}
+    return sorted(found | {group.interactions[0].metadata[SOURCE] for group in groups if SOURCE in group.interactions[0].metadata})
 
 
-def newest(groups: Sequence[Group]) -> float:
+def newest(groups: Sequence[Example]) -> float:
     """Wall time of the newest answer: the manifest's stamp, so that the same experience gives the same manifest."""
-    return max((group.interaction.created for group in groups), default=0.0)
+    return max((group.interactions[0].created for group in groups), default=0.0)
 
 
 def manifest_fields(
-    name: str, config: PolicyConfig, groups: Sequence[Group], *, version: int, parent: int, step: int, base_digest: str, consumed: list[str]
+    name: str,
+    config: PolicyConfig,
+    groups: Sequence[Example],
+    *,
+    version: int,
+    parent: int,
+    step: int,
+    base_digest: str,
+    consumed: list[str],
 ) -> dict[str, Any]:
     """The lineage of the version that `groups` made, as `ratchet.adapters.write` takes it."""
     learned = [group for group in groups if group.id in set(consumed)]

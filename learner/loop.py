@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from learner import lineage, publish
+from learner.batch import has_spread
 from learner.gate.gate import Gate, Verdict
 from learner.publish import Retirement
 from learner.replicas import Replicas
@@ -26,10 +27,11 @@ from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.errors import Conflict, EngineError, GateRefused, RatchetError, StoreUnavailable
 from ratchet.tasks import end
-from ratchet.types import Group, Lease, PolicyRecord, PolicyVersionRecord
+from ratchet.types import Example, ExampleKind, Lease, PolicyRecord, PolicyVersionRecord
 
 log = logging.getLogger(__name__)
 
+GROUPS: tuple[ExampleKind, ...] = ("group",)
 POLL_SECONDS = 0.25
 """Between two looks at the store for enough groups."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
@@ -124,25 +126,39 @@ class PolicyLoop:
     async def _lease(self, record: PolicyRecord) -> Lease | None:
         step, schedule, experience = record.step + 1, self.config.schedule, self._store.experience
         # With room for no group, only a lease that the step holds already is answered: a crash left it.
-        held = await experience.lease(self.name, step, max_groups=0, oldest_version=0)
+        held = await experience.lease(self.name, step, kinds={}, max_examples=0)
         if held is not None:
             return held
         asked = await self._store.registry.asked_to_train(self.name) is not None
         if not asked and not schedule.automatic:
             return None
         least = 1 if asked else schedule.min_groups
-        if await experience.ready(self.name) < least:
+        if await experience.ready(self.name, GROUPS) < least:
             return None
         retained = await self._store.registry.retained(self.name, schedule.max_staleness)
         oldest = publish.oldest_learnable(record, retained, schedule.max_staleness)
-        return await experience.lease(self.name, step, max_groups=AHEAD * schedule.min_groups, oldest_version=oldest, min_groups=least)
+        kinds: dict[ExampleKind, int] = dict.fromkeys(GROUPS, oldest)
+        lease = await experience.lease(self.name, step, kinds=kinds, max_examples=AHEAD * schedule.min_groups, min_examples=least)
+        return lease and await self._spread(lease, kinds, least)
+
+    async def _spread(self, lease: Lease, kinds: dict[ExampleKind, int], least: int) -> Lease | None:
+        """The lease with more groups in place of those whose rewards are all equal; None, and given up, with fewer than `least` then."""
+        experience = self._store.experience
+        while flat := {group.id: "zero_spread" for group in lease.examples if not has_spread(group)}:
+            grown = await experience.more(self.name, lease.step, kinds=kinds, max_examples=len(flat))
+            await experience.reject(self.name, lease.step, flat)
+            lease = Lease(lease.policy, lease.step, [group for group in grown.examples if group.id not in flat])
+        if len(lease.examples) >= least:
+            return lease
+        await experience.release(self.name)
+        return None
 
     async def _waiting(self, record: PolicyRecord) -> None:
         phase = "sampling" if self._parts.shadow.active else "waiting"
         if self._status.fields.get("live") != record.live or self._status.fields["phase"] not in (phase, "waiting", "sampling"):
             await self._status.registered(record)
             await self._status.phase("waiting", why="")
-        await self._status.progress(phase=phase, groups=await self._store.experience.ready(self.name))
+        await self._status.progress(phase=phase, groups=await self._store.experience.ready(self.name, GROUPS))
 
     async def _sweep(self) -> None:
         keep = {v.checkpoint for v in await self._store.registry.versions(self.name) if v.state in KEPT and v.checkpoint}
@@ -159,7 +175,7 @@ class PolicyLoop:
         if live is None:
             raise Conflict(f"{self.name}@{record.live} is live and not in the registry")
         await self._status.registered(record)
-        await self._status.phase("updating", groups=len(lease.groups), why="", done=0, total=0)
+        await self._status.phase("updating", groups=len(lease.examples), why="", done=0, total=0)
         await self._trainer.at(live)
         candidate = await self._learn(record, lease)
         now = await self._store.registry.policy(self.name)
@@ -177,10 +193,10 @@ class PolicyLoop:
             self.name, record.next_version, "candidate", clock.wall(), parent=record.live, step=lease.step, verdict={"failed": None}
         )
         try:
-            report = await self._trainer.update(lease.groups, self._progress())
+            report = await self._trainer.update(lease.examples, self._progress())
         except GateRefused as error:
             # Committed all the same, with no adapter: the gate refuses it, and its rewards are rejected, not tried again for ever.
-            candidate.consumed = [group.id for group in lease.groups]
+            candidate.consumed = [group.id for group in lease.examples]
             candidate.verdict = {"failed": error.why}
             return candidate
         failpoints.hit("learner.after_update")
@@ -190,11 +206,11 @@ class PolicyLoop:
         candidate.verdict = {"failed": None, "grad_norm": report.grad_norm, "seconds": report.seconds}
         candidate.checkpoint = await self._trainer.save(lease.step, candidate.version)
         failpoints.hit("learner.after_checkpoint")
-        candidate.path, candidate.digest = await self._write(lease.groups, candidate)
+        candidate.path, candidate.digest = await self._write(lease.examples, candidate)
         failpoints.hit("learner.after_adapter")
         return candidate
 
-    async def _write(self, learned: list[Group], candidate: PolicyVersionRecord) -> tuple[str, str]:
+    async def _write(self, learned: list[Example], candidate: PolicyVersionRecord) -> tuple[str, str]:
         fields = lineage.manifest_fields(
             self.name,
             self.config,

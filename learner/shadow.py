@@ -51,7 +51,8 @@ class Shadow:
         StoreUnavailable, EngineError: an engine that is asked for its load does not answer.
         """
         record = await self._store.registry.policy(self._name)
-        missing = 0 if record is None else AHEAD * self._config.schedule.min_groups - await self._store.experience.ready(self._name)
+        ready = await self._store.experience.ready(self._name, ("group",))
+        missing = 0 if record is None else AHEAD * self._config.schedule.min_groups - ready
         if record is None or missing <= 0:
             return 0
         engines = await self._replicas.ready(self._config.base)

@@ -18,7 +18,7 @@ from ratchet import models
 from ratchet.adapters import ArtifactStore
 from ratchet.config.model import LearnerConfig, PolicyConfig
 from ratchet.errors import RatchetError
-from ratchet.types import Group, PolicyVersionRecord
+from ratchet.types import Example, PolicyVersionRecord
 
 Result = TypeVar("Result")
 
@@ -77,7 +77,7 @@ class Trainer:
             await self.worker.run(self._restore, version)
             self._version = version.version
 
-    async def update(self, groups: list[Group], progress: update.Progress) -> update.StepReport:
+    async def update(self, groups: list[Example], progress: update.Progress) -> update.StepReport:
         """One step from where `at` put the weights; they are the candidate's afterwards, so call `saved_as` or `at` next.
 
         GateRefused("sanity"): nothing finite to learn; Abandoned: the process is stopping.

@@ -20,7 +20,7 @@ from learner.model import Policy
 from learner.optim import AdamW
 from ratchet import clock
 from ratchet.errors import GateRefused
-from ratchet.types import Group
+from ratchet.types import Example
 
 TOKEN_BUDGET = 512
 """Tokens of a micro-batch, prompts counted once. Bounds memory: about 0.6 MB a token of logits at 49k entries, with gradients."""
@@ -50,7 +50,7 @@ class StepReport:
 def step(
     policy: Policy,
     optimiser: AdamW,
-    groups: list[Group],
+    groups: list[Example],
     algorithm: Any,
     *,
     progress: Progress | None = None,

@@ -1,4 +1,4 @@
-"""The records that flow: request -> interaction -> reward -> group -> batch -> version.
+"""The records that flow: request -> interaction -> reward -> example -> batch -> version.
 
 msgspec structs: encoded as msgpack in the store, as JSON on the admin API. A field is added at the end
 with a default; none is renamed.
@@ -12,6 +12,8 @@ import msgspec
 
 Status = Literal["complete", "truncated", "cancelled", "error"]
 Desired = Literal["serve", "drain", "remove"]
+MetricType = Literal["float", "boolean", "comment", "demonstration", "preference"]
+ExampleKind = Literal["group", "lone", "pair", "demonstration", "episode", "comment"]
 VersionState = Literal["candidate", "live", "retired", "refused", "rolled_back"]
 
 
@@ -82,6 +84,8 @@ class Interaction(msgspec.Struct):
     timings: Timings = msgspec.field(default_factory=Timings)
     response: dict[str, Any] | None = None
     """The answer as the client saw it, of a route whose answer is no list of choices (`/v1/responses`)."""
+    turn: int | None = None
+    """Its place among the turns of its episode, counted from 0 by the store; None where it has no episode."""
 
     @property
     def n(self) -> int:
@@ -89,7 +93,7 @@ class Interaction(msgspec.Struct):
 
 
 class FeedbackPost(msgspec.Struct):
-    """Feedback as accepted by the gateway: form, metric and value already checked there."""
+    """Feedback as accepted by the gateway: form, metric and value already checked there. `type` is the metric's."""
 
     tenant: str
     target: str
@@ -99,6 +103,7 @@ class FeedbackPost(msgspec.Struct):
     idempotency_key: str | None = None
     metadata: dict[str, Any] = {}
     key_id: str = ""
+    type: MetricType = "float"
 
 
 class Ledger(msgspec.Struct):
@@ -115,31 +120,58 @@ class Ledger(msgspec.Struct):
         return self.received == self.used + self.pending + sum(self.rejected.values()) + self.expired
 
 
-class Group(msgspec.Struct):
-    """Answers to one prompt and their rewards [n], scored by one scorer; the unit a GRPO update learns from.
+class Signal(msgspec.Struct):
+    """One feedback slot of an example: the value that was leased and the principal who gave it.
 
-    `kind` is `natural` (an n>1 request whose every choice was rated) or `shadow` (resampled, scored by reward functions).
+    A reward function's score has no `feedback` id, tenant or key. `value` is as posted: a number, a boolean, a text, or an
+    object that names a preferred and a rejected answer.
+    """
+
+    target: str
+    choice: int
+    metric: str
+    value: Any
+    feedback: str = ""
+    tenant: str = ""
+    key_id: str = ""
+
+
+class Example(msgspec.Struct):
+    """The unit that a policy learns from: some interactions and the feedback on them.
+
+    - `group`: one interaction of n > 1 choices and n signals, in the order of the choices. `shadow`: resampled, and scored by
+      reward functions.
+    - `lone`: one interaction and one number or boolean on one of its choices.
+    - `pair`: the chosen interaction, the rejected one, and the preference.
+    - `demonstration`, `comment`: one interaction and one text.
+    - `episode`: the turns of a dialogue in order and one signal.
     """
 
     id: str
-    kind: Literal["natural", "shadow"]
-    interaction: Interaction
-    rewards: list[float]
+    kind: ExampleKind
+    interactions: list[Interaction]
+    signals: list[Signal]
+    shadow: bool = False
+
+    @property
+    def rewards(self) -> list[float]:
+        """The numeric values of the signals, in order; booleans are 1.0 and 0.0."""
+        return [float(signal.value) for signal in self.signals if isinstance(signal.value, (bool, int, float))]
 
 
 class Lease(msgspec.Struct):
-    """Groups taken for one step of one policy. Kept across a crash: the same step gets the same lease."""
+    """Examples taken for one step of one policy, sorted by id. Kept across a crash: the same step gets the same lease."""
 
     policy: str
     step: int
-    groups: list[Group]
+    examples: list[Example]
 
 
 class PolicyVersionRecord(msgspec.Struct):
     """One version of a policy in the registry.
 
     `path` is the adapter's folder relative to the data directory, `digest` the sha256 of its manifest; both empty for
-    version 0. `consumed` are the group ids it learned from. `verdict` is the gate's report.
+    version 0. `consumed` are the ids of the examples it learned from. `verdict` is the gate's report.
     """
 
     policy: str

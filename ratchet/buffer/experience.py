@@ -1,20 +1,22 @@
-"""What the learner learns from: ready groups, the lease of a step, prompts to resample."""
+"""What the learner learns from: ready examples, the lease of a step, prompts to resample."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterable, Mapping
+from typing import Any, cast
 
 import msgspec
 
+from ratchet import names
 from ratchet.buffer import schema
 from ratchet.buffer.interactions import Interactions
 from ratchet.buffer.link import Link
 from ratchet.errors import StoreError
-from ratchet.types import Group, Interaction, Lease
+from ratchet.types import Example, ExampleKind, Interaction, Lease, Signal
 
 
 class Experience:
-    """The policies' streams of groups."""
+    """The examples of all policies, in a queue for each policy and kind."""
 
     def __init__(self, link: Link, interactions: Interactions) -> None:
         self._link = link
@@ -38,37 +40,89 @@ class Experience:
         )
         return interaction.id
 
-    async def ready(self, policy: str) -> int:
-        """Groups ready to be leased (some may turn out stale or without spread)."""
-        waiting, leased = await self._link.together(("XLEN", schema.ready(policy)), ("HGET", schema.lease(policy), "groups"), atomic=True)
-        return int(waiting) - (len(msgspec.json.decode(leased)) if leased else 0)
+    async def ready(self, policy: str, kinds: Iterable[ExampleKind]) -> int:
+        """How many examples of these kinds may be leased; some may turn out stale or expired."""
+        wanted = [("ZCARD", schema.ready(policy, kind)) for kind in kinds]
+        return sum(await self._link.together(*wanted, atomic=True)) if wanted else 0
 
-    async def lease(self, policy: str, step: int, *, max_groups: int, oldest_version: int, min_groups: int = 1) -> Lease | None:
-        """The groups `step` learns from, or None while fewer than `min_groups` can teach.
+    async def lease(
+        self,
+        policy: str,
+        step: int,
+        *,
+        kinds: Mapping[ExampleKind, int],
+        max_examples: int,
+        min_examples: int = 1,
+        token: int | None = None,
+    ) -> Lease | None:
+        """The examples that `step` learns from, or None while fewer than `min_examples` are ready.
 
-        The step that holds a lease gets the same one again, after a crash too. Groups answered by a version below
-        `oldest_version` become `rejected: {stale}`, those whose rewards are all equal `rejected: {zero_spread}`. A new lease ends
-        the request for a step (`registry.request_training`).
-        Raises Conflict while another step holds the lease.
+        `kinds` maps each kind to learn from to the oldest version whose answers may be used; they are taken in turn. The step
+        that holds a lease gets the same one again, after a crash too. Examples that older versions answered become
+        `rejected: {stale}`, those whose interactions expired `rejected: {interaction_expired}`. A new lease ends the request for a
+        step (`registry.request_training`). Raises Conflict while another step holds the lease, or if `token` is not current.
         """
-        rows = await self._link.run("lease", policy=policy, step=step, max_groups=max_groups, min_groups=min_groups, oldest=oldest_version)
-        if rows is None:
-            return None
-        ids = [row[0].decode() for row in rows]
-        found = await self._interactions.many(ids)
-        if len(found) != len(ids):
-            raise StoreError(f"{policy}: an interaction of the leased groups is gone")
-        return Lease(policy, step, [_group(row, item) for row, item in zip(rows, found, strict=True)])
+        return await self._lease(policy, step, kinds=dict(kinds), max_examples=max_examples, min_examples=min_examples, token=token)
 
-    async def release(self, policy: str) -> None:
-        """Gives the lease up: groups ready again, rewards pending. Raises Conflict once its step is committed."""
-        await self._link.run("release", policy=policy)
+    async def more(self, policy: str, step: int, *, kinds: Mapping[ExampleKind, int], max_examples: int, token: int | None = None) -> Lease:
+        """The lease of `step` with up to `max_examples` added to it, durably; unchanged if no more are ready.
+
+        Raises Conflict if the step holds no lease or is committed, or if `token` is not current.
+        """
+        found = await self._lease(policy, step, kinds=dict(kinds), max_examples=max_examples, grow=names.mint("more_"), token=token)
+        return cast(Lease, found)
+
+    async def reject(self, policy: str, step: int, reasons: Mapping[str, str], token: int | None = None) -> None:
+        """Takes examples, by id, out of the lease of `step`; their rewards become `rejected: {reason}`.
+
+        If none remain the lease ends without a version, and a request for a step that it had ended waits again. Ids that are not
+        in the lease are ignored, so the same call twice is one. Raises Conflict if another step holds the lease, the step is
+        committed, or `token` is not current.
+        """
+        await self._link.run("reject", policy=policy, step=step, reasons=dict(reasons), token=token)
+
+    async def release(self, policy: str, token: int | None = None) -> None:
+        """Gives the lease up: examples ready again, rewards pending. Raises Conflict once its step is committed, or if `token` is not
+        current."""
+        await self._link.run("release", policy=policy, token=token)
 
     async def prompts(self, policy: str, k: int) -> list[Interaction]:
         """At most `k` interactions whose prompts to resample: lone-scored first, then recent; none twice in a round."""
         return await self._interactions.many([item.decode() for item in await self._link.run("prompts", policy=policy, k=k)])
 
+    async def _lease(self, policy: str, step: int, **args: Any) -> Lease | None:
+        rows = await self._link.run("lease", policy=policy, step=step, **args)
+        if rows is None:
+            return None
+        leased = [_Row(*row) for row in rows]
+        wanted = sorted({item for row in leased for item, _ in row.names})
+        found = {item.id: item for item in await self._interactions.many(wanted)}
+        if len(found) != len(wanted):
+            raise StoreError(f"{policy}: an interaction of the leased examples is missing")
+        return Lease(policy, step, sorted((row.example(found) for row in leased), key=lambda example: example.id))
 
-def _group(row: list[bytes], interaction: Interaction) -> Group:
-    kind: Literal["natural", "shadow"] = "shadow" if row[1] == b"shadow" else "natural"
-    return Group(interaction.id, kind, interaction, [float(text) for text in msgspec.json.decode(row[2], type=list[str])])
+
+class _Row:
+    """One leased example as the store gives it: ids of interactions, each with its turn, and the fields of each feedback."""
+
+    def __init__(self, item: bytes, kind: bytes, names: bytes, signals: bytes | list[list[bytes]]) -> None:
+        self.id = item.decode()
+        self.kind = cast(ExampleKind, kind.decode())
+        self.names = msgspec.json.decode(names, type=list[tuple[str, int | None]])
+        self._signals = signals
+
+    def example(self, found: dict[str, Interaction]) -> Example:
+        """The example, with its interactions out of `found`."""
+        for item, turn in self.names:
+            found[item].turn = turn  # also where the meta that holds it was deleted
+        answers = [found[item] for item, _ in self.names]
+        if not isinstance(self._signals, bytes):
+            return Example(self.id, self.kind, answers, [_signal(*fields) for fields in self._signals])
+        scores = [float(text) for text in msgspec.json.decode(self._signals, type=list[str])]
+        signals = [Signal(self.id, choice, answers[0].metric, score) for choice, score in enumerate(scores)]
+        return Example(self.id, self.kind, answers, signals, shadow=True)
+
+
+def _signal(target: bytes, choice: bytes, metric: bytes, value: bytes, tenant: bytes, key_id: bytes, fb: bytes) -> Signal:
+    given = msgspec.json.decode(value)
+    return Signal(target.decode(), int(choice), metric.decode(), given, fb.decode(), tenant.decode(), key_id.decode())

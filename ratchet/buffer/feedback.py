@@ -33,6 +33,7 @@ class Feedback:
             target=post.target,
             choice=str(post.choice),
             metric=post.metric,
+            type=post.type,
             value=msgspec.json.encode(post.value).decode(),
             score=_score(post.value),
             idem=post.idempotency_key,
@@ -70,18 +71,13 @@ class Feedback:
             found[field] = msgspec.json.decode(found[field])
         return {"id": fb, **found}
 
-    async def policy_of(self, target: str, tenant: str) -> str | None:
-        """The policy that answered `target`, or None if nobody has seen it. Raises TargetNotYours."""
-        found = await self.answered(target, tenant)
-        return found[0] if found is not None else None
-
     async def answered(self, target: str, tenant: str) -> tuple[str, int | None] | None:
         """The policy that answered `target` and in how many choices (None: an episode, which has no choices of its own).
 
         None if nobody has seen it. Raises TargetNotYours.
         """
         row, named = await self._link.together(
-            ("HMGET", schema.meta(target), "tenant", "policy", "n"), ("GET", schema.episode(tenant, target))
+            ("HMGET", schema.meta(target), "tenant", "policy", "n"), ("HGET", schema.episode(tenant, target), "policy")
         )
         if row[0] is not None and row[0].decode() != tenant:
             raise TargetNotYours("the target belongs to another tenant")

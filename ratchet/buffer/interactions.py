@@ -78,10 +78,11 @@ class Interactions:
 
     async def get(self, item: str, tenant: str | None) -> Interaction | None:
         """The interaction, or None if there is none or it is not `tenant`'s (None: anybody's)."""
-        owner, data = await self._link.together(("HGET", schema.meta(item), "tenant"), ("GET", schema.blob(item)))
+        meta, data = await self._link.together(("HMGET", schema.meta(item), "tenant", "turn"), ("GET", schema.blob(item)))
+        owner, turn = meta
         if data is None or owner is None or (tenant is not None and owner.decode() != tenant):
             return None
-        return schema.unpack(data)
+        return _at(schema.unpack(data), turn)
 
     async def update(self, item: str, tenant: str, *, route: str, metadata: dict[str, str]) -> Interaction | None:
         """The interaction with this metadata in place of its own; None if `tenant` has none of that id recorded by `route`.
@@ -110,7 +111,13 @@ class Interactions:
         if not ids:
             return []
         found = await self._link.do("MGET", *(schema.blob(item) for item in ids))
-        return [schema.unpack(data) for data in found if data is not None]
+        items = [schema.unpack(data) for data in found if data is not None]
+        turns = [item for item in items if item.episode_id is not None]
+        if turns:
+            rows = await self._link.together(*(("HGET", schema.meta(item.id), "turn") for item in turns))
+            for item, turn in zip(turns, rows, strict=True):
+                _at(item, turn)
+        return items
 
     async def page(
         self,
@@ -173,7 +180,7 @@ class Interactions:
 
     async def _cursor(self, tenant: str, item: str) -> float | None:
         """Where the interaction is, or was until its deletion, in the tenant's order."""
-        score, gone = await self._link.together(("ZSCORE", schema.index(tenant), item), ("GET", schema.gone(item)))
+        score, gone = await self._link.together(("ZSCORE", schema.index(tenant), item), ("GET", schema.tombstone(item)))
         if gone is None:
             return None if score is None else float(score)
         seq, _, owner = gone.decode().partition(":")
@@ -198,6 +205,12 @@ class Interactions:
         return [item for item, row in zip(ids, rows, strict=True) if wanted.met_by(*row)]
 
 
+def _at(item: Interaction, turn: bytes | None) -> Interaction:
+    """`item`, given the index that its turn has in the episode."""
+    item.turn = None if turn is None else int(turn)
+    return item
+
+
 def _text(metadata: dict[str, str]) -> str:
     return msgspec.json.encode(metadata).decode() if metadata else ""
 
@@ -205,21 +218,22 @@ def _text(metadata: dict[str, str]) -> str:
 def _call(item: Interaction, blob: bytes) -> Call:
     if item.tenant == schema.SHADOW_TENANT:
         raise ValueError(f"{item.id}: tenant {schema.SHADOW_TENANT!r} is the learner's own; use experience.add_shadow")
-    groups = item.status == "complete" and not item.untrainable and item.policy != item.base
+    own, complete = item.policy != item.base, item.status == "complete"
     args = {
         "id": item.id,
         "tenant": item.tenant,
         "route": item.route,
         "policy": item.policy,
+        "base": None if own else "1",
         "version": item.version,
         "n": item.n,
-        "trainable": "1" if groups else "0",
-        "prompt": "1" if item.status == "complete" and item.prompt_ids and item.policy != item.base else "0",
+        "trainable": "no" if not complete else "text" if item.untrainable else "exact",
+        "prompt": "1" if complete and item.prompt_ids and own else "0",
         "status": item.status,
         "metric": item.metric,
-        "model": item.model,
-        "episode": item.episode_id or "",
-        "metadata": _text(item.metadata),
-        "untrainable": item.untrainable,
+        "model": item.model or None,
+        "episode": item.episode_id or None,
+        "metadata": _text(item.metadata) or None,
+        "untrainable": item.untrainable or None,
     }
     return Call("put", args, blob)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 from typing import Any, Literal, cast
 
 import msgspec
@@ -63,11 +64,20 @@ class Registry:
         """The versions that were ever live, 0 included: the live one first, then by when each last went live, the newest first."""
         return [int(v) for v in await self._link.do("ZREVRANGE", schema.lived(policy), 0, -1)]
 
-    async def commit_step(self, policy: str, step: int, candidate: PolicyVersionRecord) -> None:
+    async def commit_step(
+        self,
+        policy: str,
+        step: int,
+        candidate: PolicyVersionRecord,
+        *,
+        rejected: Mapping[str, str] = MappingProxyType({}),
+        token: int | None = None,
+    ) -> None:
         """THE commit of a step: its number, the candidate (with checkpoint digest) and what it consumed, or nothing.
 
-        Leased groups that `candidate.consumed` leaves out become `rejected: {dropped}`. The same commit again changes
-        nothing. Raises Conflict if the step or the version is not the next, or a consumed group is not in the lease.
+        Leased examples in `candidate.consumed` wait for `publish` or `refuse`; those in `rejected`, by id, become
+        `rejected: {reason}`, the rest `rejected: {dropped}`. The same commit again changes nothing. Raises Conflict if the step or the
+        version is not the next, a consumed or rejected example is not in the lease, or `token` is not current.
         """
         await self._link.run(
             "commit",
@@ -76,16 +86,26 @@ class Registry:
             step=step,
             version=candidate.version,
             consumed=list(candidate.consumed),
+            rejected=dict(rejected),
+            token=token,
         )
 
-    async def publish(self, policy: str, version: int, *, expect_live: int, verdict: dict[str, Any]) -> PolicyRecord:
-        """The candidate goes live and its rewards are used. Raises Conflict if the pointer is not at `expect_live`."""
-        await self._link.run("publish", policy=policy, version=version, expect_live=expect_live, verdict=_json(verdict))
+    async def publish(
+        self, policy: str, version: int, *, expect_live: int, verdict: dict[str, Any], token: int | None = None
+    ) -> PolicyRecord:
+        """The candidate goes live and its rewards are used.
+
+        Raises Conflict if the pointer is not at `expect_live`, or `token` is not current.
+        """
+        await self._link.run("publish", policy=policy, version=version, expect_live=expect_live, verdict=_json(verdict), token=token)
         return await self._policy(policy)
 
-    async def refuse(self, policy: str, version: int, *, gate: str, verdict: dict[str, Any]) -> None:
-        """The candidate never serves; its rewards become `rejected: {gate}`. Raises Conflict if it is no candidate."""
-        await self._link.run("refuse", policy=policy, version=version, gate=gate, verdict=_json(verdict))
+    async def refuse(self, policy: str, version: int, *, gate: str, verdict: dict[str, Any], token: int | None = None) -> None:
+        """The candidate never serves; its rewards become `rejected: {gate}`.
+
+        Raises Conflict if it is no candidate, or `token` is not current.
+        """
+        await self._link.run("refuse", policy=policy, version=version, gate=gate, verdict=_json(verdict), token=token)
 
     async def move(self, policy: str, to: int, *, expect_live: int, reason: Literal["promote", "rollback"]) -> PolicyRecord:
         """The operator's move to a version that was live before; the one left is retired, or rolled_back by a rollback.
@@ -112,6 +132,24 @@ class Registry:
         """The status last set; empty if none was."""
         data = await self._link.do("GET", schema.status(policy))
         return msgspec.json.decode(data, type=dict[str, Any]) if data is not None else {}
+
+    async def acquire_learner(self, policy: str, owner: str, seconds: float) -> int | None:
+        """Takes the policy's learner lease; its fencing token, which only ever grows, or None while another owner's lease runs.
+
+        The same owner gets its own token back, renewed. A lease runs out once nobody renewed it for `seconds` of the store's
+        clock; a jump of that clock alone ends none, so whoever waits must ask at least three times.
+        """
+        token = await self._link.run("learner", policy=policy, how="acquire", owner=owner, term=round(seconds * 1000))
+        return None if token is None else int(token)
+
+    async def renew_learner(self, policy: str, owner: str, token: int, seconds: float) -> bool:
+        """Keeps the lease for another `seconds`; False if it is no longer this owner's with this token."""
+        found = await self._link.run("learner", policy=policy, how="renew", owner=owner, token=token, term=round(seconds * 1000))
+        return found is not None
+
+    async def release_learner(self, policy: str, token: int) -> None:
+        """Gives the lease back, if `token` is still current; another owner may take it at once."""
+        await self._link.run("learner", policy=policy, how="release", token=token)
 
     async def request_training(self, policy: str) -> str:
         """Asks for a step; the job's id (the one that already waits, if one does)."""

@@ -21,7 +21,6 @@ HEAD_BYTES = 18
 """How much of a packed interaction tells its size: zstd's longest frame header."""
 _LEVEL = -1
 
-_local = threading.local()
 _encoder = msgspec.msgpack.Encoder()
 _local = threading.local()
 _decoder = msgspec.msgpack.Decoder(Interaction)
@@ -35,8 +34,8 @@ def meta(item: str) -> str:
     return f"r:m:{item}"
 
 
-def gone(item: str) -> str:
-    return f"r:gone:{item}"
+def tombstone(item: str) -> str:
+    return f"r:tombstone:{item}"
 
 
 def index(tenant: str) -> str:
@@ -51,12 +50,8 @@ def episode(tenant: str, name: str) -> str:
     return f"r:ep:{len(tenant.encode())}:{tenant}:{name}"
 
 
-def ready(policy: str) -> str:
-    return f"r:x:{policy}"
-
-
-def lease(policy: str) -> str:
-    return f"r:l:{policy}"
+def ready(policy: str, kind: str) -> str:
+    return f"r:ready:{kind}:{policy}"
 
 
 def policy(name: str) -> str:

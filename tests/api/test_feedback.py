@@ -35,10 +35,10 @@ async def test_a_reward_for_an_answer_is_durable_and_counted_once(shared: Bench)
 
 async def test_each_choice_of_an_answer_takes_its_own_reward_and_the_group_is_ready(shared: Bench) -> None:
     target = (await shared.chat("tell me", n=2)).json()["id"]
-    ready = await shared.store.experience.ready("support")
+    ready = await shared.store.experience.ready("support", ["group"])
     for choice, value in enumerate((0.0, 1.0)):
         assert (await send(shared, target=target, choice=choice, value=value)).status_code == 202
-    assert await shared.store.experience.ready("support") == ready + 1
+    assert await shared.store.experience.ready("support", ["group"]) == ready + 1
 
 
 @pytest.mark.parametrize(

@@ -73,16 +73,16 @@ async def test_a_prompt_of_token_ids_is_exact_and_fit_to_learn_from(shared: Benc
 
 async def test_rated_completions_of_one_prompt_are_a_group_whose_prompt_reward_functions_can_read(shared: Bench) -> None:
     answer = await shared.sdk().completions.create(model=POLICY, prompt="Tell me of the moon.", n=2, max_tokens=40)
-    ready = await shared.store.experience.ready(POLICY)
+    ready = await shared.store.experience.ready(POLICY, ["group"])
     for choice, value in enumerate((0.0, 1.0)):
         told = await shared.call("POST", "/v1/feedback", {"target": answer.id, "choice": choice, "value": value})
         assert told.status_code == 202
-    assert await shared.store.experience.ready(POLICY) == ready + 1
-    lease = await shared.store.experience.lease(POLICY, 1, max_groups=ready + 1, oldest_version=0)
+    assert await shared.store.experience.ready(POLICY, ["group"]) == ready + 1
+    lease = await shared.store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=ready + 1)
     assert lease is not None
-    [group] = [group for group in lease.groups if group.id == answer.id]
+    [group] = [group for group in lease.examples if group.id == answer.id]
     await shared.store.experience.release(POLICY)
-    assert (group.kind, group.rewards, group.interaction.route) == ("natural", [0.0, 1.0], "/v1/completions")
-    assert all(len(choice.token_ids) == len(choice.logprobs) > 0 for choice in group.interaction.choices)
-    assert bytes(group.interaction.prompt_ids).decode() == "Tell me of the moon."
-    assert messages_of(group.interaction) == [{"role": "user", "content": "Tell me of the moon."}]
+    assert (group.shadow, group.rewards, group.interactions[0].route) == (False, [0.0, 1.0], "/v1/completions")
+    assert all(len(choice.token_ids) == len(choice.logprobs) > 0 for choice in group.interactions[0].choices)
+    assert bytes(group.interactions[0].prompt_ids).decode() == "Tell me of the moon."
+    assert messages_of(group.interactions[0]) == [{"role": "user", "content": "Tell me of the moon."}]

@@ -61,9 +61,9 @@ class Load:
                     await registry.publish(POLICY, newest.version, expect_live=record.live, verdict={})
                     self.versions.add(newest.version)
                     continue
-                lease = await self.store.experience.lease(POLICY, record.step + 1, max_groups=4, oldest_version=0)
+                lease = await self.store.experience.lease(POLICY, record.step + 1, kinds={"group": 0}, max_examples=4)
                 if lease is not None:
-                    consumed = [group.id for group in lease.groups]
+                    consumed = [group.id for group in lease.examples]
                     await registry.commit_step(POLICY, lease.step, candidate(record.next_version, lease.step, consumed))
             except StoreUnavailable:
                 return

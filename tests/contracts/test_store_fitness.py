@@ -63,9 +63,9 @@ async def test_one_code_path_serves_every_kind_of_store(
         await store.registry.ensure(POLICY, BASE)
         item = await rated_group(store, [1.0, 0.0])
         assert await store.interactions.page(TENANT, limit=5) == ([item], False)
-        lease = await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+        lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
         assert lease is not None
-        assert lease.groups[0].interaction == item
+        assert lease.examples[0].interactions[0] == item
         assert (await store.feedback.ledger()).pending == 2
 
 

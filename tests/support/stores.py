@@ -13,7 +13,7 @@ from ratchet import names
 from ratchet.buffer import EmbeddedServer, Store, open_store
 from ratchet.buffer.embedded import url_of
 from ratchet.config import StoreConfig
-from ratchet.types import Choice, FeedbackPost, Interaction, PolicyVersionRecord, Sampling
+from ratchet.types import Choice, Example, FeedbackPost, Interaction, PolicyVersionRecord, Sampling, Signal
 
 TENANT = "acme"
 POLICY = "support"
@@ -74,6 +74,13 @@ def interaction(n: int = 1, **fields: Any) -> Interaction:
 def post(target: str, value: Any = 1.0, *, choice: int = 0, **fields: Any) -> FeedbackPost:
     """Feedback of the test tenant on the metric `reward`."""
     return FeedbackPost(**({"tenant": TENANT, "target": target, "metric": "reward", "value": value, "choice": choice} | fields))
+
+
+def group_of(item: Interaction, rewards: list[float], *, ident: str = "", shadow: bool = False) -> Example:
+    """The group that `item` and its rewards [n] make, as it is leased; natural ones rated by the item's tenant."""
+    tenant = "" if shadow else item.tenant
+    signals = [Signal(item.id, choice, item.metric, value, tenant=tenant) for choice, value in enumerate(rewards)]
+    return Example(ident or item.id, "group", [item], signals, shadow)
 
 
 def candidate(version: int, step: int, consumed: list[str], **fields: Any) -> PolicyVersionRecord:

@@ -14,8 +14,10 @@ local function owned(tenant, rest) return #tenant .. ':' .. tenant .. ':' .. res
 
 local function k_blob(id) return 'r:i:' .. id end
 local function k_meta(id) return 'r:m:' .. id end
--- What is left of a deleted answer: `seq:tenant`.
-local function k_gone(id) return 'r:gone:' .. id end
+-- A deleted answer leaves `seq:tenant` here.
+local function k_tombstone(id) return 'r:tombstone:' .. id end
+-- How many leased examples name the answer.
+local function k_held(id) return 'r:held:' .. id end
 local function k_index(tenant) return 'r:ti:' .. tenant end
 local function k_recent(policy) return 'r:rp:' .. policy end
 local function k_episode(tenant, episode) return 'r:ep:' .. owned(tenant, episode) end
@@ -23,9 +25,10 @@ local function k_fb(fb) return 'r:f:' .. fb end
 local function k_slots(tenant, target) return 'r:t:' .. owned(tenant, target) end
 local function k_idem(tenant, key) return 'r:id:' .. owned(tenant, key) end
 local function k_waiters(target) return 'r:pk:' .. target end
-local function k_group(id) return 'r:g:' .. id end
-local function k_ready(policy) return 'r:x:' .. policy end
+local function k_example(id) return 'r:x:' .. id end
+local function k_ready(policy, kind) return 'r:ready:' .. kind .. ':' .. policy end
 local function k_lease(policy) return 'r:l:' .. policy end
+local function k_learner(policy) return 'r:learner:' .. policy end
 local function k_job(policy) return 'r:train:' .. policy end
 local function k_lone(policy) return 'r:lone:' .. policy end
 local function k_offered(policy) return 'r:off:' .. policy end

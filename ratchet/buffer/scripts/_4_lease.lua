@@ -1,18 +1,15 @@
--- A lease is what one step learns from; it ends by release, publish or refuse.
+-- A lease is what one step learns from; it ends by release, reject, publish or refuse.
 local function leased(policy)
-  local text = call('HGET', k_lease(policy), 'groups')
+  local text = call('HGET', k_lease(policy), 'examples')
   return text and cjson.decode(text) or {}
 end
 
--- While leased, an interaction outlives its retention, and its deletion; afterwards it does not.
-local function let_go(id)
-  local expires = call('HGET', k_meta(id), 'expires')
-  if not expires then
-    call('DEL', k_blob(id))
-    return
-  end
-  call('PEXPIREAT', k_blob(id), expires)
-  call('PEXPIREAT', k_meta(id), expires)
+-- A learner that was replaced changes nothing more: its token is no longer the current one. The refusal, or nil.
+local function fenced()
+  if not A.token then return nil end
+  local found = call('HMGET', k_learner(A.policy), 'owner', 'token')
+  if found[1] and found[2] == whole(A.token) then return nil end
+  return conflict('another learner holds ' .. A.policy .. (found[1] and ': ' .. found[1] or ''))
 end
 
 local function announce(policy, kind)
@@ -21,10 +18,10 @@ local function announce(policy, kind)
   call('PUBLISH', 'r:events:' .. (call('GET', 'r:store') or ''), cjson.encode(event))
 end
 
--- The live pointer moves: the version left takes `left`, readers are told.
-local function point(policy, version, left)
+-- The live pointer moves: the version that was live takes the state `former`, readers get an event.
+local function point(policy, version, former)
   local old = call('HGET', k_policy(policy), 'live')
-  call('HSET', k_states(policy), old, left)
+  call('HSET', k_states(policy), old, former)
   call('HSET', k_states(policy), whole(version), 'live')
   call('HSET', k_policy(policy), 'live', whole(version))
   local epoch = call('HINCRBY', k_policy(policy), 'epoch', 1)

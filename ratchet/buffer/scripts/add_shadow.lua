@@ -6,7 +6,5 @@ local expires = whole(now_ms() + A.retention)
 call('SET', k_blob(id), ARGV[2], 'PXAT', expires)
 call('HSET', k_meta(id), 'tenant', A.tenant, 'policy', A.policy, 'version', A.version, 'n', A.n, 'expires', expires)
 call('PEXPIREAT', k_meta(id), expires)
-local entry = call('XADD', k_ready(A.policy), '*', 'g', id)
-call('HSET', k_group(id), 'state', 'ready', 'kind', 'shadow', 'policy', A.policy, 'version', A.version, 'n', A.n,
-  'rewards', A.rewards, 'entry', entry)
+make_ready(id, 'group', A.policy, 'shadow', A.rewards)
 return id

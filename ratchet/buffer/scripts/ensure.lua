@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- A policy exists from here on, with version 0, the base, live.
 local policy = A.policy
 local base = call('HGET', k_policy(policy), 'base')

@@ -1,15 +1,16 @@
 #!lua flags=allow-oom
--- Rewards whose time has come, at most `limit`: pending or waiting -> expired. A ready group that loses one is withdrawn.
+-- Rewards whose time has come, at most `limit`: pending or waiting -> expired. A ready example that loses one ends.
 local due = call('ZRANGE', DUE, '-inf', whole(now_ms()), 'BYSCORE', 'LIMIT', 0, A.limit)
 for _, fb in ipairs(due) do
-  local f = call('HMGET', k_fb(fb), 'tenant', 'target', 'choice', 'metric', 'state')
-  local slots, field = k_slots(f[1], f[2]), f[3] .. ':' .. f[4]
-  if f[5] == 'waiting' then
-    call('HDEL', slots, 'w:' .. field)
+  local f = feedback(fb)
+  local slots, r = k_slots(f.tenant, f.target), call('HMGET', k_fb(fb), 'state', 'example')
+  if r[1] == 'waiting' then
+    call('HDEL', slots, 'w:' .. field_of(f))
   else
-    call('HDEL', slots, field)
-    local g = call('HMGET', k_group(f[2]), 'tenant', 'metric')
-    if g[1] == f[1] and g[2] == f[4] then withdraw(f[2]) end
+    call('HDEL', slots, field_of(f))
+    local group = call('HMGET', k_example(f.target), 'tenant', 'metric')
+    if group[1] == f.tenant and group[2] == f.metric then withdraw(f.target) end
+    if r[2] then withdraw(r[2]) end
   end
   settle(fb, 'expired')
   retire(slots)

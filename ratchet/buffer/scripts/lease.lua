@@ -1,90 +1,130 @@
 #!lua flags=allow-oom
--- Groups for one step, which is then what was asked for. The step that holds a lease gets it again; groups that cannot teach are
--- rejected on the way.
+-- Examples for one step, which is then what was asked for. The step that holds a lease gets it again; with `grow`, an id, it gets
+-- more, once for each id. Examples that nobody may learn from any more are rejected on the way.
 local LOOKED_AT = 1000
-local stream, key = k_ready(A.policy), k_lease(A.policy)
+local refusal = fenced()
+if refusal then return refusal end
+
+local function signals(id, shadow)
+  if shadow then return shadow end
+  local out = {}
+  each_reward(id, function(_, _, fb)
+    out[#out + 1] = call('HMGET', k_fb(fb), 'target', 'choice', 'metric', 'value', 'tenant', 'key_id')
+    table.insert(out[#out], fb)
+  end)
+  return out
+end
 
 local function describe(ids)
   local out = {}
   for i, id in ipairs(ids) do
-    local g = call('HMGET', k_group(id), 'kind', 'rewards')
-    out[i] = {id, g[1], g[2]}
+    local e = call('HMGET', k_example(id), 'kind', 'names', 'shadow')
+    out[i] = {id, e[1], e[2], signals(id, e[3])}
   end
   return out
 end
 
-local held = call('HGET', key, 'step')
-if held then
-  if tonumber(held) ~= A.step then return conflict('step ' .. held .. ' of ' .. A.policy .. ' holds the lease') end
-  return describe(leased(A.policy))
+-- The ids of an episode's turns that are there, in order.
+local function turns(tenant, episode)
+  local found, order, ids = call('HGETALL', k_episode(tenant, episode)), {}, {}
+  for i = 1, #found, 2 do
+    local turn = tonumber(found[i])
+    if turn and call('EXISTS', k_meta(found[i + 1])) == 1 then
+      order[#order + 1] = turn
+      ids[turn] = found[i + 1]
+    end
+  end
+  table.sort(order)
+  for i, turn in ipairs(order) do order[i] = ids[turn] end
+  return order
 end
 
--- Scores [n] as text, so that none is rounded on its way through Lua; or the reason there are none.
-local function scores(id)
-  local g = call('HMGET', k_group(id), 'kind', 'version', 'tenant', 'metric', 'n', 'rewards')
-  if tonumber(g[2]) < A.oldest then return nil, 'stale' end
-  if call('EXISTS', k_blob(id)) == 0 then return nil, 'interaction_expired' end
-  local list = {}
-  if g[1] == 'shadow' then
-    list = cjson.decode(g[6])
-  else
-    local rewards = rewards_of(id, g[3], g[4], tonumber(g[5]), 'pending')
-    if not rewards then return nil, 'incomplete' end
-    for i, reward in ipairs(rewards) do list[i] = reward[3] end
+-- The ids of the interactions that an example is about, or nil if its rewards are no longer what made it.
+local function interactions_of(id, e)
+  if e.kind == 'episode' then return turns(e.tenant, e.target) end
+  if e.kind == 'group' then
+    if e.shadow then return {id} end
+    return rewards_of(id, e.tenant, e.metric, tonumber(e.n)) and {id}
   end
-  for i = 2, #list do
-    if tonumber(list[i]) ~= tonumber(list[1]) then return list end
-  end
-  return nil, 'zero_spread'
+  if e.kind ~= 'pair' then return {e.target} end
+  local ids = {}
+  for i, one in ipairs(preferred(feedback(call('HGET', k_slots(e.tenant, e.target), e.field)).value)) do ids[i] = one[1] end
+  return ids
 end
 
-local chosen, rewards = {}, {}
-local function consider(entry, id)
-  if call('EXISTS', k_group(id)) == 0 then
-    call('XACK', stream, 'learner', entry)
-    call('XDEL', stream, entry)
-    return
+-- {id, turn} of each interaction; or nil, and the reason why nobody learns from them, or none where they are to be left out silently.
+local function named_by(id, oldest)
+  local r = call('HMGET', k_example(id), 'kind', 'policy', 'tenant', 'target', 'field', 'metric', 'n', 'shadow')
+  local e = {kind = r[1], policy = r[2], tenant = r[3], target = r[4], field = r[5], metric = r[6], n = r[7], shadow = r[8]}
+  local ids, names = interactions_of(id, e), {}
+  if not ids then return nil end
+  for i, item in ipairs(ids) do
+    local m = call('HMGET', k_meta(item), 'policy', 'version', 'turn')
+    if not m[1] then return nil, call('EXISTS', k_tombstone(item)) == 1 and 'deleted' or 'interaction_expired' end
+    if m[1] == e.policy and tonumber(m[2]) < oldest then return nil, 'stale' end
+    names[i] = {item, m[3] and tonumber(m[3]) or cjson.null}
   end
-  local list, reason = scores(id)
-  if list then
-    chosen[#chosen + 1] = id
-    rewards[id] = list
-  elseif reason == 'incomplete' then
-    withdraw(id)
-  else
-    dismiss(id, reason)
-  end
+  if #names == 0 then return nil, 'interaction_expired' end
+  return names
 end
 
-redis.pcall('XGROUP', 'CREATE', stream, 'learner', '0', 'MKSTREAM')
--- First what was delivered and released, oldest first, then what is new.
-local cursor, looked = '0', 0
-while #chosen < A.max_groups and looked < LOOKED_AT do
-  looked = looked + 1
-  local got = call('XREADGROUP', 'GROUP', 'learner', 'learner', 'COUNT', 1, 'STREAMS', stream, cursor)
-  local entry = got and got[1] and got[1][2][1]
-  if entry then
-    if cursor ~= '>' then cursor = entry[1] end
-    consider(entry[1], entry[2] and entry[2][2] or '')
-  elseif cursor == '>' then
-    break
-  else
-    cursor = '>'
-  end
-end
-if #chosen == 0 or #chosen < A.min_groups then return false end
-
--- By id, so that the same groups make the same batch in whatever order they came.
-table.sort(chosen)
-for _, id in ipairs(chosen) do
-  call('HSET', k_group(id), 'state', 'leased', 'rewards', cjson.encode(rewards[id]))
-  call('PERSIST', k_blob(id))
-  call('PERSIST', k_meta(id))
+local function take(id, kind, names)
+  for _, name in ipairs(names) do hold(name[1]) end
+  call('ZREM', k_ready(A.policy, kind), id)
+  call('HSET', k_example(id), 'state', 'leased', 'names', cjson.encode(names))
   each_reward(id, function(_, _, fb)
     call('HSET', k_fb(fb), 'state', 'leased')
     call('ZREM', DUE, fb)
   end)
 end
-call('HSET', key, 'step', whole(A.step), 'groups', cjson.encode(chosen))
-call('DEL', k_job(A.policy))
-return describe(chosen)
+
+-- From each kind's queue in turn, so that none keeps another out.
+local function choose(kinds)
+  local chosen, place, looked, found = {}, {}, 0, true
+  while found do
+    found = false
+    for _, kind in ipairs(kinds) do
+      if #chosen == A.max_examples or looked == LOOKED_AT then return chosen end
+      local at = place[kind] or 0
+      local id = call('ZRANGE', k_ready(A.policy, kind), at, at)[1]
+      if id then
+        found, looked = true, looked + 1
+        local names, reason = named_by(id, A.kinds[kind])
+        if names then
+          chosen[#chosen + 1] = {id, kind, names}
+          place[kind] = at + 1
+        elseif reason then
+          dismiss(id, reason)
+        else
+          withdraw(id)
+        end
+      end
+    end
+  end
+  return chosen
+end
+
+local key = k_lease(A.policy)
+local held = call('HMGET', key, 'step', 'version', 'grown')
+if held[1] and tonumber(held[1]) ~= A.step then return conflict('step ' .. held[1] .. ' of ' .. A.policy .. ' holds the lease') end
+if A.grow and not held[1] then return conflict('step ' .. whole(A.step) .. ' of ' .. A.policy .. ' holds no lease') end
+if A.grow and held[2] then return conflict('step ' .. held[1] .. ' of ' .. A.policy .. ' is committed') end
+local ids = leased(A.policy)
+if held[1] and (not A.grow or held[3] == A.grow) then return describe(ids) end
+
+local kinds = {}
+for kind in pairs(A.kinds) do kinds[#kinds + 1] = kind end
+table.sort(kinds)
+local chosen = choose(kinds)
+if not held[1] and (#chosen == 0 or #chosen < A.min_examples) then return false end
+for _, one in ipairs(chosen) do
+  take(unpack(one))
+  ids[#ids + 1] = one[1]
+end
+call('HSET', key, 'step', whole(A.step), 'examples', cjson.encode(ids))
+if A.grow then
+  call('HSET', key, 'grown', A.grow)
+elseif call('EXISTS', k_job(A.policy)) == 1 then
+  call('HSET', key, 'job', call('GETDEL', k_job(A.policy)))
+end
+return describe(ids)

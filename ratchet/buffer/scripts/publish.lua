@@ -1,5 +1,7 @@
 #!lua flags=allow-oom
 -- A candidate goes live: pointer, states, rewards used, event. Only if nobody moved the pointer.
+local refusal = fenced()
+if refusal then return refusal end
 local policy, version = A.policy, whole(A.version)
 local live, state = call('HGET', k_policy(policy), 'live'), call('HGET', k_states(policy), version)
 if live == version and state == 'live' then return 0 end
@@ -17,7 +19,6 @@ if call('HGET', key, 'version') == version then
       call('HSET', slots, field, 'used')
       call('HSET', k_fb(fb), 'used_by', policy .. '@' .. version)
     end)
-    let_go(id)
     withdraw(id)
   end
   call('DEL', key)

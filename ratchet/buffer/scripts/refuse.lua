@@ -1,5 +1,7 @@
 #!lua flags=allow-oom
 -- A candidate did not pass: it never serves, and the rewards it took are rejected.
+local refusal = fenced()
+if refusal then return refusal end
 local policy, version = A.policy, whole(A.version)
 local state = call('HGET', k_states(policy), version)
 if state == 'refused' then return 0 end
@@ -7,7 +9,6 @@ if state ~= 'candidate' then return conflict(policy .. '@' .. version .. ' is ' 
 local key = k_lease(policy)
 if call('HGET', key, 'version') == version then
   for _, id in ipairs(leased(policy)) do
-    let_go(id)
     each_reward(id, function(_, _, fb) call('HSET', k_fb(fb), 'gate', A.gate) end)
     dismiss(id, 'gate')
   end

@@ -53,8 +53,9 @@ async def story(store: Store, between: Callable[[], Awaitable[None]]) -> list[An
         await tell(await store.feedback.expire())
     await store.interactions.delete(items[5].id, TENANT, route=items[5].route)
     await tell(await store.experience.prompts(POLICY, 3))
-    lease = await store.experience.lease(POLICY, 1, max_groups=3, oldest_version=0)
-    await tell(lease)
+    lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=3)
+    assert lease is not None
+    await tell([(example.id, example.interactions, example.rewards) for example in lease.examples])
     await store.registry.commit_step(POLICY, 1, candidate(1, 1, [items[0].id, items[1].id]))
     await tell(await store.feedback.ledger())
     await store.registry.publish(POLICY, 1, expect_live=0, verdict={})

@@ -6,7 +6,7 @@ import pytest
 
 from ratchet import names
 from ratchet.buffer import Store
-from ratchet.buffer.schema import blob, gone, meta
+from ratchet.buffer.schema import blob, meta, tombstone
 from ratchet.errors import TargetNotYours
 from ratchet.types import Interaction, Ledger
 from tests.support.stores import POLICY, TENANT, candidate, interaction, post, rate, rated_group
@@ -39,11 +39,11 @@ async def test_nothing_of_a_deleted_answer_is_left_but_its_tombstone(store: Stor
         assert await delete(store, one)
         ended = {f"r:f:{fb}" for fb in fbs}
         left = {key for key in await keys_naming(store, one) if not key.startswith("r:f:") or key in ended}
-        assert left <= {gone(one.id), *ended}
+        assert left <= {tombstone(one.id), *ended}
         assert await store.interactions.get(one.id, None) is None
         assert not await delete(store, one)
     assert await store.interactions.page(TENANT, limit=9) == ([], False)
-    assert await store.interactions.count() == await store.experience.ready(POLICY) == 0
+    assert await store.interactions.count() == await store.experience.ready(POLICY, ["group"]) == 0
     assert await store.experience.prompts(POLICY, 9) == []
     record = await store.feedback.record(fbs[0])
     assert record is not None
@@ -63,7 +63,7 @@ async def test_feedback_for_a_deleted_answer_is_refused_and_it_is_not_recorded_a
             await store.feedback.post(post(item.id, tenant=tenant))
     assert await store.feedback.post(post(item.id, idempotency_key="k")) == first
     assert await store.feedback.ledger() == Ledger(received=1, rejected={"deleted": 1})
-    assert 0 < await store.interactions._link.do("PTTL", gone(item.id)) <= 168 * 3_600_000
+    assert 0 < await store.interactions._link.do("PTTL", tombstone(item.id)) <= 168 * 3_600_000
 
 
 @pytest.mark.parametrize(("tenant", "route"), [("other", CHAT), (TENANT, RESPONSES)])
@@ -73,13 +73,13 @@ async def test_only_the_owner_deletes_or_changes_an_answer_and_only_by_its_own_r
     assert not await store.interactions.delete(item.id, tenant, route=route)
     assert await store.interactions.update(item.id, tenant, route=route, metadata={}) is None
     assert await store.interactions.get(item.id, TENANT) == item
-    assert await store.interactions._link.do("EXISTS", gone(item.id)) == 0
+    assert await store.interactions._link.do("EXISTS", tombstone(item.id)) == 0
 
 
 @pytest.mark.parametrize("end", ["publish", "refuse", "drop", "release"])
 async def test_an_answer_that_is_being_learned_from_goes_when_its_lease_ends(store: Store, end: str) -> None:
     item = await rated_group(store, [1.0, 0.0])
-    lease = await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
     await store.feedback.post(post(item.id, 0.5))
     assert await delete(store, item)
     assert await store.interactions.get(item.id, TENANT) is None
@@ -88,7 +88,7 @@ async def test_an_answer_that_is_being_learned_from_goes_when_its_lease_ends(sto
     with pytest.raises(TargetNotYours):
         await store.feedback.post(post(item.id))
     assert await store.feedback.ledger() == Ledger(received=3, pending=2, rejected={"deleted": 1})
-    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) == lease
+    assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1) == lease
 
     if end == "release":
         await store.experience.release(POLICY)
@@ -102,7 +102,7 @@ async def test_an_answer_that_is_being_learned_from_goes_when_its_lease_ends(sto
     left |= {"drop": Ledger(3, 0, 0, {"deleted": 1, "dropped": 2}), "release": Ledger(3, 0, 0, {"deleted": 3})}
     assert await store.feedback.ledger() == left[end]
     assert await store.interactions._link.do("EXISTS", blob(item.id), meta(item.id)) == 0
-    assert await store.experience.ready(POLICY) == 0
+    assert await store.experience.ready(POLICY, ["group"]) == 0
 
 
 async def test_a_list_goes_on_after_an_answer_that_was_deleted_meanwhile(store: Store) -> None:
@@ -140,6 +140,6 @@ async def test_other_metadata_takes_the_place_of_the_old_everywhere(store: Store
 
 async def test_a_leased_answer_may_change_its_metadata_and_is_still_kept(store: Store) -> None:
     item = await rated_group(store, [1.0, 0.0])
-    await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
     assert await store.interactions.update(item.id, TENANT, route=CHAT, metadata={"a": "b"}) is not None
     assert await store.interactions._link.do("PTTL", blob(item.id)) == -1

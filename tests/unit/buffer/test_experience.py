@@ -24,79 +24,79 @@ async def test_a_group_is_ready_once_when_its_last_choice_is_rated(store: Store)
     await store.interactions.put([item])
     for choice in (2, 0):
         await store.feedback.post(post(item.id, choice / 2, choice=choice))
-        assert await store.experience.ready(POLICY) == 0
+        assert await store.experience.ready(POLICY, ["group"]) == 0
     for value in (0.5, 0.6, 0.7):
         await store.feedback.post(post(item.id, value, choice=1))
-        assert await store.experience.ready(POLICY) == 1
-    lease = await store.experience.lease(POLICY, 1, max_groups=9, oldest_version=0)
+        assert await store.experience.ready(POLICY, ["group"]) == 1
+    lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=9)
     assert lease is not None
-    assert [(group.id, group.kind, group.rewards) for group in lease.groups] == [(item.id, "natural", [0.0, 0.7, 1.0])]
-    assert lease.groups[0].interaction == item
+    assert [(group.id, group.shadow, group.rewards) for group in lease.examples] == [(item.id, False, [0.0, 0.7, 1.0])]
+    assert lease.examples[0].interactions[0] == item
 
 
 @pytest.mark.parametrize("fields", [{"untrainable": "top_p"}, {"status": "truncated"}, {"policy": BASE}, {"metric": "helpful"}])
 async def test_what_no_gradient_may_learn_from_makes_no_group(store: Store, fields: dict[str, str]) -> None:
     item = await rated_group(store, [1.0, 0.0], **fields)
-    assert await store.experience.ready(item.policy) == 0
+    assert await store.experience.ready(item.policy, ["group"]) == 0
     assert await store.feedback.ledger() == Ledger(received=2, pending=2)
 
 
 async def test_a_lone_score_stays_pending_and_is_never_a_group(store: Store) -> None:
     await rated_group(store, [1.0])
-    assert await store.experience.ready(POLICY) == 0
-    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) is None
+    assert await store.experience.ready(POLICY, ["group"]) == 0
+    assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1) is None
     assert await store.feedback.ledger() == Ledger(received=1, pending=1)
 
 
 async def test_the_same_step_gets_the_same_lease_and_another_a_conflict(store: Store) -> None:
     for _ in range(3):
         await rated_group(store, [1.0, 0.0])
-    first = await store.experience.lease(POLICY, 1, max_groups=2, oldest_version=0)
+    first = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=2)
     await rated_group(store, [1.0, 0.0])
-    assert await store.experience.lease(POLICY, 1, max_groups=9, oldest_version=9) == first
-    assert await store.experience.ready(POLICY) == 2
+    assert await store.experience.lease(POLICY, 1, kinds={"group": 9}, max_examples=9) == first
+    assert await store.experience.ready(POLICY, ["group"]) == 2
     with pytest.raises(Conflict):
-        await store.experience.lease(POLICY, 2, max_groups=1, oldest_version=0)
+        await store.experience.lease(POLICY, 2, kinds={"group": 0}, max_examples=1)
 
 
 async def test_too_few_groups_lease_nothing_and_stay_ready(store: Store) -> None:
     await rated_group(store, [1.0, 0.0])
-    assert await store.experience.lease(POLICY, 1, max_groups=4, min_groups=2, oldest_version=0) is None
-    assert await store.experience.ready(POLICY) == 1
+    assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=4, min_examples=2) is None
+    assert await store.experience.ready(POLICY, ["group"]) == 1
     await rated_group(store, [1.0, 0.0])
-    lease = await store.experience.lease(POLICY, 1, max_groups=4, min_groups=2, oldest_version=0)
+    lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=4, min_examples=2)
     assert lease is not None
-    assert len(lease.groups) == 2
+    assert len(lease.examples) == 2
 
 
-async def test_stale_and_flat_groups_are_rejected_with_their_reason(store: Store) -> None:
+async def test_stale_examples_are_rejected_and_flat_groups_are_leased(store: Store) -> None:
     await rated_group(store, [1.0, 0.0], version=1)
-    await rated_group(store, [0.5, 0.5], version=5)
+    flat = await rated_group(store, [0.5, 0.5], version=5)
     kept = await rated_group(store, [0.0, 0.5], version=5)
     await store.experience.add_shadow(shadow(version=1), [1.0, 0.0])
-    lease = await store.experience.lease(POLICY, 1, max_groups=9, oldest_version=2)
+    lease = await store.experience.lease(POLICY, 1, kinds={"group": 2}, max_examples=9)
     assert lease is not None
-    assert [group.id for group in lease.groups] == [kept.id]
-    assert await store.feedback.ledger() == Ledger(received=6, pending=2, rejected={"stale": 2, "zero_spread": 2})
-    assert await store.experience.ready(POLICY) == 0
+    assert [group.id for group in lease.examples] == sorted([flat.id, kept.id])
+    assert await store.feedback.ledger() == Ledger(received=6, pending=4, rejected={"stale": 2})
+    assert await store.experience.ready(POLICY, ["group"]) == 0
 
 
 async def test_a_release_makes_the_groups_ready_for_another_step(store: Store) -> None:
     item = await rated_group(store, [1.0, 0.0])
-    await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
-    assert await store.experience.ready(POLICY) == 0
+    await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
+    assert await store.experience.ready(POLICY, ["group"]) == 0
     await store.experience.release(POLICY)
     await store.experience.release(POLICY)
-    assert await store.experience.ready(POLICY) == 1
+    assert await store.experience.ready(POLICY, ["group"]) == 1
     assert await store.feedback.ledger() == Ledger(received=2, pending=2)
-    lease = await store.experience.lease(POLICY, 2, max_groups=1, oldest_version=0)
+    lease = await store.experience.lease(POLICY, 2, kinds={"group": 0}, max_examples=1)
     assert lease is not None
-    assert (lease.step, lease.groups[0].id) == (2, item.id)
+    assert (lease.step, lease.examples[0].id) == (2, item.id)
 
 
 async def test_a_committed_step_cannot_be_released(store: Store) -> None:
     item = await rated_group(store, [1.0, 0.0])
-    await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
     await store.registry.commit_step(POLICY, 1, candidate(1, 1, [item.id]))
     with pytest.raises(Conflict):
         await store.experience.release(POLICY)
@@ -106,18 +106,18 @@ async def test_a_shadow_group_is_ready_unlisted_and_out_of_the_ledger(store: Sto
     item = shadow(3)
     for _ in range(2):
         assert await store.experience.add_shadow(item, [0.1, 0.2, 0.30000000000000004]) == item.id
-    assert await store.experience.ready(POLICY) == 1
+    assert await store.experience.ready(POLICY, ["group"]) == 1
     assert await store.interactions.page(SHADOW_TENANT, limit=9) == ([], False)
     assert await store.interactions.count() == 0
     with pytest.raises(TargetNotYours):
         await store.feedback.post(post(item.id))
-    lease = await store.experience.lease(POLICY, 1, max_groups=9, oldest_version=0)
+    lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=9)
     assert lease is not None
-    assert (lease.groups[0].kind, lease.groups[0].rewards) == ("shadow", [0.1, 0.2, 0.30000000000000004])
+    assert (lease.examples[0].shadow, lease.examples[0].rewards) == (True, [0.1, 0.2, 0.30000000000000004])
     await store.registry.commit_step(POLICY, 1, candidate(1, 1, [item.id]))
     await store.registry.publish(POLICY, 1, expect_live=0, verdict={})
     assert await store.feedback.ledger() == Ledger()
-    assert await store.experience.ready(POLICY) == 0
+    assert await store.experience.ready(POLICY, ["group"]) == 0
 
 
 async def test_a_shadow_group_must_be_the_learners_and_whole(store: Store) -> None:
@@ -132,7 +132,7 @@ async def test_a_lease_outlives_its_interactions_retention(tmp_path: Path) -> No
         await store.registry.ensure(POLICY, BASE)
         item = await rated_group(store, [1.0, 0.0])
         link = store.interactions._link
-        await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+        await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
         assert await link.do("PTTL", f"r:i:{item.id}") == -1
         await store.experience.release(POLICY)
         assert 0 < await link.do("PTTL", f"r:i:{item.id}") <= StoreConfig().retention_hours * 3_600_000
@@ -141,7 +141,7 @@ async def test_a_lease_outlives_its_interactions_retention(tmp_path: Path) -> No
 async def test_a_group_whose_interaction_expired_is_rejected_at_the_lease(store: Store) -> None:
     item = await rated_group(store, [1.0, 0.0])
     await store.interactions._link.do("DEL", f"r:i:{item.id}", f"r:m:{item.id}")
-    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) is None
+    assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1) is None
     assert await store.feedback.ledger() == Ledger(received=2, rejected={"interaction_expired": 2})
 
 
@@ -158,10 +158,11 @@ async def test_any_order_of_a_thousand_arrivals_gives_the_same_batch(tmp_path: P
                     await store.interactions.put([item])
                 else:
                     await store.feedback.post(post(item.id, choice * 0.5 + items.index(item) % 3, choice=choice))
-            assert await store.experience.ready(POLICY) == len(items)
-            batches.append(await store.experience.lease(POLICY, 1, max_groups=1000, oldest_version=0))
-    assert batches[0] is not None
-    assert len(batches[0].groups) == len(items)
+            assert await store.experience.ready(POLICY, ["group"]) == len(items)
+            lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1000)
+            assert lease is not None
+            batches.append([(example.id, example.interactions, example.rewards) for example in lease.examples])
+    assert len(batches[0]) == len(items)
     assert batches[0] == batches[1]
 
 
@@ -192,6 +193,6 @@ async def test_rewards_of_another_tenant_never_complete_a_group(store: Store) ->
     await store.feedback.post(post(item.id, 1.0, choice=1, tenant="other"))
     await store.interactions.put([item])
     await store.feedback.post(post(item.id, 0.0, choice=0))
-    assert await store.experience.ready(POLICY) == 0
+    assert await store.experience.ready(POLICY, ["group"]) == 0
     assert (await store.feedback.ledger()).rejected == {"not_yours": 1}
     assert TENANT != "other"

@@ -36,7 +36,7 @@ async def leased_group(store: Store) -> tuple[str, list[str]]:
     item = interaction(2)
     await store.interactions.put([item])
     fbs = await rate(store, item, [1.0, 0.0])
-    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) is not None
+    assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1) is not None
     return item.id, fbs
 
 
@@ -89,17 +89,17 @@ async def test_feedback_on_another_tenants_answer_is_refused_and_not_counted(sto
     with pytest.raises(TargetNotYours):
         await store.feedback.post(post(item.id, tenant="other"))
     with pytest.raises(TargetNotYours):
-        await store.feedback.policy_of(item.id, "other")
+        await store.feedback.answered(item.id, "other")
     assert await store.feedback.ledger() == Ledger()
 
 
-async def test_the_policy_of_a_target_is_known_once_it_is_recorded(store: Store) -> None:
+async def test_who_answered_a_target_and_in_how_many_choices_is_known_once_it_is_recorded(store: Store) -> None:
     item = interaction(episode_id="talk-1")
-    assert await store.feedback.policy_of(item.id, TENANT) is None
+    assert await store.feedback.answered(item.id, TENANT) is None
     await store.interactions.put([item])
-    assert await store.feedback.policy_of(item.id, TENANT) == POLICY
-    assert await store.feedback.policy_of("talk-1", TENANT) == POLICY
-    assert await store.feedback.policy_of("talk-1", "other") is None
+    assert await store.feedback.answered(item.id, TENANT) == (POLICY, 1)
+    assert await store.feedback.answered("talk-1", TENANT) == (POLICY, None)
+    assert await store.feedback.answered("talk-1", "other") is None
 
 
 async def test_parked_feedback_joins_when_its_interaction_arrives(store: Store) -> None:
@@ -108,12 +108,12 @@ async def test_parked_feedback_joins_when_its_interaction_arrives(store: Store) 
     record = await store.feedback.record(fbs[0])
     assert record is not None
     assert record["parked"]
-    assert await store.experience.ready(POLICY) == 0
+    assert await store.experience.ready(POLICY, ["group"]) == 0
     await store.interactions.put([item])
     record = await store.feedback.record(fbs[0])
     assert record is not None
     assert (record["parked"], record["state"]) == (False, "pending")
-    assert await store.experience.ready(POLICY) == 1
+    assert await store.experience.ready(POLICY, ["group"]) == 1
 
 
 async def test_feedback_parked_for_what_proves_anothers_is_rejected(store: Store) -> None:
@@ -165,8 +165,8 @@ async def test_a_reward_expires_once_and_takes_its_ready_group_along(tmp_path: P
         assert await expired(store, 3) == 3
         assert await store.feedback.expire() == 0
         assert await store.feedback.ledger() == Ledger(received=3, expired=3)
-        assert await store.experience.ready(POLICY) == 0
-        assert await store.experience.lease(POLICY, 1, max_groups=9, oldest_version=0) is None
+        assert await store.experience.ready(POLICY, ["group"]) == 0
+        assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=9) is None
 
 
 async def test_a_revision_of_a_leased_reward_waits_and_a_second_supersedes_it(store: Store) -> None:
@@ -195,9 +195,9 @@ async def test_a_refusal_rejects_what_was_learned_from_and_the_revision_takes_th
     record = await store.feedback.record(fbs[0])
     assert record is not None
     assert record["gate"] == "heldout"
-    assert await store.experience.ready(POLICY) == 0
+    assert await store.experience.ready(POLICY, ["group"]) == 0
     await store.feedback.post(post(target, 0.7, choice=1))
-    assert await store.experience.ready(POLICY) == 1
+    assert await store.experience.ready(POLICY, ["group"]) == 1
 
 
 async def test_a_release_brings_the_revised_reward_into_the_next_lease(store: Store) -> None:
@@ -205,9 +205,9 @@ async def test_a_release_brings_the_revised_reward_into_the_next_lease(store: St
     await store.feedback.post(post(target, 0.25))
     await store.experience.release(POLICY)
     assert [await state(store, fb) for fb in fbs] == ["rejected:superseded", "pending"]
-    lease = await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
     assert lease is not None
-    assert lease.groups[0].rewards == [0.25, 0.0]
+    assert lease.examples[0].rewards == [0.25, 0.0]
 
 
 @pytest.mark.parametrize("value", ["text", {"target": "a", "over": "b"}, None, math.nan, [1]])
@@ -216,11 +216,11 @@ async def test_a_value_that_is_no_number_completes_no_group(store: Store, value:
     await store.interactions.put([item])
     await store.feedback.post(post(item.id, 1.0))
     await store.feedback.post(post(item.id, value, choice=1))
-    assert await store.experience.ready(POLICY) == 0
+    assert await store.experience.ready(POLICY, ["group"]) == 0
 
 
 async def test_booleans_count_as_one_and_zero(store: Store) -> None:
     await rated_group(store, [True, False, True])
-    lease = await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
     assert lease is not None
-    assert lease.groups[0].rewards == [1.0, 0.0, 1.0]
+    assert lease.examples[0].rewards == [1.0, 0.0, 1.0]

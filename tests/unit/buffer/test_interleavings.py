@@ -129,17 +129,17 @@ class Interleavings(RuleBasedStateMachine):
     @rule(
         at=TARGET,
         way=st.sampled_from(["on", "on", "on", "back", "again"]),
-        max_groups=st.integers(1, 3),
+        max_examples=st.integers(1, 3),
         oldest=st.sampled_from([0, 0, 0, 1]),
         revised=st.booleans(),
     )
-    def the_learner_goes(self, at: int, way: str, max_groups: int, oldest: int, revised: bool) -> None:
+    def the_learner_goes(self, at: int, way: str, max_examples: int, oldest: int, revised: bool) -> None:
         if revised:
             self._revise()
         if self.candidate is not None:
             self._decide(way)
         elif not self.leased or way == "again":
-            self._lease(max_groups, oldest)
+            self._lease(max_examples, oldest)
         elif way == "back":
             self.do(self.store.experience.release(POLICY))
             self.leased = []
@@ -152,14 +152,13 @@ class Interleavings(RuleBasedStateMachine):
             if item.id in self.leased:
                 self.fbs.add(self.do(self.store.feedback.post(post(item.id, 0.75))))
 
-    def _lease(self, max_groups: int, oldest: int) -> None:
+    def _lease(self, max_examples: int, oldest: int) -> None:
         step = self.policy().step + 1
-        lease = self.do(self.store.experience.lease(POLICY, step, max_groups=max_groups, oldest_version=oldest))
-        found = [group.id for group in lease.groups] if lease is not None else []
+        lease = self.do(self.store.experience.lease(POLICY, step, kinds={"group": oldest}, max_examples=max_examples))
+        found = [group.id for group in lease.examples] if lease is not None else []
         assert not self.leased or found == self.leased
-        assert self.leased or len(found) <= max_groups
+        assert self.leased or len(found) <= max_examples
         assert self.used_groups.isdisjoint(found)
-        assert all(len(set(group.rewards)) > 1 for group in (lease.groups if lease is not None else []))
         self.leased = found
 
     def _commit(self, consumed: list[str]) -> None:
@@ -173,7 +172,7 @@ class Interleavings(RuleBasedStateMachine):
         assert self.candidate is not None
         for forbidden in (
             self.store.experience.release(POLICY),
-            self.store.experience.lease(POLICY, self.policy().step + 1, max_groups=1, oldest_version=0),
+            self.store.experience.lease(POLICY, self.policy().step + 1, kinds={"group": 0}, max_examples=1),
         ):
             with pytest.raises(Conflict):
                 self.do(forbidden)
@@ -236,7 +235,7 @@ class Interleavings(RuleBasedStateMachine):
         for item in self.items:
             whole = all((item.id, choice) in held and held[item.id, choice]["score"] for choice in range(CHOICES))
             rated = all((item.id, choice) in held for choice in range(CHOICES))
-            state = self.raw("HGET", f"r:g:{item.id}", "state")
+            state = self.raw("HGET", f"r:x:{item.id}", "state")
             if whole and self.raw("EXISTS", f"r:m:{item.id}"):
                 assert state == b"ready"
             if state == b"ready":
@@ -244,9 +243,9 @@ class Interleavings(RuleBasedStateMachine):
             assert (state == b"leased") == (item.id in self.leased)
         for gone in self.deleted:
             assert not self.raw("EXISTS", f"r:m:{gone}")
-            assert self.raw("EXISTS", f"r:i:{gone}", f"r:g:{gone}") == (2 if gone in self.leased else 0)
-        ready = sum(self.raw("HGET", key.decode(), "state") == b"ready" for key in self.raw("KEYS", "r:g:*"))
-        assert self.do(self.store.experience.ready(POLICY)) == ready
+            assert self.raw("EXISTS", f"r:i:{gone}", f"r:x:{gone}") == (2 if gone in self.leased else 0)
+        ready = sum(self.raw("HGET", key.decode(), "state") == b"ready" for key in self.raw("KEYS", "r:x:*"))
+        assert self.do(self.store.experience.ready(POLICY, ["group"])) == ready
 
     @invariant()
     def all_agree(self) -> None:

@@ -57,7 +57,7 @@ async def test_a_commit_moves_step_and_version_together_and_only_by_one(store: S
 
 async def test_a_commit_consumes_only_what_it_leased_and_the_rest_is_dropped(store: Store) -> None:
     kept, left = await rated_group(store, [1.0, 0.0]), await rated_group(store, [0.0, 1.0])
-    await store.experience.lease(POLICY, 1, max_groups=2, oldest_version=0)
+    await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=2)
     with pytest.raises(Conflict):
         await store.registry.commit_step(POLICY, 1, candidate(1, 1, [kept.id, "chatcmpl-other"]))
     await store.registry.commit_step(POLICY, 1, candidate(1, 1, [kept.id]))
@@ -69,12 +69,12 @@ async def test_a_commit_consumes_only_what_it_leased_and_the_rest_is_dropped(sto
 
 async def test_the_next_step_waits_for_the_candidates_fate(store: Store) -> None:
     item = await rated_group(store, [1.0, 0.0])
-    await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
     await store.registry.commit_step(POLICY, 1, candidate(1, 1, [item.id]))
     with pytest.raises(Conflict):
-        await store.experience.lease(POLICY, 2, max_groups=1, oldest_version=0)
+        await store.experience.lease(POLICY, 2, kinds={"group": 0}, max_examples=1)
     await store.registry.refuse(POLICY, 1, gate="sanity", verdict={"passed": False})
-    assert await store.experience.lease(POLICY, 2, max_groups=1, oldest_version=0) is None
+    assert await store.experience.lease(POLICY, 2, kinds={"group": 0}, max_examples=1) is None
 
 
 async def test_publishing_is_one_move_however_often_it_is_sent(store: Store) -> None:
@@ -159,13 +159,13 @@ async def test_events_begin_with_the_pointers_and_follow_each_move(store: Store)
 async def test_a_training_job_waits_once_and_until_a_step_has_its_groups(store: Store) -> None:
     job = await store.registry.request_training(POLICY)
     assert await store.registry.request_training(POLICY) == job
-    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) is None
+    assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1) is None
     assert await store.registry.asked_to_train(POLICY) == job
     await rated_group(store, [0.0, 1.0])
-    lease = await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
     assert await store.registry.asked_to_train(POLICY) is None
     again = await store.registry.request_training(POLICY)
-    assert await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0) == lease
+    assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1) == lease
     assert await store.registry.asked_to_train(POLICY) == again != job, "asked for after the step began"
 
 
@@ -179,7 +179,7 @@ async def test_a_reward_is_used_by_the_one_version_its_record_names(store: Store
     item = interaction(2)
     await store.interactions.put([item])
     fbs = [await store.feedback.post(post(item.id, float(i), choice=i)) for i in range(2)]
-    await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+    await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
     await store.registry.commit_step(POLICY, 1, candidate(1, 1, [item.id]))
     await store.registry.publish(POLICY, 1, expect_live=0, verdict={})
     record = await store.feedback.record(fbs[0])

@@ -14,7 +14,7 @@ from learner.algorithms.grpo import GrpoConfig
 from learner.model import WEIGHTS_FILE, Policy
 from learner.optim import AdamW
 from ratchet.adapters import ArtifactStore
-from ratchet.types import Group
+from ratchet.types import Example
 from tests.unit.learner import tiny
 
 
@@ -31,7 +31,7 @@ def train(base: Path, data: Path, digest: str, first: int, last: int) -> tuple[s
     return saved, hashlib.sha256(policy.adapter_files()[WEIGHTS_FILE]).hexdigest()
 
 
-def _groups(scorer: Policy, number: int) -> list[Group]:
+def _groups(scorer: Policy, number: int) -> list[Example]:
     return [tiny.group(scorer, 10 * number + n, [0.0, 1.0, 0.25, 0.5]) for n in range(3)]
 
 

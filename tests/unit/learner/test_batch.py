@@ -7,7 +7,7 @@ import torch
 from learner import batch
 from learner.batch import Sequence
 from learner.model import Policy
-from ratchet.types import Group, Sampling
+from ratchet.types import Example, Sampling
 from tests.unit.learner import tiny
 
 
@@ -15,17 +15,17 @@ def sequence(group: int, prompt: list[int], answer: list[int], temperature: floa
     return Sequence(group, prompt, answer, [-1.0] * len(answer), temperature, 0.0)
 
 
-def broken(group: Group, **changes: object) -> Group:
-    copy = msgspec.convert(msgspec.to_builtins(group), Group)
+def broken(group: Example, **changes: object) -> Example:
+    copy = msgspec.convert(msgspec.to_builtins(group), Example)
     for name, value in changes.items():
-        setattr(copy.interaction, name, value)
+        setattr(copy.interactions[0], name, value)
     return copy
 
 
 def test_a_batch_keeps_the_order_of_its_groups_and_answers(policy: Policy) -> None:
     groups = [tiny.group(policy, n, [0.0, 1.0, 0.5]) for n in (5, 1, 3)]
     found = batch.build(groups, "grpo")
-    assert [s.token_ids for s in found.sequences] == [c.token_ids for g in groups for c in g.interaction.choices]
+    assert [s.token_ids for s in found.sequences] == [c.token_ids for g in groups for c in g.interactions[0].choices]
     assert [s.group for s in found.sequences] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert found.used == ["g5", "g1", "g3"]
 
@@ -34,7 +34,7 @@ def test_each_answer_carries_its_advantage_and_the_engines_log_probs(policy: Pol
     group = tiny.group(policy, 0, [0.0, 1.0])
     first, second = batch.build([group], "grpo", scale="none").sequences
     assert (first.advantage, second.advantage) == (-0.5, 0.5)
-    assert second.logprobs == group.interaction.choices[1].logprobs
+    assert second.logprobs == group.interactions[0].choices[1].logprobs
 
 
 def test_groups_without_spread_are_left_out_and_counted_but_their_reward_is_in_the_mean(policy: Policy) -> None:
@@ -47,12 +47,12 @@ def test_groups_without_spread_are_left_out_and_counted_but_their_reward_is_in_t
 def test_a_group_that_misses_ids_log_probs_or_rewards_is_skipped_and_counted(policy: Policy) -> None:
     group = tiny.group(policy, 1, [0.0, 1.0])
     short = broken(group)
-    short.interaction.choices[1].logprobs.pop()
+    short.interactions[0].choices[1].logprobs.pop()
     empty = broken(group)
-    empty.interaction.choices[0].token_ids = []
-    empty.interaction.choices[0].logprobs = []
+    empty.interactions[0].choices[0].token_ids = []
+    empty.interactions[0].choices[0].logprobs = []
     unscored = broken(group)
-    unscored.rewards = [1.0]
+    unscored.signals.pop()
     lost = [short, empty, unscored, broken(group, untrainable="top_p"), broken(group, prompt_ids=[]), broken(group, choices=[])]
     found = batch.build(lost, "grpo")
     assert (found.sequences, found.used, found.skipped) == ([], [], ["g1"] * 6)
@@ -61,9 +61,9 @@ def test_a_group_that_misses_ids_log_probs_or_rewards_is_skipped_and_counted(pol
 def test_a_number_that_is_not_finite_and_a_greedy_answer_are_skipped_too(policy: Policy) -> None:
     group = tiny.group(policy, 1, [0.0, 1.0])
     odd = broken(group)
-    odd.interaction.choices[1].logprobs[0] = float("-inf")
+    odd.interactions[0].choices[1].logprobs[0] = float("-inf")
     scored = broken(group)
-    scored.rewards[0] = float("nan")
+    scored.signals[0].value = float("nan")
     assert batch.build([odd, scored, broken(group, sampling=Sampling(temperature=0.0))], "grpo").skipped == ["g1"] * 3
 
 

@@ -18,7 +18,8 @@ from learner.model import Policy
 from learner.optim import AdamW
 from ratchet import models
 from ratchet.config.model import LoraConfig
-from ratchet.types import Choice, Group, Interaction, Sampling
+from ratchet.types import Choice, Example, Interaction, Sampling
+from tests.support.stores import group_of
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ def real(folder: Path) -> Policy:
     return Policy.load(folder, LoraConfig(), seed=0, device="cpu", threads=1)
 
 
-def group(policy: Policy) -> Group:
+def group(policy: Policy) -> Example:
     prompt = policy.encode(EXCITED)
     ids = [policy.tokenizer.encode(text, add_special_tokens=False) for text in ANSWERS]
     with torch.inference_mode():
@@ -46,7 +47,7 @@ def group(policy: Policy) -> Group:
         id="chatcmpl-" + "0" * 32, tenant="t", policy="p", version=0, base="b", engine="e", route="/v1/chat/completions", created=0.0,
         status="complete", request={}, prompt_ids=prompt, choices=choices, sampling=Sampling(),
     )  # fmt: skip
-    return Group("g", "shadow", interaction, [1.0, 0.0, 1.0, 0.0])
+    return group_of(interaction, [1.0, 0.0, 1.0, 0.0], ident="g", shadow=True)
 
 
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ def test_text_survives_encoding_and_decoding_byte_for_byte(real: Policy, text: s
 
 
 def test_shared_prompt_log_probs_are_those_of_the_plain_forward(real: Policy) -> None:
-    found = group(real).interaction
+    found = group(real).interactions[0]
     scored = real.log_probs(found.prompt_ids, [c.token_ids for c in found.choices])[0].detach()
     for row, choice in zip(scored, found.choices, strict=True):
         ids = torch.tensor([found.prompt_ids + choice.token_ids])
@@ -107,7 +108,7 @@ def test_shared_prompt_log_probs_are_those_of_the_plain_forward(real: Policy) ->
 
 def test_two_runs_on_the_real_model_write_the_same_bytes_and_raise_the_rewarded_answers(real: Policy) -> None:
     learned, start = group(real), real.adapter_state()
-    found = learned.interaction
+    found = learned.interactions[0]
 
     def run() -> dict[str, bytes]:
         real.set_adapter_state(start)

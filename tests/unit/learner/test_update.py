@@ -12,7 +12,7 @@ from learner.losses import policy_loss
 from learner.model import Policy
 from learner.optim import AdamW
 from ratchet.errors import GateRefused
-from ratchet.types import Group
+from ratchet.types import Example
 from tests.unit.learner import tiny
 
 ALGORITHM = GrpoConfig(learning_rate=0.01)
@@ -22,11 +22,11 @@ def optimiser(policy: Policy) -> AdamW:
     return AdamW(policy.parameters(), learning_rate=ALGORITHM.learning_rate, max_grad_norm=1e9)
 
 
-def four(policy: Policy) -> list[Group]:
+def four(policy: Policy) -> list[Example]:
     return [tiny.group(policy, n, [0.0, 1.0, 0.25, 0.5], temperature=0.5 + n / 4) for n in range(4)]
 
 
-def gradients_of_step(policy: Policy, groups: list[Group], budget: int) -> tuple[dict[str, Tensor], float]:
+def gradients_of_step(policy: Policy, groups: list[Example], budget: int) -> tuple[dict[str, Tensor], float]:
     """What the step hands to the optimiser, seen by one that does not move."""
     watched = optimiser(policy)
     seen: dict[str, Tensor] = {}
@@ -36,13 +36,13 @@ def gradients_of_step(policy: Policy, groups: list[Group], budget: int) -> tuple
     return seen, report.loss
 
 
-def whole_batch_loss(policy: Policy, groups: list[Group]) -> Tensor:
+def whole_batch_loss(policy: Policy, groups: list[Example]) -> Tensor:
     """GRPO over all sequences, each scored alone by the plain forward, advantages by hand."""
     total = torch.zeros(())
     for group in groups:
         mean, std = sum(group.rewards) / 4, float(torch.tensor(group.rewards).std())
-        for choice, reward in zip(group.interaction.choices, group.rewards, strict=True):
-            prompt, ids, heat = group.interaction.prompt_ids, choice.token_ids, group.interaction.sampling.temperature
+        for choice, reward in zip(group.interactions[0].choices, group.rewards, strict=True):
+            prompt, ids, heat = group.interactions[0].prompt_ids, choice.token_ids, group.interactions[0].sampling.temperature
             scored = policy.log_probs(prompt, [ids], temperature=heat)[0]
             with torch.no_grad():
                 reference = policy.log_probs(prompt, [ids], temperature=heat, adapter=False)[0]
@@ -70,12 +70,12 @@ def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(policy: Polic
 def test_the_report_says_what_was_learned_from(policy: Policy) -> None:
     tiny.stir(policy)
     torn = tiny.group(policy, 7, [0.0, 1.0])
-    torn.interaction.choices[0].logprobs.pop()
+    torn.interactions[0].choices[0].logprobs.pop()
     groups = [tiny.group(policy, 5, [0.0, 1.0]), tiny.group(policy, 6, [1.0, 1.0]), torn]
     report = update.step(policy, optimiser(policy), groups, ALGORITHM)
     assert (report.groups_used, report.groups_zero_spread, report.groups_skipped) == (["g5"], ["g6"], ["g7"])
     assert report.reward == 0.75
-    assert report.tokens == sum(len(c.token_ids) for c in groups[0].interaction.choices)
+    assert report.tokens == sum(len(c.token_ids) for c in groups[0].interactions[0].choices)
     assert report.kl is not None
     assert report.kl > 0
     assert report.grad_norm > 0
@@ -96,11 +96,11 @@ def test_progress_counts_answer_tokens_up_to_all(policy: Policy) -> None:
 
 def test_a_step_raises_what_was_rewarded_and_lowers_what_was_not(policy: Policy) -> None:
     group = tiny.group(policy, 1, [1.0, 0.0], lengths=[4, 4])
-    answers = [c.token_ids for c in group.interaction.choices]
+    answers = [c.token_ids for c in group.interactions[0].choices]
 
     def totals() -> list[float]:
         with torch.inference_mode():
-            scored: list[float] = policy.log_probs(group.interaction.prompt_ids, answers)[0].sum(1).tolist()
+            scored: list[float] = policy.log_probs(group.interactions[0].prompt_ids, answers)[0].sum(1).tolist()
         return scored
 
     before, moving = totals(), optimiser(policy)

@@ -9,7 +9,8 @@ import transformers
 
 from learner.model import Policy
 from ratchet.config.model import LoraConfig
-from ratchet.types import Choice, Group, Interaction, Sampling
+from ratchet.types import Choice, Example, Interaction, Sampling
+from tests.support.stores import group_of
 
 VOCABULARY = 64
 LORA = LoraConfig(rank=4, alpha=8)
@@ -36,7 +37,7 @@ def stir(policy: Policy, *, seed: int = 3, scale: float = 0.3) -> None:
     policy.set_adapter_state({k: torch.randn(v.shape, generator=draw) * scale for k, v in policy.adapter_state().items()})
 
 
-def group(policy: Policy, number: int, rewards: list[float], *, lengths: list[int] | None = None, temperature: float = 1.0) -> Group:
+def group(policy: Policy, number: int, rewards: list[float], *, lengths: list[int] | None = None, temperature: float = 1.0) -> Example:
     """Answers drawn uniformly, with the policy's own log-probs as the engine's, nudged as another engine's numerics would."""
     draw = torch.Generator().manual_seed(number)
     ids = [
@@ -51,4 +52,4 @@ def group(policy: Policy, number: int, rewards: list[float], *, lengths: list[in
         id=f"chatcmpl-{number:032x}", tenant="t", policy="p", version=0, base="b", engine="e", route="/v1/chat/completions", created=0.0,
         status="complete", request={}, prompt_ids=prompt, choices=choices, sampling=Sampling(temperature=temperature),
     )  # fmt: skip
-    return Group(f"g{number}", "shadow", interaction, rewards)
+    return group_of(interaction, rewards, ident=f"g{number}", shadow=True)

@@ -13,9 +13,8 @@ from ratchet import adapters, process
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable
 from ratchet.tasks import end
-from ratchet.types import Group
 from tests.support.learner_world import World, answered, configuration, record, until, world
-from tests.support.stores import POLICY, rate
+from tests.support.stores import POLICY, group_of, rate
 
 
 async def test_a_rated_group_becomes_a_proven_live_version(store: Store, model: Path, url: str, tmp_path: Path) -> None:
@@ -139,7 +138,7 @@ async def test_the_same_experience_after_a_refusal_makes_what_it_would_have_made
         base = await store.registry.version(POLICY, 0)
         assert base is not None
         await fresh.at(base)
-        await fresh.update([Group(item.id, "natural", item, [0.0, 1.0, 2.0, 3.0])], lambda done, total: None)
+        await fresh.update([group_of(item, [0.0, 1.0, 2.0, 3.0])], lambda done, total: None)
         assert fresh.policy.adapter_files() == trained
 
 
@@ -222,7 +221,7 @@ async def test_experience_that_cannot_be_learned_from_is_rejected_and_not_tried_
         assert await w.loop.cycle()
         version = await store.registry.version(POLICY, 1)
         assert version is not None and version.state == "refused" and version.verdict["gate"] == "sanity" and not version.path
-        assert (await store.feedback.ledger()).rejected == {"gate": 4} and await store.experience.ready(POLICY) == 0
+        assert (await store.feedback.ledger()).rejected == {"gate": 4} and await store.experience.ready(POLICY, ["group"]) == 0
         await w.learnable("two")
         await w.loop.cycle()
         assert await w.live() == 2, "the next step is none the worse"

@@ -28,9 +28,9 @@ def shadowed(model: Path, url: str, scorer: str = SCORER, min_groups: int = 2) -
 
 
 async def leased(w: World) -> list[tuple[str, list[float], list[list[int]]]]:
-    lease = await w.store.experience.lease(POLICY, 1, max_groups=100, oldest_version=0)
+    lease = await w.store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=100)
     assert lease is not None
-    return [(g.id, g.rewards, [c.token_ids for c in g.interaction.choices]) for g in lease.groups]
+    return [(g.id, g.rewards, [c.token_ids for c in g.interactions[0].choices]) for g in lease.examples]
 
 
 @pytest.mark.parametrize(
@@ -45,11 +45,11 @@ async def test_a_live_prompt_is_resampled_scored_and_ready(store: Store, model: 
     async with world(store, tmp_path, shadowed(model, url)) as w:
         source = await w.ask("Where is my parcel?", 1, sampling=Sampling(temperature=0.7, max_tokens=3))
         assert await w.loop._parts.shadow.once() > 0
-        lease = await store.experience.lease(POLICY, 1, max_groups=1, oldest_version=0)
+        lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
         assert lease is not None
-        (group,) = lease.groups
-        found = group.interaction
-        assert group.kind == "shadow" and found.metadata["source"] == source.id and found.prompt_ids == source.prompt_ids
+        (group,) = lease.examples
+        found = group.interactions[0]
+        assert group.shadow and found.metadata["source"] == source.id and found.prompt_ids == source.prompt_ids
         assert found.n == SIZE and found.version == 0 and found.sampling.temperature == 0.7
         assert all(0 < len(c.token_ids) == len(c.logprobs) <= 3 for c in found.choices)
         # Nobody's interaction, and no client's reward.
@@ -62,10 +62,10 @@ async def test_a_replay_draws_the_same_groups_under_the_same_ids(store: Store, m
     async with world(store, tmp_path, config) as w:
         await w.ask("Where is my parcel?", 1)
         await w.loop._parts.shadow.once()
-        ready = await store.experience.ready(POLICY)
+        ready = await store.experience.ready(POLICY, ["group"])
     async with world(store, tmp_path, config) as again:
         await again.loop._parts.shadow.once()
-        assert await store.experience.ready(POLICY) == ready, "the replay's group is the one that is there"
+        assert await store.experience.ready(POLICY, ["group"]) == ready, "the replay's group is the one that is there"
         await again.loop._parts.shadow.once()
         drawn = await leased(again)
         assert len(drawn) > ready and len({str(ids) for _, _, ids in drawn}) == len(drawn), "a prompt that comes round again is drawn anew"
@@ -77,7 +77,7 @@ async def test_nothing_is_made_beyond_what_the_next_steps_take(store: Store, mod
             await w.ask(text, 1)
         while await w.loop._parts.shadow.once():
             pass
-        assert await store.experience.ready(POLICY) == 2
+        assert await store.experience.ready(POLICY, ["group"]) == 2
 
 
 @pytest.mark.parametrize(("scorer", "reason"), [("constant", "zero_spread"), ("nan", "reward_not_finite"), ("raising", "reward_raised")])
@@ -89,7 +89,7 @@ async def test_a_group_that_cannot_teach_is_dropped_and_counted(
         assert await w.loop._parts.shadow.once() == 0
         await w.loop._status.write()
         assert (await store.registry.status(POLICY))["skipped"] == {reason: 1}
-        assert await store.experience.ready(POLICY) == 0
+        assert await store.experience.ready(POLICY, ["group"]) == 0
 
 
 async def test_an_engine_without_the_live_version_is_passed_over(store: Store, model: Path, url: str, tmp_path: Path) -> None:
