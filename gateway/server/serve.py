@@ -15,7 +15,7 @@ from gateway.server.ports import data_server, listen, opened, run, server, share
 from gateway.services import Services
 from ratchet import durable
 from ratchet.config import Config
-from ratchet.startup import stop_event
+from ratchet.process.startup import stop_event
 
 
 async def serve(config: Config, data: Path, *, first_keys: bool = False) -> None:

@@ -19,7 +19,7 @@ from gateway.workers import aggregation
 from gateway.workers.channel import HEARTBEAT, HEARTBEAT_SECONDS, LISTENING, Assignment, Channel, Kind, Reply, Request
 from ratchet.errors import RatchetError
 from ratchet.process import spawn
-from ratchet.supervision import CANNOT_START, WRONG_CONFIGURATION, keep_running
+from ratchet.process.supervision import CANNOT_START, WRONG_CONFIGURATION, keep_running
 from ratchet.tasks import end
 
 REPLY_SECONDS = 2.0

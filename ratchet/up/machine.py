@@ -15,7 +15,7 @@ from ratchet.buffer.store import EMBEDDED
 from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import RatchetError, StoreError
-from ratchet.supervision import CANNOT_START, EARLY_DEATHS, keep_running
+from ratchet.process.supervision import CANNOT_START, EARLY_DEATHS, keep_running
 from ratchet.tasks import end
 from ratchet.up import strays
 from ratchet.up.parts import Part, command, environment, last_line, restarting

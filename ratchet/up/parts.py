@@ -14,7 +14,7 @@ from ratchet.config import Config
 from ratchet.config.load import PREFIX
 from ratchet.errors import ConfigError, RatchetError
 from ratchet.process import kill_tree, spawn
-from ratchet.supervision import CANNOT_START, WRONG_CONFIGURATION, keep_running
+from ratchet.process.supervision import CANNOT_START, WRONG_CONFIGURATION, keep_running
 
 ADD_PATH = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('learner', run_name='__main__', alter_sys=True)"
 

@@ -15,8 +15,8 @@ import msgspec
 from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.errors import RatchetError
-from ratchet.locks import locked
 from ratchet.process import die_with_parent
+from ratchet.process.locks import locked
 from ratchet.tasks import end
 from ratchet.up import resolve, strays
 from ratchet.up.keys import KeyPair, load_or_create, register, write_private

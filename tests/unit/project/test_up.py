@@ -18,10 +18,10 @@ import psutil
 import pytest
 from rich.console import Console
 
-from ratchet import supervision
 from ratchet.buffer import EmbeddedServer, open_store
 from ratchet.config import Config, GatewayConfig, StoreConfig, load
 from ratchet.errors import ConfigError, RatchetError
+from ratchet.process import supervision
 from ratchet.tasks import end
 from ratchet.types import EngineRecord
 from ratchet.up import keys, resolve, run, strays

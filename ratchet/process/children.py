@@ -14,9 +14,9 @@ from pathlib import Path
 
 import psutil
 
-from ratchet import _exec
 from ratchet.clock import monotonic
 from ratchet.errors import RatchetError
+from ratchet.process import _exec
 
 PARENT = "RATCHET_PARENT"
 """Environment variable in which `spawn` gives a child its parent's pid. A process started by hand has none: it must survive its shell."""

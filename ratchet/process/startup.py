@@ -14,7 +14,7 @@ from ratchet.buffer import Store, open_store
 from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import ConfigError, RatchetError, StoreUnavailable
-from ratchet.supervision import WRONG_CONFIGURATION
+from ratchet.process.supervision import WRONG_CONFIGURATION
 
 STORE_SECONDS = 60.0
 """Seconds the store may take to answer when a part starts."""
