@@ -1,4 +1,4 @@
-"""The C mock sends what vLLM sends, and the C load generator believes only answers that are whole."""
+"""The C mock sends what vLLM sends, and the C load generator counts only complete answers."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from engines import Wants, sse
 from engines.vllm.capture import ChoicesCapture, capture_whole
 from tests.support.gateways import plain_http
 
-RECORDED = Path(__file__).parent.parent / "engines" / "recorded"
+RECORDED = Path(__file__).parent.parent / "unit" / "engines" / "recorded"
 ASKED = {"logprobs": True, "return_token_ids": True}
 ID = "ab" * 16
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 EVENT = b'data: {"id":"chatcmpl-1","choices":[]}\n\n'
 
 
-async def asked(url: str, **fields: Any) -> bytes:
+async def answer_of(url: str, **fields: Any) -> bytes:
     body = {"model": mock.MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 8, **fields}
     async with plain_http() as http:
         answer = await http.post(url + mock.CHAT, json=body, headers={"x-request-id": ID})
@@ -47,22 +47,22 @@ def shapes(stream: bytes) -> list[Any]:
 
 async def test_a_stream_has_vllms_keys_in_vllms_order() -> None:
     async with mock.mocked() as engine:
-        told = shapes(await asked(engine.url, stream=True, stream_options={"include_usage": True}, **ASKED))
+        found = shapes(await answer_of(engine.url, stream=True, stream_options={"include_usage": True}, **ASKED))
     real = shapes((RECORDED / "stop_string.sse").read_bytes())
-    assert told[0] == real[0]
-    assert told[1] == real[1]
-    assert told[-1] == real[-1]
+    assert found[0] == real[0]
+    assert found[1] == real[1]
+    assert found[-1] == real[-1]
 
 
 async def test_a_whole_answer_has_vllms_keys_in_vllms_order() -> None:
     async with mock.mocked() as engine:
-        told = msgspec.json.decode(await asked(engine.url, **ASKED))
-    assert shape(told) == shape(msgspec.json.decode((RECORDED / "whole.json").read_bytes()))
+        found = msgspec.json.decode(await answer_of(engine.url, **ASKED))
+    assert shape(found) == shape(msgspec.json.decode((RECORDED / "whole.json").read_bytes()))
 
 
-async def test_the_recorder_takes_a_stream_for_exact_and_hides_what_it_asked_for() -> None:
+async def test_a_captured_stream_is_exact_and_hides_what_the_recorder_asked_for() -> None:
     async with mock.mocked() as engine:
-        events, rest = sse.split(await asked(engine.url, stream=True, stream_options={"include_usage": True}, **ASKED))
+        events, rest = sse.split(await answer_of(engine.url, stream=True, stream_options={"include_usage": True}, **ASKED))
     capture = ChoicesCapture(Wants(), f"chatcmpl-{ID}", mock.MODEL)
     seen = [visible for event in events if (visible := capture.event(event)) is not None]
     found = capture.captured()
@@ -74,23 +74,23 @@ async def test_the_recorder_takes_a_stream_for_exact_and_hides_what_it_asked_for
     assert all(f'"id":"chatcmpl-{ID}"'.encode() in event for event in seen[:-1])
 
 
-async def test_the_recorder_takes_a_whole_answer_for_exact() -> None:
+async def test_a_captured_whole_answer_is_exact() -> None:
     async with mock.mocked() as engine:
-        body, found = capture_whole(await asked(engine.url, **ASKED), Wants(usage=True), f"chatcmpl-{ID}", mock.MODEL)
+        body, found = capture_whole(await answer_of(engine.url, **ASKED), Wants(usage=True), f"chatcmpl-{ID}", mock.MODEL)
     assert found.exact and found.finished and len(found.choices[0].logprobs) == 8
     assert b"token_ids" not in body
 
 
-async def test_who_asks_for_no_ids_gets_none() -> None:
+async def test_a_request_without_ids_gets_none() -> None:
     async with mock.mocked() as engine:
-        told = await asked(engine.url, stream=True) + await asked(engine.url)
-    assert not any(word in told for word in (b'"logprob":', b'"token_ids":[', b'_ids":[', b'stream_options"'))
-    assert told.count(b'"finish_reason":"length"') == 2
+        found = await answer_of(engine.url, stream=True) + await answer_of(engine.url)
+    assert not any(word in found for word in (b'"logprob":', b'"token_ids":[', b'_ids":[', b'stream_options"'))
+    assert found.count(b'"finish_reason":"length"') == 2
 
 
 async def test_streams_wait_for_the_step_and_go_on_once_there_is_one(tmp_path: Path) -> None:
     async with mock.mocked(-1) as engine:
-        running = asyncio.create_task(mock.load(engine.url, mock.ask(tmp_path, tokens=8), c=5, n=5, d=1, w=30))
+        running = asyncio.create_task(mock.load(engine.url, mock.request_body(tmp_path, tokens=8), c=5, n=5, d=1, w=30))
         async with asyncio.timeout(20):
             while engine.running() < 5:
                 await asyncio.sleep(0.01)
@@ -102,7 +102,7 @@ async def test_streams_wait_for_the_step_and_go_on_once_there_is_one(tmp_path: P
 @pytest.mark.parametrize(("stream", "events"), [(True, 10), (False, 0)])
 async def test_a_closed_loop_counts_answers_and_times_each(tmp_path: Path, stream: bool, events: int) -> None:
     async with mock.mocked() as engine:
-        result = await mock.load(engine.url, mock.ask(tmp_path, tokens=8, stream=stream, prompt=100_000), c=4, n=50)
+        result = await mock.load(engine.url, mock.request_body(tmp_path, tokens=8, stream=stream, prompt=100_000), c=4, n=50)
     assert (result.sent, result.ok, result.events, result.leaks) == (50, 50, 50 * events, 0)
     assert len(result.ttft_us) == len(result.total_us) == 50
     assert all(0 < first <= total for first, total in zip(result.ttft_us, result.total_us, strict=True))
@@ -111,14 +111,14 @@ async def test_a_closed_loop_counts_answers_and_times_each(tmp_path: Path, strea
 
 async def test_an_open_loop_keeps_its_rate(tmp_path: Path) -> None:
     async with mock.mocked() as engine:
-        result = await mock.load(engine.url, mock.ask(tmp_path, tokens=8), r=100, d=0.5)
+        result = await mock.load(engine.url, mock.request_body(tmp_path, tokens=8), r=100, d=0.5)
     assert result.ok == result.sent
     assert 49 <= result.sent <= 51
 
 
 @asynccontextmanager
-async def saying(*pieces: bytes) -> AsyncIterator[str]:
-    """A server that answers each connection's first request with `pieces`, one write each, and closes it."""
+async def serving(*pieces: bytes) -> AsyncIterator[str]:
+    """Run a server that answers the first request of a connection with `pieces`, in one write each, and closes it."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -156,19 +156,19 @@ DONE = b"data: [DONE]\n\n"
     ids=["whole", "mark in two chunks", "odd pieces", "no end", "broken off", "error event", "503", "no answer in it", "nothing"],
 )
 async def test_only_a_whole_answer_counts(tmp_path: Path, pieces: tuple[bytes, ...], kind: str | None) -> None:
-    async with saying(*pieces) as url:
-        result = await mock.load(url, mock.ask(tmp_path, tokens=8), n=1, w=5)
+    async with serving(*pieces) as url:
+        result = await mock.load(url, mock.request_body(tmp_path, tokens=8), n=1, w=5)
     assert {name for name, count in result.errors.items() if count} == ({kind} if kind else set())
     assert result.ok == (kind is None)
 
 
-async def test_ids_that_a_client_did_not_ask_for_are_seen(tmp_path: Path) -> None:
+async def test_ids_that_a_client_did_not_ask_for_are_counted(tmp_path: Path) -> None:
     leaky = b'data: {"id":"x","choices":[{"token_ids":[1]}]}\n\n'
-    async with saying(OK + chunk(leaky) + chunk(DONE) + END) as url:
-        result = await mock.load(url, mock.ask(tmp_path, tokens=8), n=1)
+    async with serving(OK + chunk(leaky) + chunk(DONE) + END) as url:
+        result = await mock.load(url, mock.request_body(tmp_path, tokens=8), n=1)
     assert (result.ok, result.leaks) == (1, 1)
 
 
-async def test_nobody_who_listens_is_an_error_of_its_own(tmp_path: Path) -> None:
-    result = await mock.load("http://127.0.0.1:1", mock.ask(tmp_path, tokens=8), n=2)
+async def test_a_port_without_a_server_is_an_error_of_its_own(tmp_path: Path) -> None:
+    result = await mock.load("http://127.0.0.1:1", mock.request_body(tmp_path, tokens=8), n=2)
     assert (result.ok, result.errors["connect"]) == (0, 2)
