@@ -18,7 +18,7 @@ LAYERS: Sequence[tuple[str, str]] = (
         r"aiohttp/|yarl/|multidict/|gateway/relay/(?:upstream|answer|dispatch|refusal|transport)|gateway/routing/|engines/(?:vllm/(?:control|wire)|http)\.py",
     ),
     ("uvicorn (HTTP in, answer out)", r"uvicorn/|httptools/|gateway/server/(protocol|connection_limit|client|unframed)\.py"),
-    ("plane, keys, quota", r"gateway/(?:server/(?:plane|http|bodies)|access/\w+|api/table|errors)\.py"),
+    ("plane, keys, quota", r"gateway/(?:server/(?:plane|http|bodies)|access/\w+|api/(?:table|endpoint|binding)|errors)\.py"),
     ("relay, exchange", r"gateway/(?!__main__|server/serve)[\w/]+\.py"),
 )
 """(layer, pattern of a frame's file). The innermost frame that has a layer decides, so that asyncio's timeouts count for their caller."""

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from engines.types import Wants
-from gateway.api.table import RESPONSES
+from gateway.api.paths import RESPONSES
 from gateway.dialects.base import Ask, Events, or_neutral, sendable
 from gateway.dialects.convert import convert, without_nulls
 from gateway.dialects.fitness import shaped

@@ -90,7 +90,7 @@ class Plane:
         if route is None:
             raise not_found("Unknown path.", code="unknown_url")
         if route.scopes:
-            caller = await self._keys.caller(scope, x_api_key=route.path == "/v1/messages")
+            caller = await self._keys.caller(scope, x_api_key=route.x_api_key)
             require(caller, route.scopes)
             scope["state"]["caller"] = caller
         method = scope["method"]

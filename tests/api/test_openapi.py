@@ -9,14 +9,17 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from gateway.api.described import OPERATIONS
 from gateway.api.openapi import document
+from gateway.api.routes import PLANES
 from tests.support.gateways import KEYS, Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-DOCUMENT = document()
+DOCUMENT = document(PLANES)
 BODIES = sorted(
-    place for place, operation in OPERATIONS.items() if operation.body is not None and issubclass(operation.body, msgspec.Struct)
+    (endpoint.method, endpoint.path)
+    for endpoints in PLANES.values()
+    for endpoint in endpoints
+    if endpoint.body is not None and issubclass(endpoint.body, msgspec.Struct)
 )
 """Those of pydantic's tell another fault first."""
 

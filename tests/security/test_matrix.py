@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 from multidict import CIMultiDict
 
-from gateway.api.table import ADMIN, DATA, Route
+from gateway.api.routes import ADMIN, DATA
+from gateway.api.table import Route
 from ratchet import keys, names
 from ratchet.types import KeyRecord
 from tests.support.gateways import KEYS, Bench, bench

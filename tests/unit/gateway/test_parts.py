@@ -12,7 +12,8 @@ import pytest
 from starlette.types import Scope
 
 from gateway.access.keys import KeyRing, require
-from gateway.api.table import ADMIN, DATA, Table
+from gateway.api.routes import ADMIN, DATA
+from gateway.api.table import Table
 from gateway.errors import ApiError, store_may_fail
 from gateway.telemetry.metrics import Metrics
 from ratchet.buffer import EmbeddedServer, Store

@@ -1,4 +1,4 @@
-"""The operator's moves of a live pointer: the target is on every replica, verified, before the pointer moves."""
+"""Make another version of a policy live, for an operator: it is verified and on every replica before the pointer moves."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ratchet import names
 from ratchet.errors import AdapterError, Conflict, EngineError
 from ratchet.types import PolicyRecord, PolicyVersionRecord
 
-BACK = ("live", "retired", "rolled_back")
+WAS_LIVE = ("live", "retired", "rolled_back")
 """States of a version that was live once."""
 log = logging.getLogger(__name__)
 
 
-async def known(services: Services, name: str) -> PolicyRecord:
-    """The policy. ApiError 404."""
+async def policy(services: Services, name: str) -> PolicyRecord:
+    """The policy of that name. ApiError 404."""
     found = await services.store.registry.policy(name) if names.is_name(name) else None
     if found is None:
         raise not_found(f"There is no policy {name[:63]!r}.", "policy", "policy_not_found")
@@ -25,32 +25,36 @@ async def known(services: Services, name: str) -> PolicyRecord:
 
 
 async def previous(services: Services, name: str) -> int:
-    """The version that was live before the live one and was not rolled back itself; 0 if none is left. ApiError 409."""
-    policy = await known(services, name)
-    if policy.live == 0:
+    """The version that was live before the live one and was not rolled back; 0 if none remains. ApiError 409 if the base is live."""
+    current = await policy(services, name)
+    if current.live == 0:
         raise _conflict("The base itself is live; there is nothing to roll back to.")
     registry = services.store.registry
     retired = {record.version for record in await registry.versions(name) if record.state == "retired"}
     return next((version for version in await registry.lived(name) if version in retired), 0)
 
 
-async def move(services: Services, name: str, to: int, reason: Literal["promote", "rollback"]) -> PolicyRecord:
-    """Moves the pointer to `to`. ApiError: 404 unknown, 409 not fit to serve or somebody else moved, 503 an engine does not take it."""
-    policy = await known(services, name)
+async def change(services: Services, name: str, to: int, reason: Literal["promote", "rollback"]) -> PolicyRecord:
+    """Make version `to` live.
+
+    ApiError: 404 if it is unknown; 409 if it is not fit to serve, or somebody else moved the pointer meanwhile; 503 if an engine does
+    not take it.
+    """
+    current = await policy(services, name)
     record = await services.store.registry.version(name, to)
     if record is None:
         raise not_found(f"{name} has no version {to}.", "version", "version_not_found")
-    if to == policy.live:
+    if to == current.live:
         raise _conflict(f"{name}@{to} is live already.")
-    if record.state not in BACK:
+    if record.state not in WAS_LIVE:
         raise _conflict(f"{name}@{to} is {record.state}: only a version that was live before can be.")
     if to:
-        await _place(services, policy, record)
+        await _place(services, current, record)
     try:
-        moved = await services.store.registry.move(name, to, expect_live=policy.live, reason=reason)
+        moved = await services.store.registry.move(name, to, expect_live=current.live, reason=reason)
     except Conflict as error:
         raise _conflict(str(error)) from None
-    log.info("%s: %s@%d -> %s@%d", reason, name, policy.live, name, to)
+    log.info("%s: %s@%d -> %s@%d", reason, name, current.live, name, to)
     return moved
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any, Literal
 
-import msgspec
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response
+from fastapi import Query, Request
 
-from gateway.api.table import CHAT
-from gateway.dialects.convert import convert
+from gateway.api.endpoint import BodyBounds, Handlers, Id, endpoint
+from gateway.api.paths import CHAT
+from gateway.api.table import INFER
 from gateway.dialects.schema import Metadata, Strict
 from gateway.errors import ApiError, invalid, not_found
-from gateway.server import strict
-from gateway.server.http import read_body
 from gateway.services import Services
 from ratchet import names
 from ratchet.types import Interaction
 
-Order = Literal["asc", "desc"]
+Order = Annotated[Literal["asc", "desc"], Query()]
 Limit = Annotated[int, Query(ge=1, le=100)]
 After = Annotated[str | None, Query(max_length=128)]
+METADATA: dict[str, Any] = {
+    "type": "object",
+    "maxProperties": 16,
+    "propertyNames": {"maxLength": 64},
+    "additionalProperties": {"type": "string", "maxLength": 512},
+}
+"""The filter `metadata[key]=value`, which FastAPI has no type for."""
 LISTS_AT_ONCE = 4
 """Lists that are read and built at a time; each may hold a page's worth of memory."""
 
@@ -32,62 +36,72 @@ class UpdateRequest(Strict):
     metadata: Metadata | None
 
 
-def router(services: Services) -> APIRouter:
-    routes = APIRouter(prefix=CHAT)
-    lists = asyncio.Semaphore(LISTS_AT_ONCE)
-    store = services.store.interactions
+class StoredCompletions(Handlers):
+    def __init__(self, services: Services) -> None:
+        super().__init__(services)
+        self._interactions = services.store.interactions
+        self._lists = asyncio.Semaphore(LISTS_AT_ONCE)
 
-    @routes.get("")
-    async def listed(
+    @property
+    def body_bounds(self) -> BodyBounds:
+        limits = self.services.config.gateway.limits
+        return BodyBounds(limits.max_body_bytes, limits.max_depth)
+
+    @endpoint("GET", CHAT, INFER, query={"metadata": METADATA})
+    async def page(
+        self,
         request: Request,
         limit: Limit = 20,
         after: After = None,
         order: Order = "asc",
         model: Annotated[str | None, Query(max_length=512)] = None,
-    ) -> Response:
-        tenant, metadata = request.state.caller.tenant, _metadata(request)
-        async with lists:
-            found = await store.scan(tenant, limit=limit, after=after, order=order, route=CHAT, model=model, metadata=metadata)
-            return _json(page([completion(item) for item in found.items], found.more, found.last))
+    ) -> object:
+        """List the stored completions of the key's tenant."""
+        metadata = _metadata(request)
+        async with self._lists:
+            found = await self._interactions.scan(
+                request.state.caller.tenant, limit=limit, after=after, order=order, route=CHAT, model=model, metadata=metadata
+            )
+            return page([completion(item) for item in found.items], found.more, found.last)
 
-    async def own(request: Request, item: str) -> Interaction:
-        found = await store.get(_checked(item), request.state.caller.tenant)
-        if found is None or found.route != CHAT:
-            raise _absent()
-        return found
+    @endpoint("GET", CHAT + "/{id}", INFER)
+    async def get(self, request: Request, item: Id) -> object:
+        """Retrieve a stored completion."""
+        return completion(await self._own(request, item))
 
-    @routes.get("/{item}")
-    async def one(request: Request, item: str) -> Response:
-        return _json(completion(await own(request, item)))
-
-    @routes.post("/{item}")
-    async def update(request: Request, item: str) -> Response:
-        limits = services.config.gateway.limits
-        body = await read_body(request.scope, request.receive, limits.max_body_bytes)
-        metadata = convert(strict.parse(body, limits.max_depth), UpdateRequest).metadata or {}
-        found = await store.update(_checked(item), request.state.caller.tenant, route=CHAT, metadata=metadata)
+    @endpoint("POST", CHAT + "/{id}", INFER)
+    async def update(self, request: Request, item: Id, body: UpdateRequest) -> object:
+        """Replace the metadata of a stored completion."""
+        found = await self._interactions.update(_checked(item), request.state.caller.tenant, route=CHAT, metadata=body.metadata or {})
         if found is None:
             raise _absent()
-        return _json(completion(found))
+        return completion(found)
 
-    @routes.delete("/{item}")
-    async def delete(request: Request, item: str) -> Response:
-        if not await store.delete(_checked(item), request.state.caller.tenant, route=CHAT):
+    @endpoint("DELETE", CHAT + "/{id}", INFER)
+    async def delete(self, request: Request, item: Id) -> object:
+        """Delete a stored completion."""
+        if not await self._interactions.delete(_checked(item), request.state.caller.tenant, route=CHAT):
             raise _absent()
-        return _json({"object": "chat.completion.deleted", "id": item, "deleted": True})
+        return {"object": "chat.completion.deleted", "id": item, "deleted": True}
 
-    @routes.get("/{item}/messages")
-    async def messages(request: Request, item: str, limit: Limit = 20, after: After = None, order: Order = "asc") -> Response:
-        found = await own(request, item)
+    @endpoint("GET", CHAT + "/{id}/messages", INFER)
+    async def messages(self, request: Request, item: Id, limit: Limit = 20, after: After = None, order: Order = "asc") -> object:
+        """List the messages that a stored completion answered."""
+        found = await self._own(request, item)
         rows = [_message(f"{found.id}-{i}", message) for i, message in enumerate(found.request["messages"])]
         if order == "desc":
             rows.reverse()
         if after is not None:
             ids = [row["id"] for row in rows]
             rows = rows[ids.index(after) + 1 :] if after in ids else []
-        return _json(page(rows[:limit], len(rows) > limit))
+        return page(rows[:limit], len(rows) > limit)
 
-    return routes
+    async def _own(self, request: Request, item: str) -> Interaction:
+        """The stored completion, if it is the caller's. ApiError 404."""
+        found = await self._interactions.get(_checked(item), request.state.caller.tenant)
+        if found is None or found.route != CHAT:
+            raise _absent()
+        return found
 
 
 def page(rows: list[dict[str, Any]], more: bool, last: str | None = None) -> dict[str, Any]:
@@ -145,7 +159,3 @@ def _checked(item: str) -> str:
 
 def _absent() -> ApiError:
     return not_found("No completion of yours has that id.", "completion_id")
-
-
-def _json(value: dict[str, Any]) -> Response:
-    return Response(msgspec.json.encode(value), media_type="application/json")
