@@ -131,7 +131,7 @@ async def measure(
     data = folder / "data"
     async with stack.running(config, data, folder / "up.log") as ready:
         log = Log()
-        async with Client(ready.gateway, ready.keys["client"], log) as client, loading(client, model, seed) as load:
+        async with Client(ready.gateway, ready.keys.client, log) as client, loading(client, model, seed) as load:
             await _progress(load)
             for role in order:
                 await asyncio.sleep(rng.uniform(0, spread))

@@ -76,10 +76,10 @@ class Report:
 async def measure(config: Path, data: Path, log: Path, count: int) -> tuple[Report, list[Interaction], list[PolicyVersionRecord]]:
     """Ask a running stack `count` questions, and check what does not need the model."""
     async with stack.running(config, data, log) as ready:
-        async with Admin(ready.admin, ready.keys["operator"]) as admin:
+        async with Admin(ready.admin, ready.keys.operator) as admin:
             policy = await admin.policy(stack.POLICY)
         pinned = sorted({0, policy.live})
-        seen = await ask(ready.gateway, ready.keys["client"], [f"{policy.name}@{v}" for v in pinned], count)
+        seen = await ask(ready.gateway, ready.keys.client, [f"{policy.name}@{v}" for v in pinned], count)
         store = await open_store("embedded", StoreConfig(), data=data)
         found = {ident: await store.interactions.get(ident, None) for ident in seen}
         await store.close()

@@ -21,7 +21,7 @@ th{color:#5a6875;font-weight:600}svg{max-width:100%;height:auto}.big{font-size:1
 
 
 def render(outcome: Outcome, faults: Sequence[str], svg: str) -> str:
-    """The page: verdict, plot, held-out table with answers, versions, lineage, ledger, figures."""
+    """Return the page: verdict, plot, held-out answers, versions, lineage, and all figures."""
     before, after = outcome.before, outcome.after
     parts = [
         f"<h1>Ratchet demo, seed {outcome.seed}</h1>",

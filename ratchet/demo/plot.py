@@ -1,4 +1,4 @@
-"""The plot: reward and KL by version, and held-out reward before and after."""
+"""The plot: reward and KL by version, and the held-out reward before and after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ratchet.demo.admin import heldout, kl
 from ratchet.demo.report import Outcome
 from ratchet.types import PolicyVersionRecord
 
-# Text stays text in the SVG, and its ids are the same at each run.
+# Text stays text in the SVG, and its ids are the same in each run.
 mpl.rcParams["svg.fonttype"] = "none"
 mpl.rcParams["svg.hashsalt"] = "ratchet"
 
@@ -22,7 +22,7 @@ BEFORE, AFTER, REFUSED = "#9aa5b1", "#1f7a4d", "#b4413c"
 
 
 def draw(outcome: Outcome) -> Figure:
-    """Three panels, from the registry's records and the held-out table."""
+    """Draw the three panels from the registry's records and the held-out table."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     rewards, drift, table = figure.subplots(1, 3, width_ratios=[3, 3, 1.6])
     learned = outcome.policy.learned
@@ -39,7 +39,7 @@ def png(figure: Figure, path: Path) -> None:
 
 
 def svg(figure: Figure) -> str:
-    """The plot as one `<svg>` element."""
+    """Return the plot as one `<svg>` element."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

@@ -1,8 +1,8 @@
-"""The demo's verdict: the JSON of the contract, and why it failed if it did."""
+"""The demo's figures as the contract's JSON, and the reasons for which it failed."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from ratchet.demo import gaps
@@ -14,7 +14,7 @@ from ratchet.types import Ledger
 
 @dataclass
 class Outcome:
-    """All that a run saw. `stopped` says why the training part ended."""
+    """Everything a run measured. `stopped` says why training ended."""
 
     model: str
     engine: str
@@ -27,13 +27,14 @@ class Outcome:
     held: dict[str, int]
     seconds: float
     stopped: str = ""
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 def figures(outcome: Outcome) -> dict[str, Any]:
-    """The contract's JSON; `held` counts requests the gateway delayed by over 50 ms, during swaps and outside, `heldout.n` answers a side.
+    """Return the contract's JSON.
 
-    `kl` is the live version's, in nats a token to the base; `swap_seconds` run from the start of a load to its flip.
+    `heldout.n` is the number of answers on each side. `kl` is the live version's, to the base, in nats a token. `swap_seconds`
+    are from the start of a load to the flip. `held` counts the requests that the gateway delayed by over 50 ms, during swaps
+    and at other times.
     """
     windows = outcome.policy.windows
     return {
@@ -44,7 +45,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "heldout": {"n": outcome.after.n, "before": round(outcome.before.mean, 4), "after": round(outcome.after.mean, 4)},
         "kl": kl(outcome.policy.current),
         "requests": outcome.log.counts,
-        "swap_seconds": [round(w.end - w.start, 3) for w in windows],
+        "swap_seconds": [round(window.end - window.start, 3) for window in windows],
         "max_gap_ms": gaps.summary(outcome.log.gaps, windows),
         "activation": activation(outcome.policy),
         "ledger": ledger(outcome.ledger),
@@ -54,7 +55,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
 
 
 def activation(policy: Policy) -> list[dict[str, Any]]:
-    """The activation proof of each version on each replica."""
+    """Return the activation proof of each version on each replica."""
     keys = ("replica", "max_abs_logprob_diff", "max_abs_diff_from_base")
     return [
         {"version": v.version, **{key: proof.get(key) for key in keys}} for v in policy.learned for proof in v.verdict.get("proof") or []
@@ -62,7 +63,7 @@ def activation(policy: Policy) -> list[dict[str, Any]]:
 
 
 def ledger(counts: Ledger) -> dict[str, Any]:
-    """The ledger as `GET /admin/ledger` gives it."""
+    """Return the ledger as `GET /admin/ledger` does."""
     return {
         "received": counts.received,
         "used": counts.used,
@@ -73,7 +74,7 @@ def ledger(counts: Ledger) -> dict[str, Any]:
 
 
 def faults(outcome: Outcome) -> list[str]:
-    """Why the demo did not succeed, a line each; empty if it did."""
+    """Return the reasons for which the demo failed, a line each; none if it succeeded."""
     found = []
     if not outcome.after.mean > outcome.before.mean:
         found.append(f"held-out reward did not rise: {outcome.before.mean:.3f} before, {outcome.after.mean:.3f} after")
@@ -88,7 +89,7 @@ def faults(outcome: Outcome) -> list[str]:
 
 
 def samples(outcome: Outcome, count: int = 8) -> list[tuple[str, str, str]]:
-    """(topic, answer before, answer after) for the first held-out topics that both sides answered."""
+    """Return topic, answer before and answer after for the first held-out topics that both versions answered."""
     before, after = outcome.before.answers, outcome.after.answers
     shared = [topic for topic in before if before[topic] and after.get(topic)]
     return [(topic, before[topic][0], after[topic][0]) for topic in shared[:count]]

@@ -15,7 +15,7 @@ from ratchet.demo.report import Outcome, figures, samples
 
 
 def write(outcome: Outcome, faults: list[str], json: Path | None, out: Path) -> list[Path]:
-    """The plot, the page and the figures in `out`, the figures also in `json`; returns the files' paths."""
+    """Write the plot, the page and the figures to `out`, and the figures to `json` too; return the files' paths."""
     figure = plot.draw(outcome)
     plot.png(figure, out / "demo.png")
     (out / "demo.html").write_text(page.render(outcome, faults, plot.svg(figure)), encoding="utf-8")
@@ -28,7 +28,7 @@ def write(outcome: Outcome, faults: list[str], json: Path | None, out: Path) -> 
 
 
 def show(outcome: Outcome, faults: list[str], files: list[Path], console: Console) -> None:
-    """The held-out table, the lineage, the figures and the verdict."""
+    """Print the held-out table, the lineage, the figures and the verdict."""
     console.print(_answers(outcome))
     console.print(_lineage(outcome))
     counts, gaps = outcome.log.counts, figures(outcome)["max_gap_ms"]

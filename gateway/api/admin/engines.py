@@ -11,7 +11,7 @@ from gateway.api.admin.engine_url import reachable
 from gateway.api.endpoint import Handlers, as_list, endpoint
 from gateway.api.table import OPERATOR
 from gateway.dialects.schema import Strict
-from gateway.errors import ApiError, invalid, not_found
+from gateway.errors import conflict, invalid, not_found
 from gateway.routing.fleet import described
 from gateway.routing.replica import Replica
 from gateway.services import Services
@@ -49,11 +49,11 @@ class Engines(Handlers):
         await fleet.refresh()
         twin = next((r for r in fleet.all() if r.name == engine.name or r.record.url.rstrip("/") == url), None)
         if twin is not None:
-            raise _conflict(f"Engine {twin.name!r} has that name or URL already.")
+            raise conflict(f"Engine {twin.name!r} has that name or URL already.")
         try:
             await self.services.store.fleet.add(msgspec.structs.replace(described(engine, url), added=True))
         except Conflict as error:
-            raise _conflict(str(error)) from None
+            raise conflict(str(error)) from None
         await fleet.refresh()
         return await self._row(engine.name)
 
@@ -67,7 +67,7 @@ class Engines(Handlers):
         """Stop sending requests to a replica, and remove it once no gateway has a request there."""
         replica = self._known(name)
         if replica.record.launched:
-            raise _conflict(f"Ratchet launched {name!r} itself; take it out of the configuration, or drain it.")
+            raise conflict(f"Ratchet launched {name!r} itself; take it out of the configuration, or drain it.")
         await self._set_desired(name, "remove")
         return (await self._rows(replica))[0]
 
@@ -89,7 +89,7 @@ class Engines(Handlers):
         try:
             await self.services.store.fleet.want(name, desired)
         except Conflict as error:
-            raise _conflict(str(error)) from None
+            raise conflict(str(error)) from None
         await self.services.fleet.refresh()
 
     async def _row(self, name: str) -> dict[str, Any]:
@@ -132,7 +132,3 @@ def _checked(services: Services, tree: dict[str, Any]) -> EngineConfig:
         if text is not None and not (0 < len(text) <= LONGEST and text.isascii() and text.isprintable()):
             raise invalid(f"Invalid value for {param!r}: 1-{LONGEST} printable ASCII characters.", param)
     return engine
-
-
-def _conflict(message: str) -> ApiError:
-    return ApiError(409, message, code="conflict")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-from gateway.errors import ApiError, invalid, not_found, unavailable
+from gateway.errors import conflict, invalid, not_found, unavailable
 from gateway.services import Services
 from ratchet import names
 from ratchet.errors import AdapterError, Conflict, EngineError
@@ -28,7 +28,7 @@ async def previous(services: Services, name: str) -> int:
     """The version that was live before the live one and was not rolled back; 0 if none remains. ApiError 409 if the base is live."""
     current = await policy(services, name)
     if current.live == 0:
-        raise _conflict("The base itself is live; there is nothing to roll back to.")
+        raise conflict("The base itself is live; there is nothing to roll back to.")
     registry = services.store.registry
     retired = {record.version for record in await registry.versions(name) if record.state == "retired"}
     return next((version for version in await registry.lived(name) if version in retired), 0)
@@ -45,15 +45,15 @@ async def change(services: Services, name: str, to: int, reason: Literal["promot
     if record is None:
         raise not_found(f"{name} has no version {to}.", "version", "version_not_found")
     if to == current.live:
-        raise _conflict(f"{name}@{to} is live already.")
+        raise conflict(f"{name}@{to} is live already.")
     if record.state not in WAS_LIVE:
-        raise _conflict(f"{name}@{to} is {record.state}: only a version that was live before can be.")
+        raise conflict(f"{name}@{to} is {record.state}: only a version that was live before can be.")
     if to:
         await _place(services, current, record)
     try:
         moved = await services.store.registry.move(name, to, expect_live=current.live, reason=reason)
     except Conflict as error:
-        raise _conflict(str(error)) from None
+        raise conflict(str(error)) from None
     log.info("%s: %s@%d -> %s@%d", reason, name, current.live, name, to)
     return moved
 
@@ -65,10 +65,6 @@ async def _place(services: Services, policy: PolicyRecord, record: PolicyVersion
         wanted = {services.shelf.name(record): await services.shelf.verified(record)}
         await services.fleet.place(policy.base, wanted)
     except AdapterError as error:
-        raise _conflict(f"The adapter is not what was published: {error}") from None
+        raise conflict(f"The adapter is not what was published: {error}") from None
     except EngineError as error:
         raise unavailable(f"Not every engine took the adapter: {error}", "engine_unavailable") from None
-
-
-def _conflict(message: str) -> ApiError:
-    return ApiError(409, message, code="conflict")

@@ -1,4 +1,4 @@
-"""Grandchildren whose own parent was killed: adopted by `ratchet up` and ended, so that none is left on the machine."""
+"""Orphans: grandchildren whose own parent was killed. `ratchet up` adopts and ends them, so that none stays on the machine."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import psutil
 from ratchet.process import kill_tree
 
 PR_SET_CHILD_SUBREAPER = 36
-GRACE = 1.0
+GRACE_SECONDS = 1.0
 
 
 def adopt() -> None:
-    """From now on an orphan below this process becomes its child instead of init's. Linux only, else nothing."""
+    """Make every later orphan below this process its child instead of init's. Linux only; elsewhere nothing happens."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 async def end(known: Collection[int]) -> None:
-    """Ends and reaps every child of this process whose pid is not `known`. No child may be being started meanwhile."""
+    """End and reap every child of this process whose pid is not in `known`. No child may be starting meanwhile."""
     found = [child.pid for child in psutil.Process().children() if child.pid not in known]
-    await asyncio.gather(*(kill_tree(pid, GRACE) for pid in found))
+    await asyncio.gather(*(kill_tree(pid, GRACE_SECONDS) for pid in found))
     for pid in found:
         with contextlib.suppress(ChildProcessError):
             os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 (it does not wait)
