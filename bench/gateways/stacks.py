@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 LAYERS: Sequence[tuple[str, str]] = (
-    ("store client (redis, hiredis)", r"redis/|ratchet/buffer/(link|lua)\.py"),
+    ("store client (redis, hiredis)", r"redis/|ratchet/buffer/(link|lua|wire)\.py"),
     ("recorder: pack (msgpack, zstd)", r"ratchet/buffer/schema\.py"),
     ("recorder", r"gateway/record/|ratchet/buffer/"),
     ("capture and cut", r"engines/(?:vllm/(?:capture|cut|body)|openai/\w+|stream|sse)\.py"),

@@ -16,10 +16,10 @@ from bench.gateways.environments import version
 from bench.gateways.figures import Bar, Samples, estimate, formatted, percentile, rotated, spread
 from bench.gateways.measure import DIRECT, Faults
 from bench.gateways.memory import MIB, Flat, Idle
-from bench.gateways.mock import Result
+from bench.gateways.mock import ROOT, Result
 from bench.gateways.ours import NAME, configuration
 from bench.gateways.peers import PEERS, Place, fastapi, production_stack
-from bench.gateways.stacks import LOOP, by_function, by_layer, inclusive, parse
+from bench.gateways.stacks import LOOP, by_function, by_layer, inclusive, layer, parse
 from ratchet.config import load
 
 RAW = """main (gateway/__main__.py:32);run (uvloop/__init__.py:92) 7
@@ -166,6 +166,29 @@ def test_a_sample_belongs_to_the_innermost_layer_and_a_timeout_to_its_caller() -
     assert counts["store client (redis, hiredis)"] == 4
     assert counts["recorder"] == 2
     assert sum(counts.values()) == 19, "a thread that waits is no sample"
+
+
+HOT_FILES = {
+    "ratchet/buffer/wire.py": "store client (redis, hiredis)",
+    "ratchet/buffer/schema.py": "recorder: pack (msgpack, zstd)",
+    "gateway/record/recorder.py": "recorder",
+    "engines/vllm/cut.py": "capture and cut",
+    "engines/stream.py": "capture and cut",
+    "gateway/server/strict.py": "parse and check",
+    "gateway/telemetry/observe.py": "metrics, traces, logs",
+    "gateway/relay/transport.py": "upstream",
+    "engines/vllm/wire.py": "upstream",
+    "gateway/server/client.py": "uvicorn (HTTP in, answer out)",
+    "gateway/server/plane.py": "plane, keys, quota",
+    "gateway/relay/exchange.py": "relay, exchange",
+    "gateway/server/serve.py": LOOP,
+}
+
+
+@pytest.mark.parametrize("file", HOT_FILES)
+def test_a_file_of_the_hot_path_is_where_its_layer_says(file: str) -> None:
+    assert (ROOT / file).is_file()
+    assert layer(["main (gateway/__main__.py:1)", f"call ({file}:1)"]) == HOT_FILES[file]
 
 
 def test_functions_are_counted_without_their_lines() -> None:
