@@ -14,10 +14,12 @@ import httpx
 from rich.console import Console
 
 from ratchet.clock import monotonic
-from ratchet.demo import heldout, live, report, stack, summary, traffic
+from ratchet.demo import heldout, live, stack, traffic
 from ratchet.demo.admin import Admin, Policy
 from ratchet.demo.client import Client
 from ratchet.demo.exchange import Log
+from ratchet.demo.report import summary
+from ratchet.demo.report.outcome import Outcome, faults
 from ratchet.errors import RatchetError
 
 REFRESH_SECONDS = 0.5
@@ -57,9 +59,9 @@ def run(json: Path | None, seed: int, out: Path, goal: Goal | None = None) -> in
     except (RatchetError, httpx.HTTPError, OSError) as error:
         errors.print(f"ratchet demo: {error}", markup=False, highlight=False)
         return 1
-    faults = report.faults(outcome)
-    summary.show(outcome, faults, summary.write(outcome, faults, json, out), console)
-    return 1 if faults else 0
+    found = faults(outcome)
+    summary.show(outcome, found, summary.write(outcome, found, json, out), console)
+    return 1 if found else 0
 
 
 async def _interruptible(work: Awaitable[T]) -> T:
@@ -70,7 +72,7 @@ async def _interruptible(work: Awaitable[T]) -> T:
     return await work
 
 
-async def _demo(seed: int, out: Path, console: Console, goal: Goal) -> report.Outcome:
+async def _demo(seed: int, out: Path, console: Console, goal: Goal) -> Outcome:
     started = monotonic()
     folder = _folder(seed, out)
     console.print(f"Starting the store, the engine, the gateway and the learner; logs under {folder}", highlight=False, soft_wrap=True)
@@ -103,7 +105,7 @@ class _Run:
     def seconds(self) -> float:
         return monotonic() - self.started
 
-    async def outcome(self) -> report.Outcome:
+    async def outcome(self) -> Outcome:
         """Measure, train under traffic, and measure again. httpx.HTTPError if the admin API fails."""
         policy = await self.admin.policy(stack.POLICY)
         before = await self._watched("held-out, before", heldout.measure(self.client, f"{policy.name}@0", self.seed))
@@ -112,7 +114,7 @@ class _Run:
         # The version that is live now is pinned, so that one that the learner publishes meanwhile is not measured.
         policy = await self.admin.policy(stack.POLICY)
         after = await self._watched("held-out, after", heldout.measure(self.client, f"{policy.name}@{policy.live}", self.seed))
-        return report.Outcome(
+        return Outcome(
             model=policy.base,
             engine=await self.admin.engine_kind(),
             seed=self.seed,

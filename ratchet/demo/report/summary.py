@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ratchet.demo import page, plot
 from ratchet.demo.admin import kl
-from ratchet.demo.report import Outcome, figures, samples
+from ratchet.demo.report import page, plot
+from ratchet.demo.report.outcome import Outcome, figures, samples
 
 
 def write(outcome: Outcome, faults: list[str], json: Path | None, out: Path) -> list[Path]:

@@ -10,8 +10,8 @@ import msgspec
 
 from engines.fake.answers import Token
 from engines.fake.asks import Ask
-from engines.fake.chats import delta
-from engines.fake.forms import Form, likeliest
+from engines.fake.forms.base import Form, likeliest
+from engines.fake.forms.chats import delta
 from engines.fake.model import token_text
 
 FUNCTION = {

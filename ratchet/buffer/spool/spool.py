@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ratchet import names
-from ratchet.buffer.segments import OVERHEAD, Segment, Slice, sync
+from ratchet.buffer.spool.segments import OVERHEAD, Segment, Slice
+from ratchet.durable import sync
 
 FOLDER = "spool"
 """Of the data directory."""

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ratchet.durable import sync
+
 HEAD = struct.Struct("<8sII")
 OVERHEAD = HEAD.size
 """Bytes a record takes besides its own."""
@@ -154,15 +156,6 @@ class Segment:
         while at >= 0 and self._record(offset + at) is None:
             at = rest.find(self._mark, at + 1)
         return offset + at if at >= 0 else None
-
-
-def sync(folder: Path) -> None:
-    """Puts the folder's entries on disk."""
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _checksum(data: bytes) -> int:

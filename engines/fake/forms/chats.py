@@ -10,7 +10,7 @@ import msgspec
 from engines import sse
 from engines.fake.answers import Token
 from engines.fake.asks import Ask
-from engines.fake.forms import Form, likeliest, told
+from engines.fake.forms.base import Form, likeliest, told
 
 
 class ChatForm(Form):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ratchet.demo.admin import heldout, kl
-from ratchet.demo.report import Outcome
+from ratchet.demo.report.outcome import Outcome
 from ratchet.types import PolicyVersionRecord
 
 # Text stays text in the SVG, and its ids are the same in each run.

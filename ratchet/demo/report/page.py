@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from ratchet.demo.admin import heldout, kl
-from ratchet.demo.report import Outcome, figures, samples
+from ratchet.demo.report.outcome import Outcome, figures, samples
 from ratchet.demo.task import STYLE
 from ratchet.types import PolicyVersionRecord
 

@@ -11,7 +11,7 @@ from engines import sse
 from engines.fake import model
 from engines.fake.answers import Token
 from engines.fake.asks import Ask
-from engines.fake.forms import FINGERPRINT, Form, likeliest
+from engines.fake.forms.base import FINGERPRINT, Form, likeliest
 
 PROMPT = -1
 """Stands for a choice's index at a token of the prompt."""

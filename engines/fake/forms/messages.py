@@ -9,8 +9,8 @@ import msgspec
 
 from engines.fake.answers import Token
 from engines.fake.asks import Ask
-from engines.fake.chats import delta
-from engines.fake.forms import Form
+from engines.fake.forms.base import Form
+from engines.fake.forms.chats import delta
 from engines.fake.play import Call
 
 
