@@ -47,7 +47,11 @@ HELD_OUT = [
         "caves, bees, towers, mirrors, leaves ",
     )
 ]
-TARGETS = {"all-linear": "all-linear", "attention": ["q_proj", "k_proj", "v_proj", "o_proj"], "mlp": ["gate_proj", "up_proj", "down_proj"]}
+TARGETS: dict[str, str | list[str]] = {
+    "all-linear": "all-linear",
+    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "mlp": ["gate_proj", "up_proj", "down_proj"],
+}
 PROMPTS, ANSWERS, TOKENS = 4, 8, 12
 
 
@@ -127,7 +131,7 @@ def learn(policy: Policy, algorithm: Algorithm[Any], steps: int, seed: int) -> l
     chooser = random.Random(seed)
     torch.manual_seed(seed)
     state: dict[str, Any] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(1, steps + 1):
         groups = [sample(policy, topic, ANSWERS) for topic in chooser.sample(TOPICS, PROMPTS)]
         found = algorithm.examine(groups, policy.window)

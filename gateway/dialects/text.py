@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engines.types import Wants
-from gateway.api.table import TEXT
+from gateway.api.paths import TEXT
 from gateway.dialects import fitness, schema
 from gateway.dialects.base import Ask, Dialect, sendable
 from gateway.dialects.chat import check_options, wants_usage

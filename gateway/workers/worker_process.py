@@ -1,4 +1,4 @@
-"""Another worker's process, as the first worker sees it: started, restarted, asked, ended."""
+"""The process of another worker, which the first one starts, restarts, asks and ends."""
 
 from __future__ import annotations
 

@@ -24,10 +24,10 @@ FAILED = 1
 
 def parser(program: str, description: str) -> argparse.ArgumentParser:
     """Return a parser of the options that every part has: `--config` and `--data`."""
-    made = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
-    made.add_argument("--config", type=Path, help="ratchet.yaml (absent: the built-in configuration)")
-    made.add_argument("--data", type=Path, required=True, help="the data directory")
-    return made
+    shared = argparse.ArgumentParser(prog=f"python -m {program}", description=description)
+    shared.add_argument("--config", type=Path, help="ratchet.yaml (absent: the built-in configuration)")
+    shared.add_argument("--data", type=Path, required=True, help="the data directory")
+    return shared
 
 
 def log_to_stderr() -> None:

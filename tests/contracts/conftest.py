@@ -10,7 +10,7 @@ import pytest
 
 from engines import connect, wire
 from engines.fake.faults import Faults
-from gateway.api.table import POOLING
+from gateway.api.paths import POOLING
 from ratchet.types import EngineRecord
 from tests.contracts.sites import Site
 from tests.support.engines_fake import fake_engine

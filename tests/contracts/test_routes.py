@@ -10,7 +10,7 @@ import pytest
 
 from engines import Captured, sse
 from engines.types import NoAdapter, NoRoute
-from gateway.api.table import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
+from gateway.api.paths import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from gateway.dialects import every
 from ratchet import names
 from ratchet.buffer.interactions import Interactions
