@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from learner import publish
 from learner.algorithms.base import Examined
 from learner.examples import mean_reward
+from learner.ownership import Ownership
 from learner.status import Status
 from learner.trainer import Trainer
 from ratchet.buffer import Store
@@ -39,10 +40,11 @@ class Lesson:
 class Leasing:
     """Leases the examples of one policy's steps."""
 
-    def __init__(self, name: str, config: PolicyConfig, *, store: Store, trainer: Trainer, status: Status) -> None:
+    def __init__(self, name: str, config: PolicyConfig, *, store: Store, ownership: Ownership, trainer: Trainer, status: Status) -> None:
         self._name = name
         self._schedule = config.schedule
         self._store = store
+        self._ownership = ownership
         self._trainer = trainer
         self._algorithm = trainer.algorithm
         self._status = status
@@ -78,7 +80,7 @@ class Leasing:
         kinds = await self._kinds(record)
         if lease is None:
             lease = await self._store.experience.lease(
-                self._name, record.step + 1, kinds=kinds, max_examples=self._room, min_examples=least
+                self._name, record.step + 1, kinds=kinds, max_examples=self._room, min_examples=least, token=self._ownership.token
             )
         return None if lease is None else await self._enough(lease, kinds, least)
 
@@ -88,7 +90,7 @@ class Leasing:
 
     async def _held(self, step: int) -> Lease | None:
         """The lease that the step holds already; with room for no example, no other is made."""
-        return await self._store.experience.lease(self._name, step, kinds={}, max_examples=0)
+        return await self._store.experience.lease(self._name, step, kinds={}, max_examples=0, token=self._ownership.token)
 
     async def _kinds(self, record: PolicyRecord) -> dict[ExampleKind, int]:
         """The oldest version whose answers may be learned from, for each kind that the algorithm takes."""
@@ -104,8 +106,8 @@ class Leasing:
             found = self._algorithm.examine(lease.examples, window)
             if len(found.teach) >= least:
                 return Lesson(lease.step, found.teach, found.aside, mean_reward(lease.examples))
-            room = self._room - len(found.teach)
-            grown = await self._store.experience.more(self._name, lease.step, kinds=kinds, max_examples=room)
+            room, token = self._room - len(found.teach), self._ownership.token
+            grown = await self._store.experience.more(self._name, lease.step, kinds=kinds, max_examples=room, token=token)
             if len(grown.examples) == len(lease.examples):
                 break
             lease = grown
@@ -114,9 +116,9 @@ class Leasing:
 
     async def _give_up(self, step: int, found: Examined) -> None:
         """Reject what does not teach, so that it is not looked at again; what does is ready again for a larger lease."""
-        await self._store.experience.reject(self._name, step, found.aside)
+        await self._store.experience.reject(self._name, step, found.aside, self._ownership.token)
         self.set_aside(found.aside)
-        await self._store.experience.release(self._name)
+        await self._store.experience.release(self._name, self._ownership.token)
 
     def set_aside(self, aside: dict[str, str]) -> None:
         """Count, in the status, the examples that were rejected."""

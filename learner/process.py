@@ -11,21 +11,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from learner.gate import heldout, proof
-from learner.gate.gate import Gate
-from learner.gate.heldout import Heldout
-from learner.gate.proof import Prover
-from learner.leasing import Leasing
-from learner.loop import Parts, PolicyLoop
-from learner.publish import Retirement
+from learner.loop import PolicyLoop
+from learner.ownership import new_identity
+from learner.parts import build
 from learner.replicas import Replicas
-from learner.rewards.python import Scorer
-from learner.shadow import Shadow
-from learner.status import Status
-from learner.trainer import Trainer, Worker
+from learner.trainer import Worker
 from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
-from ratchet.config.model import Config, PolicyConfig
+from ratchet.config.model import Config
 from ratchet.errors import ConfigError, StoreUnavailable
 from ratchet.process import startup
 from ratchet.process.locks import locked
@@ -51,48 +44,16 @@ async def serve(config: Config, data: Path) -> None:
         store = await startup.wait_for_store(config, data)
         worker, replicas = Worker(), Replicas(store, data)
         try:
-            loops = [build(name, config, data, store=store, replicas=replicas, worker=worker) for name in config.policies]
+            identity = new_identity(data)
+            found = [
+                build(name, config, data, store=store, replicas=replicas, worker=worker, identity=identity) for name in config.policies
+            ]
+            loops = [PolicyLoop(parts) for parts in found]
             await _until(stop, worker, loops, store)
         finally:
             worker.stop()
             await replicas.close()
             await store.close()
-
-
-def build(name: str, config: Config, data: Path, *, store: Store, replicas: Replicas, worker: Worker) -> PolicyLoop:
-    """The loop of one policy. ConfigError: a reward function or the held-out file is not usable."""
-    policy = config.policies[name]
-    scorer, status = Scorer(policy.rewards), Status(name, store)
-    model_path = config.models[policy.base].path
-    artifacts = ArtifactStore.of(config, data)
-    trainer = Trainer(name, policy, model_path=model_path, artifacts=artifacts, learner=config.learner, worker=worker)
-    leasing = Leasing(name, policy, store=store, trainer=trainer, status=status)
-    evaluation = _evaluation(name, policy, trainer, scorer)
-    prover = Prover(name, trainer, _probes(policy, evaluation))
-    parts = Parts(
-        store=store,
-        replicas=replicas,
-        trainer=trainer,
-        leasing=leasing,
-        gate=Gate(policy, artifacts=artifacts, store=store, replicas=replicas, prover=prover, evaluation=evaluation),
-        shadow=Shadow(name, policy, store=store, replicas=replicas, scorer=scorer, leasing=leasing, status=status),
-        retirement=Retirement(name, policy.base, policy.schedule.max_staleness, store=store, replicas=replicas),
-        status=status,
-    )
-    return PolicyLoop(name, policy, artifacts, parts)
-
-
-def _evaluation(name: str, policy: PolicyConfig, trainer: Trainer, scorer: Scorer) -> Heldout | None:
-    if policy.gate.heldout is None:
-        return None
-    return Heldout(name, policy.seed, policy.gate, trainer, scorer, heldout.read(Path(policy.gate.heldout)))
-
-
-def _probes(policy: PolicyConfig, evaluation: Heldout | None) -> list[list[dict[str, str]]]:
-    """The proof's prompts: the first held-out ones, else the built-in ones; as many as there are, at most `gate.probes`."""
-    if evaluation is not None:
-        return evaluation.chats[: policy.gate.probes]
-    return [[{"role": "user", "content": text}] for text in proof.PROBES[: policy.gate.probes]]
 
 
 async def _until(stop: asyncio.Event, worker: Worker, loops: list[PolicyLoop], store: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
+from learner.ownership import Ownership
 from ratchet import clock
 from ratchet.buffer import Store
 from ratchet.errors import StoreError
@@ -20,32 +21,33 @@ EVERY_SECONDS = 0.5
 
 
 class Status:
-    """The status of one policy: kept here, written whole. A store that is away costs a write, never the step."""
+    """The status of one policy, written whole by the learner that holds it. If the store is away, a write is lost, not the step."""
 
-    def __init__(self, policy: str, store: Store) -> None:
+    def __init__(self, policy: str, store: Store, ownership: Ownership) -> None:
         self._policy = policy
         self._store = store
+        self._ownership = ownership
         self._written = 0.0
-        self.fields: dict[str, Any] = {"phase": "waiting", "skipped": {}, "why": ""}
+        self.fields: dict[str, Any] = {"phase": "waiting", "skipped": {}, "why": "", "learner": ownership.owner}
 
     async def phase(self, phase: Phase, **fields: Any) -> None:
-        """Enters a phase."""
+        """Enter a phase."""
         self.fields |= {"phase": phase, **fields}
         await self.write()
 
     async def progress(self, **fields: Any) -> None:
-        """Notes numbers within a phase; written now and then."""
+        """Note numbers within a phase. They are written at most every EVERY_SECONDS."""
         self.fields |= fields
         if clock.monotonic() - self._written >= EVERY_SECONDS:
             await self.write()
 
     def skip(self, reason: str) -> None:
-        """Counts a shadow group that was not made, by its reason."""
+        """Count an example that was set aside, or a shadow group that was not made, by its reason."""
         skipped = self.fields["skipped"]
         skipped[reason] = skipped.get(reason, 0) + 1
 
     async def registered(self, record: PolicyRecord) -> None:
-        """Takes in what the registry knows: pointer, history, refusals. StoreUnavailable."""
+        """Take over what the registry knows: pointer, history, refusals. StoreUnavailable."""
         versions = [v for v in await self._store.registry.versions(record.name) if v.version > 0]
         self.fields |= {
             "step": record.step,
@@ -56,7 +58,9 @@ class Status:
         }
 
     async def write(self) -> None:
-        """Writes it."""
+        """Write the status, unless another learner holds the policy."""
+        if not self._ownership.held:
+            return
         self._written = clock.monotonic()
         self.fields["updated"] = clock.wall()
         try:

@@ -129,9 +129,10 @@ class Registry:
         await self._link.do("SET", schema.status(policy), msgspec.json.encode(status))
 
     async def status(self, policy: str) -> dict[str, Any]:
-        """The status last set; empty if none was."""
-        data = await self._link.do("GET", schema.status(policy))
-        return msgspec.json.decode(data, type=dict[str, Any]) if data is not None else {}
+        """The status last set, empty if none was; `standby` names a learner that waits for the policy's learner lease."""
+        data, standby = await self._link.together(("GET", schema.status(policy)), ("GET", schema.standby(policy)), atomic=True)
+        status = msgspec.json.decode(data, type=dict[str, Any]) if data is not None else {}
+        return status | {"standby": standby.decode()} if standby is not None else status
 
     async def acquire_learner(self, policy: str, owner: str, seconds: float) -> int | None:
         """Takes the policy's learner lease; its fencing token, which only ever grows, or None while another owner's lease runs.
@@ -150,6 +151,10 @@ class Registry:
     async def release_learner(self, policy: str, token: int) -> None:
         """Gives the lease back, if `token` is still current; another owner may take it at once."""
         await self._link.run("learner", policy=policy, how="release", token=token)
+
+    async def stand_by(self, policy: str, owner: str, seconds: float) -> None:
+        """Says in the policy's status, for the next `seconds`, that `owner` waits for the learner lease."""
+        await self._link.do("SET", schema.standby(policy), owner, "PX", round(seconds * 1000))
 
     async def request_training(self, policy: str) -> str:
         """Asks for a step; the job's id (the one that already waits, if one does)."""

@@ -82,6 +82,10 @@ def status(name: str) -> str:
     return f"r:status:{name}"
 
 
+def standby(name: str) -> str:
+    return f"r:standby:{name}"
+
+
 def job(name: str) -> str:
     return f"r:train:{name}"
 

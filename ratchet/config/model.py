@@ -136,6 +136,9 @@ class LearnerConfig(Section):
     last bits."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the update runs. `auto`: on a GPU if there is one."""
+    lease_seconds: float = Field(default=10.0, gt=0)
+    """Time without a sign of life after which another learner may take over a policy. Several learners may share a store; each
+    policy is trained by one of them at a time."""
 
 
 class ArtifactsConfig(Section):

@@ -21,7 +21,8 @@ import yaml
 
 from engines import EngineControl, Sample, connect
 from learner.loop import PolicyLoop
-from learner.process import build
+from learner.ownership import Identity
+from learner.parts import build
 from learner.replicas import Replicas
 from learner.trainer import Worker
 from ratchet import names, process
@@ -52,7 +53,7 @@ def configuration(model: Path, url: str, **policy: Any) -> Config:
             "models": {tiny_model.NAME: {"path": str(model)}},
             "engines": [{"name": "tiny", "kind": "vllm", "model": tiny_model.NAME, "url": url}],
             "policies": {POLICY: merged},
-            "learner": {"threads": 1, "device": "cpu"},
+            "learner": {"threads": 1, "device": "cpu", "lease_seconds": 2},
         }
     )
 
@@ -104,7 +105,7 @@ class World:
     worker: Worker
 
     async def engine(self) -> EngineControl:
-        return (await self.replicas.some(self.loop.config.base))[0]
+        return (await self.replicas.some(self.loop.parts.config.base))[0]
 
     async def ask(self, prompt: str, n: int = 4, **fields: Any) -> Interaction:
         """A recorded interaction, really answered by the engine's base."""
@@ -135,7 +136,8 @@ async def world(store: Store, data: Path, config: Config, fleet: list[EngineReco
     for found in fleet or [record(str(engine.url), engine.name) for engine in config.engines]:
         await store.fleet.put(found)
     replicas, worker = Replicas(store, data), Worker()
-    loop = build(POLICY, config, data, store=store, replicas=replicas, worker=worker)
+    identity = Identity(names.mint("learner_"))
+    loop = PolicyLoop(build(POLICY, config, data, store=store, replicas=replicas, worker=worker, identity=identity))
     await store.registry.ensure(POLICY, config.policies[POLICY].base)
     try:
         yield World(store, data, config, loop, replicas, worker)

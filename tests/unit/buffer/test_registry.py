@@ -169,6 +169,20 @@ async def test_a_training_job_waits_once_and_until_a_step_has_its_groups(store: 
     assert await store.registry.asked_to_train(POLICY) == again != job, "asked for after the step began"
 
 
+async def test_the_status_names_a_learner_that_waits_for_as_long_as_it_says_so(store: Store) -> None:
+    await store.registry.set_status(POLICY, {"phase": "gating"})
+    await store.registry.stand_by(POLICY, "second", 60)
+    assert await store.registry.status(POLICY) == {"phase": "gating", "standby": "second"}
+    await store.registry.stand_by(POLICY, "second", 0.001)
+
+    async def over() -> bool:
+        return await store.registry.status(POLICY) == {"phase": "gating"}
+
+    async with asyncio.timeout(10):
+        while not await over():
+            await asyncio.sleep(0)
+
+
 async def test_the_learners_status_is_what_it_last_said(store: Store) -> None:
     assert await store.registry.status(POLICY) == {}
     await store.registry.set_status(POLICY, {"phase": "gating", "history": [{"version": 1, "kl": 0.5}]})

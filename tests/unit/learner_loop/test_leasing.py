@@ -72,7 +72,7 @@ async def test_a_group_that_teaches_nothing_is_rejected_at_the_commit_and_counte
         ledger = await store.feedback.ledger()
         assert ledger.balances and (ledger.used, ledger.rejected) == (4, {"zero_spread": 4})
         assert version.reward == (0 + 1 + 2 + 3 + 4 * 0.5) / 8
-        assert w.loop._status.fields["skipped"] == {"zero_spread": 1}
+        assert w.loop.parts.status.fields["skipped"] == {"zero_spread": 1}
         assert await store.feedback.answered(equal.id, "acme") is not None
 
 

@@ -53,7 +53,7 @@ async def test_a_refused_candidate_leaves_weights_optimiser_and_pointer_where_th
         await w.learnable("Where is my parcel?")
         assert await w.loop.cycle()
         assert await w.state(1) == "refused" and await w.live() == 0
-        trainer = w.loop._trainer
+        trainer = w.loop.parts.trainer
         fresh = Trainer(
             POLICY,
             trainer.config,
@@ -83,11 +83,11 @@ async def test_the_same_experience_after_a_refusal_makes_what_it_would_have_made
         await w.learnable("bad")
         await w.loop.cycle()
         assert await w.state(1) == "refused"
-        w.loop._parts.gate._config = mild.policies[POLICY]
+        w.loop.parts.gate._config = mild.policies[POLICY]
         item = await w.learnable("good")
         await w.loop.cycle()
         assert await w.state(2) == "live"
-        trained = w.loop._trainer.policy.adapter_files()
+        trained = w.loop.parts.trainer.policy.adapter_files()
         fresh = Trainer(
             POLICY,
             mild.policies[POLICY],
@@ -127,16 +127,16 @@ async def test_a_move_during_the_update_makes_the_same_lease_learn_again_from_th
         await w.learnable("one")
         await w.loop.cycle()
         item = await w.learnable("two")
-        update = w.loop._trainer.update
+        update = w.loop.parts.trainer.update
 
         async def moved(*args: object) -> object:
             report = await update(*args)  # type: ignore[arg-type]
             await store.registry.move(POLICY, 0, expect_live=1, reason="rollback")
             return report
 
-        w.loop._trainer.update = moved  # type: ignore[assignment]
+        w.loop.parts.trainer.update = moved  # type: ignore[assignment]
         assert await w.loop.cycle() and await store.registry.version(POLICY, 2) is None
-        w.loop._trainer.update = update  # type: ignore[method-assign]
+        w.loop.parts.trainer.update = update  # type: ignore[method-assign]
         await w.loop.cycle()
         second = await store.registry.version(POLICY, 2)
         assert second is not None and second.parent == 0 and second.consumed == [item.id] and second.state == "live"
@@ -149,13 +149,13 @@ async def test_a_move_during_the_gate_refuses_the_candidate_of_the_abandoned_ver
         await w.learnable("one")
         await w.loop.cycle()
         await w.learnable("two")
-        examine = w.loop._parts.gate.examine
+        examine = w.loop.parts.gate.examine
 
         async def moved(*args: object) -> None:
             await examine(*args)  # type: ignore[arg-type]
             await store.registry.move(POLICY, 0, expect_live=1, reason="rollback")
 
-        w.loop._parts.gate.examine = moved  # type: ignore[assignment, method-assign]
+        w.loop.parts.gate.examine = moved  # type: ignore[assignment, method-assign]
         await w.loop.cycle()
         second = await store.registry.version(POLICY, 2)
         assert second is not None and second.state == "refused" and second.verdict["gate"] == "pointer" and await w.live() == 0
@@ -189,7 +189,7 @@ async def test_a_step_with_a_number_that_is_not_finite_is_refused_and_its_reward
 async def test_an_adapter_damaged_on_disk_is_refused(store: Store, model: Path, url: str, tmp_path: Path) -> None:
     async with world(store, tmp_path, configuration(model, url)) as w:
         await w.learnable("one")
-        decide = w.loop._decide
+        decide = w.loop.decision.make
 
         async def damaged(candidate: object) -> None:
             (weights,) = (tmp_path / "adapters" / POLICY).glob("1-*/adapter_model.safetensors")
@@ -198,7 +198,7 @@ async def test_an_adapter_damaged_on_disk_is_refused(store: Store, model: Path, 
             weights.write_bytes(content)
             await decide(candidate)  # type: ignore[arg-type]
 
-        w.loop._decide = damaged  # type: ignore[assignment, method-assign]
+        w.loop.decision.make = damaged  # type: ignore[assignment, method-assign]
         await w.loop.cycle()
         version = await store.registry.version(POLICY, 1)
         assert version is not None and version.verdict["gate"] == "sanity" and "sha256" in version.verdict["why"]
@@ -235,7 +235,7 @@ async def test_the_loop_outlives_what_passes_and_says_why(store: Store, model: P
 async def test_a_policy_with_no_work_holds_no_model(store: Store, url: str, tmp_path: Path) -> None:
     async with world(store, tmp_path, configuration(tmp_path / "nowhere", url)) as w:
         assert not await w.loop.cycle()
-        assert w.loop._trainer._policy is None
+        assert w.loop.parts.trainer._policy is None
 
 
 async def says(w: World, text: str) -> bool:

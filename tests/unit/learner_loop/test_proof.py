@@ -82,7 +82,7 @@ async def test_an_engine_of_another_base_is_refused(store: Store, model: Path, t
 
 async def test_the_tolerance_is_calibrated_once_a_replica_and_has_a_floor(store: Store, model: Path, url: str, tmp_path: Path) -> None:
     async with world(store, tmp_path, configuration(model, url)) as w:
-        prover = w.loop._parts.gate._prover
+        prover = w.loop.parts.gate._prover
         engine = await w.engine()
         assert await prover.tolerance(engine) == proof.FLOOR
         prover._tolerances[(engine.record.name, engine.record.url)] = 0.125

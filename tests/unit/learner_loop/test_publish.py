@@ -46,7 +46,7 @@ async def trained(w: World, versions: int) -> None:
 
         await rate(w.store, item, [0.0, 1.0, 2.0, 3.0])
         assert await w.loop.cycle()
-    await w.loop._parts.retirement.wait()
+    await w.loop.parts.retirement.wait()
 
 
 async def listed(w: World) -> set[str]:
@@ -72,10 +72,10 @@ async def test_a_version_in_use_or_still_followed_stays(beat: Heartbeat, store: 
         assert await w.loop.cycle()
         await w.loop.stop()
         await store.fleet.beat(beat)
-        assert await w.loop._parts.retirement.once()
+        assert await w.loop.parts.retirement.once()
         assert await listed(w) == {f"{POLICY}@1", f"{POLICY}@2"}
         await store.fleet.beat(Heartbeat("g", {f"{POLICY}@1": 0}, {POLICY: 2}))
-        assert not await w.loop._parts.retirement.once()
+        assert not await w.loop.parts.retirement.once()
         assert await listed(w) == {f"{POLICY}@2"}
 
 
@@ -90,7 +90,7 @@ async def test_an_adapter_the_engine_refuses_is_refused_by_the_gate(store: Store
 async def test_an_engine_that_cannot_be_reached_says_nothing_of_the_candidate(store: Store, model: Path, tmp_path: Path) -> None:
     nobody = f"http://127.0.0.1:{process.free_port()}"
     async with world(store, tmp_path, configuration(model, nobody)) as w:
-        await w.loop._parts.replicas.some("tiny")
+        await w.loop.parts.replicas.some("tiny")
         with pytest.raises(EngineUnavailable):
             await publish.bring([await w.engine()], w.replicas, PolicyVersionRecord(POLICY, 1, "candidate", 0.0, path="adapters/x/y"))
 

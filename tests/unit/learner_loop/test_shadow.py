@@ -45,7 +45,7 @@ def test_an_engine_is_given_what_it_has_room_for(running: int, waiting: int, slo
 async def test_a_live_prompt_is_resampled_scored_and_ready(store: Store, model: Path, url: str, tmp_path: Path) -> None:
     async with world(store, tmp_path, shadowed(model, url)) as w:
         source = await w.ask("Where is my parcel?", 1, sampling=Sampling(temperature=0.7, max_tokens=3))
-        assert await w.loop._parts.shadow.once() > 0
+        assert await w.loop.parts.shadow.once() > 0
         lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
         assert lease is not None
         (group,) = lease.examples
@@ -62,12 +62,12 @@ async def test_a_replay_draws_the_same_groups_under_the_same_ids(store: Store, m
     config = shadowed(model, url)
     async with world(store, tmp_path, config) as w:
         await w.ask("Where is my parcel?", 1)
-        await w.loop._parts.shadow.once()
+        await w.loop.parts.shadow.once()
         ready = await store.experience.ready(POLICY, ["group"])
     async with world(store, tmp_path, config) as again:
-        await again.loop._parts.shadow.once()
+        await again.loop.parts.shadow.once()
         assert await store.experience.ready(POLICY, ["group"]) == ready, "the replay's group is the one that is there"
-        await again.loop._parts.shadow.once()
+        await again.loop.parts.shadow.once()
         drawn = await leased(again)
         assert len(drawn) > ready and len({str(ids) for _, _, ids in drawn}) == len(drawn), "a prompt that comes round again is drawn anew"
 
@@ -76,7 +76,7 @@ async def test_nothing_is_made_beyond_what_the_next_steps_take(store: Store, mod
     async with world(store, tmp_path, shadowed(model, url, min_groups=1)) as w:
         for text in "abcd":
             await w.ask(text, 1)
-        while await w.loop._parts.shadow.once():
+        while await w.loop.parts.shadow.once():
             pass
         assert await store.experience.ready(POLICY, ["group"]) == 2
 
@@ -87,8 +87,9 @@ async def test_a_group_without_its_rewards_is_not_stored_and_counted(
 ) -> None:
     async with world(store, tmp_path, shadowed(model, url, f"tests.support.scorers:{scorer}", min_groups=1)) as w:
         await w.ask("Where is my parcel?", 1)
-        assert await w.loop._parts.shadow.once() == 0
-        await w.loop._status.write()
+        assert not await w.loop.cycle(), "this learner holds the policy and has nothing to learn"
+        assert await w.loop.parts.shadow.once() == 0
+        await w.loop.parts.status.write()
         assert (await store.registry.status(POLICY))["skipped"] == {reason: 1}
         assert await store.experience.ready(POLICY, ["group"]) == 0
 
@@ -102,10 +103,10 @@ async def test_while_no_group_teaches_sampling_goes_on_and_the_store_does_not_fi
             await w.ask(text, 1)
         for turn in range(3):
             while await store.experience.ready(POLICY, ["group"]) < 2:
-                assert await w.loop._parts.shadow.once() > 0, f"sampling stopped in turn {turn}"
+                assert await w.loop.parts.shadow.once() > 0, f"sampling stopped in turn {turn}"
             assert not await w.loop.cycle()
             assert await store.experience.ready(POLICY, ["group"]) == 0
-        await w.loop._status.write()
+        await w.loop.parts.status.write()
         assert (await store.registry.status(POLICY))["skipped"]["zero_spread"] >= 6
         assert await store.registry.version(POLICY, 1) is None
 
@@ -116,7 +117,7 @@ async def test_groups_that_teach_nothing_do_not_count_as_ready_but_bound_what_is
     async with world(store, tmp_path, shadowed(model, url, "tests.support.scorers:constant", min_groups=1)) as w:
         for text in "abcd":
             await w.ask(text, 1)
-        while await w.loop._parts.shadow.once():
+        while await w.loop.parts.shadow.once():
             pass
         assert await store.experience.ready(POLICY, ["group"]) == CROWDED * AHEAD
 
@@ -127,10 +128,10 @@ async def test_a_step_is_made_once_enough_of_the_sampled_groups_teach(store: Sto
         for text in ("flat one", "flat two", "learn"):
             await w.ask(text, 1)
         while not await w.loop.cycle():
-            await w.loop._parts.shadow.once()
+            await w.loop.parts.shadow.once()
         version = await store.registry.version(POLICY, 1)
         assert version is not None and version.state == "live" and len(version.consumed) >= 2
-        assert w.loop._status.fields["skipped"]["zero_spread"] >= 1
+        assert w.loop.parts.status.fields["skipped"]["zero_spread"] >= 1
         assert version.reward is not None and version.reward > 0.5, "groups of reward 1 that teach nothing are in the mean"
 
 
@@ -140,15 +141,15 @@ async def test_an_engine_without_the_live_version_is_passed_over(store: Store, m
         await w.loop.cycle()
         assert await w.live() == 1
         await (await w.engine()).unload(f"{POLICY}@1")
-        assert await w.loop._parts.shadow.once() == 0
-        assert w.loop._status.fields["skipped"]["engine"] >= 1
+        assert await w.loop.parts.shadow.once() == 0
+        assert w.loop.parts.status.fields["skipped"]["engine"] >= 1
 
 
 async def test_an_engine_that_is_down_is_not_asked(store: Store, model: Path, url: str, tmp_path: Path) -> None:
     async with world(store, tmp_path, shadowed(model, url)) as w:
         await w.ask("Where is my parcel?", 1)
         await store.fleet.put(record(url, state="down"))
-        assert await w.loop._parts.shadow.once() == 0
+        assert await w.loop.parts.shadow.once() == 0
 
 
 @pytest.mark.parametrize("policy", [{}, {"rewards": [{"path": SCORER}], "shadow": {"enabled": False}}])
