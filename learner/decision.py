@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from learner import publish
-from learner.gate.gate import Verdict
+from learner.gate.verdict import Verdict
 from learner.parts import Parts
 from ratchet import clock, failpoints
 from ratchet.errors import Conflict, GateRefused, RatchetError, StoreUnavailable

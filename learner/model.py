@@ -1,27 +1,24 @@
-"""The policy being trained: a float32 base, a LoRA adapter on it, exact log-probs of answers. The one user of transformers and PEFT.
+"""The policy being trained: a float32 base with a LoRA adapter, and the exact log-probs of answers.
 
 The reference policy is the base with the adapter disabled: no second model in memory.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import peft
 import safetensors
 import safetensors.torch
 import torch
-import transformers
 from torch import Tensor
 from torch.nn import Parameter
 
+from learner import base_model
 from learner.batch import Packed, pack
 from learner.examples import Sequence
 from learner.head import chosen_log_probs
@@ -49,21 +46,13 @@ class Policy:
     def load(
         cls, base_path: Path, lora: LoraConfig, *, seed: int = 0, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 1
     ) -> Self:
-        """Reads the base in float32 and gives it a fresh adapter: A drawn from `seed`, B zero, so that it is the base at first.
+        """Read the base in float32 and give it a fresh adapter: A drawn from `seed`, B zero, so that it is the base at first.
 
         Sets torch's thread count and deterministic algorithms for the whole process. ConfigError: the folder holds no
         usable model, a target module is missing, or the model does not honour the attention mask packing needs.
         """
-        _be_deterministic(threads)
-        transformers.utils.logging.disable_progress_bar()
-        place = _device(device)
-        try:
-            base = transformers.AutoModelForCausalLM.from_pretrained(
-                base_path, dtype=torch.float32, local_files_only=True, attn_implementation="sdpa"
-            )
-            policy = cls(_with_adapter(base, lora, seed).to(place).eval(), base_path, lora)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot train on {base_path}: {error}") from error
+        base_model.be_deterministic(threads)
+        policy = cls(base_model.read(base_path, lora, seed, base_model.place(device)), base_path, lora)
         policy._self_check()
         return policy
 
@@ -160,7 +149,7 @@ class Policy:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return transformers.AutoTokenizer.from_pretrained(self.base_path, local_files_only=True)
+        return base_model.tokenizer(self.base_path)
 
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
         """The ids of a chat up to where the assistant begins to answer, by the base's own template."""
@@ -176,65 +165,4 @@ class Policy:
     @cached_property
     def base_digest(self) -> str:
         """sha256 (hex) over the base's weight files, by name."""
-        return base_digest(self.base_path)
-
-
-def base_digest(folder: Path) -> str:
-    """sha256 (hex) over the names and bytes of the `.safetensors` files of `folder`. ConfigError: it has none."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ConfigError(f"{folder} holds no .safetensors file")
-    whole = hashlib.sha256()
-    for path in files:
-        with path.open("rb") as stream:
-            whole.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return whole.hexdigest()
-
-
-def _with_adapter(base: Any, lora: LoraConfig, seed: int) -> Any:
-    config = peft.LoraConfig(
-        r=lora.rank,
-        # 16 and 16.0 must give the same bytes of adapter_config.json.
-        lora_alpha=int(lora.alpha) if float(lora.alpha).is_integer() else lora.alpha,
-        target_modules=_targets(base, lora.target_modules),
-        lora_dropout=0.0,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-    with _seeded(seed):
-        return peft.get_peft_model(base, config)
-
-
-def _targets(base: Any, wanted: str | list[str]) -> list[str]:
-    """The leaf names to adapt, sorted; `all-linear` is every linear layer but the output's."""
-    if wanted != "all-linear":
-        return [wanted] if isinstance(wanted, str) else sorted(wanted)
-    head = base.get_output_embeddings()
-    return sorted({name.rpartition(".")[2] for name, m in base.named_modules() if isinstance(m, torch.nn.Linear) and m is not head})
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Draws from `seed` inside, and leaves the caller's generator as it was."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("learner.device is cuda, but torch sees no GPU")
-    return torch.device(name)
-
-
-def _be_deterministic(threads: int) -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    # Filling every fresh tensor costs time and guards only against code that reads memory it never wrote.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        return base_model.digest(self.base_path)

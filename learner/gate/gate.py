@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from engines import EngineControl
 from learner import publish
-from learner.gate import heldout, proof
+from learner.gate import alarms, heldout, proof
 from learner.gate.heldout import Heldout
-from learner.gate.proof import Comparison, Prover
+from learner.gate.proof import Prover
+from learner.gate.verdict import Verdict
 from learner.replicas import Replicas
 from ratchet import adapters, clock, failpoints
 from ratchet.adapters import ArtifactStore
@@ -20,41 +18,6 @@ from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.errors import AdapterError, EngineBroken, EngineRefused, EngineUnavailable, GateRefused
 from ratchet.types import PolicyVersionRecord
-
-
-@dataclass
-class Verdict:
-    """What the gate found; `report` is the version record's `verdict`."""
-
-    grad_norm: float | None
-    update_seconds: float
-    began: float = field(default_factory=clock.monotonic)
-    proofs: list[Comparison] = field(default_factory=list)
-    heldout: dict[str, Any] | None = None
-    load_started: float | None = None
-    load_seconds: dict[str, float] = field(default_factory=dict)
-    refusal: GateRefused | None = None
-
-    @property
-    def kl(self) -> float | None:
-        """KL(candidate || base), nats a token, the mean over the replicas' proofs."""
-        tokens = sum(p.tokens for p in self.proofs)
-        return sum(p.kl * p.tokens for p in self.proofs) / tokens if tokens else None
-
-    def report(self, flipped: float | None = None) -> dict[str, Any]:
-        """The verdict as JSON; `flipped`: wall time of the flip."""
-        refused = self.refusal
-        return {
-            "passed": refused is None,
-            "gate": None if refused is None else refused.gate,
-            "why": "" if refused is None else refused.why,
-            "proof": [p.entry() for p in self.proofs],
-            "heldout": self.heldout,
-            "kl": self.kl,
-            "grad_norm": self.grad_norm,
-            "seconds": self.update_seconds + clock.monotonic() - self.began,
-            "swap": {"load_started": self.load_started, "flipped": flipped, "load_seconds": self.load_seconds},
-        }
 
 
 class Gate:
@@ -90,7 +53,7 @@ class Gate:
         failpoints.hit("learner.after_proof")
         await self._evaluate(engines, candidate, verdict)
         failpoints.hit("learner.after_heldout")
-        alarm(verdict.kl, self._config.gate.max_kl)
+        alarms.kl(verdict.kl, self._config.gate.max_kl)
         # A replica that became ready or restarted meanwhile must have the candidate too before it goes live.
         await self._activate(candidate, verdict, proven)
 
@@ -135,12 +98,6 @@ class Gate:
         except (EngineBroken, EngineRefused) as error:
             raise await _blame(heldout.GATE, engines, error) from error
         heldout.judge(verdict.heldout, self._config.gate.margin)
-
-
-def alarm(kl: float | None, limit: float | None) -> None:
-    """GateRefused("kl") if the mean KL to the base (nats a token) is above `limit`, or is no number."""
-    if limit is not None and (kl is None or math.isnan(kl) or kl > limit):
-        raise GateRefused("kl", f"KL to the base is {kl} nats a token, above {limit:g}")
 
 
 def _life(engine: EngineControl) -> tuple[str, int]:

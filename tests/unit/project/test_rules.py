@@ -27,8 +27,8 @@ ONLY_IN = {
     "starlette": ("gateway/",),
     "torch": ("learner/",),
     "redis": ("ratchet/buffer/",),
-    "transformers": ("learner/model.py", "learner/smollm2.py"),
-    "peft": ("learner/model.py",),
+    "transformers": ("learner/base_model.py", "learner/smollm2.py"),
+    "peft": ("learner/base_model.py",),
 }
 NEVER_IMPORTED = {"pickle", "cPickle", "dill", "shelve", "marshal"}
 NEVER_CALLED = re.compile(r"(eval|exec|compile|torch\.load|os\.system|os\.popen|(\w+\.)*pickle\.\w+)")
