@@ -101,7 +101,7 @@ async def test_what_answers_but_is_no_engine_is_unfit() -> None:
             await engine.generates(EngineConfig(name="e", kind="vllm", model="m", url=url))
 
 
-async def test_what_waits_in_the_spool_is_told(tmp_path: Path) -> None:
+async def test_what_waits_in_the_spool_is_reported(tmp_path: Path) -> None:
     assert checks.spool(tmp_path) == Finding("spool", "fit", "nothing waits for the store")
     held = Spool.create(tmp_path / FOLDER, 2**16, 2**20)
     held.append([bytes(2**14)] * 3)
