@@ -20,7 +20,7 @@ from gateway.api.openapi import document
 from gateway.api.routes import ADMIN, ADMIN_HANDLERS, DATA, DATA_HANDLERS, PLANES
 from gateway.api.table import Table
 from gateway.errors import ApiError, broken, invalid, store_away
-from gateway.server.bodies import Bodies
+from gateway.server.bodies import BodyBudget
 from gateway.server.http import refuse
 from gateway.server.plane import Plane
 from gateway.services import Services
@@ -37,13 +37,13 @@ def data_plane(services: Services) -> Plane:
     app = _app(services, DATA_HANDLERS)
     app.state.openapi = msgspec.json.encode(document(PLANES))
     relayed = dict.fromkeys(declared, services.relay)
-    return Plane(Table(DATA), services.keys, services.observer, Bodies(services.config.gateway.limits), app, relayed)
+    return Plane(Table(DATA), services.keys, services.observer, BodyBudget(services.config.gateway.limits), app, relayed)
 
 
 def admin_plane(services: Services) -> Plane:
     """The application of the port that operators reach."""
     app = _app(services, ADMIN_HANDLERS)
-    return Plane(Table(ADMIN), services.keys, services.observer, Bodies(services.config.gateway.limits), app)
+    return Plane(Table(ADMIN), services.keys, services.observer, BodyBudget(services.config.gateway.limits), app)
 
 
 def _app(services: Services, handlers: Sequence[type[Handlers]]) -> FastAPI:

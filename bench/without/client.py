@@ -8,10 +8,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from bench.without.optimisation import optimisation, override, replace
 from gateway.relay.relay import Relay
-from gateway.server.client import Client
+from gateway.server.client import ClientConnection
 
 
-class CollectingClient(Client):
+class CollectingClient(ClientConnection):
     """A connection that keeps the pieces of an answer for ASGI's `send`."""
 
     __slots__ = ("pending",)
@@ -20,7 +20,7 @@ class CollectingClient(Client):
         super().__init__(*arguments)  # type: ignore[arg-type]
         self.pending = b""
 
-    def piece(self, data: bytes) -> bool:
+    def send_chunk(self, data: bytes) -> bool:
         self.pending += data
         return False  # so that the relay calls `send` next
 
@@ -30,11 +30,11 @@ def direct_chunks() -> None:
     call = Relay.__call__
 
     async def through_send(self: Relay, scope: Scope, receive: Receive, send: Send) -> None:
-        client = scope["connection"]
-        scope["state"]["send"] = _collecting(client, scope["state"]["send"])
+        client = scope["state"]["connection"]
+        scope["state"]["server_send"] = _collecting(client, scope["state"]["server_send"])
         await call(self, scope, receive, _collecting(client, send))
 
-    replace(Client, CollectingClient)
+    replace(ClientConnection, CollectingClient)
     override(Relay, "__call__", through_send)
 
 
@@ -49,11 +49,11 @@ def _collecting(client: CollectingClient, send: Send) -> Send:
 
 @optimisation("an answer's head is written together with the first bytes of its body", instead="the head is written by itself")
 def held_head() -> None:
-    def write(self: Client, data: bytes) -> None:
-        if not self.over:
+    def write(self: ClientConnection, data: bytes) -> None:
+        if not self.disconnected:
             self._transport.write(data)
 
-    override(Client, "write", write)
+    override(ClientConnection, "write", write)
 
 
 @optimisation("a stream's messages after the first go to the server's own `send`", instead="all go through the layer that adds headers")
@@ -61,7 +61,7 @@ def own_send() -> None:
     call = Relay.__call__
 
     async def through_layer(self: Relay, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["send"] = send
+        scope["state"]["server_send"] = send
         await call(self, scope, receive, send)
 
     override(Relay, "__call__", through_layer)
@@ -69,16 +69,16 @@ def own_send() -> None:
 
 @optimisation("the connection itself reports a disconnect", instead="a task for each request waits for `http.disconnect`")
 def disconnect_callback() -> None:
-    call, left = Relay.__call__, Client.left
+    call, lost = Relay.__call__, ClientConnection.connection_lost
 
-    def over(self: Client) -> None:
-        self.over = True
+    def over(self: ClientConnection) -> None:
+        self.disconnected = True
 
-    async def until_disconnect(receive: Receive, client: Client) -> None:
+    async def until_disconnect(receive: Receive, client: ClientConnection) -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
         if client.is_closing():  # uvicorn says the same once the answer is complete
-            left(client)
+            lost(client)
 
     async def watched(self: Relay, scope: Scope, receive: Receive, send: Send) -> None:
         watches: list[asyncio.Task[None]] = []
@@ -86,7 +86,7 @@ def disconnect_callback() -> None:
         async def receiving() -> Message:
             message = await receive()
             if message["type"] == "http.request" and not message.get("more_body", False):
-                watches.append(asyncio.create_task(until_disconnect(receive, scope["connection"])))
+                watches.append(asyncio.create_task(until_disconnect(receive, scope["state"]["connection"])))
             return message
 
         try:
@@ -95,5 +95,5 @@ def disconnect_callback() -> None:
             for watch in watches:
                 watch.cancel()
 
-    override(Client, "left", over)
+    override(ClientConnection, "connection_lost", over)
     override(Relay, "__call__", watched)

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from bench.without.optimisation import optimisation, override, replace
 from gateway.server import http, strict
-from gateway.server.client import Client
+from gateway.server.client import ClientConnection
 from gateway.server.plane import Plane
 
 
@@ -36,7 +36,7 @@ def header_dictionary() -> None:
 
 @optimisation("a body that arrived with its header is read without a time limit", instead="every body is read within a timeout")
 def complete_body() -> None:
-    override(Client, "complete", property(lambda self: False, lambda self, value: None))
+    override(ClientConnection, "request_complete", property(lambda self: False, lambda self, value: None))
 
 
 @optimisation("duplicate keys are found by counting colons", instead="the standard library parses the body again and shows each pair")

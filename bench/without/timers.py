@@ -12,7 +12,7 @@ from gateway.relay.clocks import Clock, Clocks
 from gateway.relay.exchange import Exchange
 from gateway.relay.transport import Response, TransportError
 from gateway.relay.upstream import Upstream
-from gateway.server.protocol import BoundedProtocol
+from gateway.server.protocol import LimitedProtocol
 from ratchet.clock import monotonic
 from ratchet.config import GatewayConfig
 
@@ -106,25 +106,25 @@ def first_byte_clock() -> None:
 @optimisation("one timer for each connection looks at its state", instead="a timer for each header and for each pause between requests")
 def connection_timer() -> None:
     begin, headers, complete = (
-        BoundedProtocol.on_message_begin,
-        BoundedProtocol.on_headers_complete,
-        BoundedProtocol.on_response_complete,
+        LimitedProtocol.on_message_begin,
+        LimitedProtocol.on_headers_complete,
+        LimitedProtocol.on_response_complete,
     )
 
-    def on_message_begin(self: BoundedProtocol) -> None:
+    def on_message_begin(self: LimitedProtocol) -> None:
         begin(self)
         self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.door.header_seconds, self._look)
+        self.timeout_keep_alive_task = self.loop.call_later(self.limit.header_seconds, self._check_time)
 
-    def on_headers_complete(self: BoundedProtocol) -> None:
+    def on_headers_complete(self: LimitedProtocol) -> None:
         self._unset_keepalive_if_required()
         headers(self)
 
-    def on_response_complete(self: BoundedProtocol) -> None:
+    def on_response_complete(self: LimitedProtocol) -> None:
         complete(self)
         self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(self.door.keep_alive_seconds, self._look)
+        self.timeout_keep_alive_task = self.loop.call_later(self.limit.keep_alive_seconds, self._check_time)
 
-    override(BoundedProtocol, "on_message_begin", on_message_begin)
-    override(BoundedProtocol, "on_headers_complete", on_headers_complete)
-    override(BoundedProtocol, "on_response_complete", on_response_complete)
+    override(LimitedProtocol, "on_message_begin", on_message_begin)
+    override(LimitedProtocol, "on_headers_complete", on_headers_complete)
+    override(LimitedProtocol, "on_response_complete", on_response_complete)

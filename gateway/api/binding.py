@@ -38,7 +38,7 @@ def _bound(handlers: Handlers, endpoint: Endpoint) -> Callable[..., Awaitable[Re
 
     async def serve(request: Request, **values: Any) -> Response:
         if endpoint.counted:
-            request.state.headers.extend(await handlers.services.quota.count(request.state.caller))
+            request.state.response_headers.extend(await handlers.services.quota.count(request.state.caller))
         if "request" in takes:
             values["request"] = request
         if "body" in takes:

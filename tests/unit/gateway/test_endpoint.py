@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import httpx
@@ -14,19 +13,15 @@ from fastapi.responses import Response
 
 import gateway.api.admin
 import gateway.api.data
-from gateway import app as application
 from gateway.api import routes
 from gateway.api.binding import router
 from gateway.api.endpoint import BodyBounds, Endpoint, Handlers, Id, Planned, endpoint
 from gateway.api.table import INFER, OPERATOR, PUBLIC, Route
-from gateway.app import data_plane
 from gateway.dialects.schema import Strict
 from gateway.errors import ApiError
-from gateway.server.bodies import Bodies, Share
-from gateway.server.client import Client
-from gateway.services import Services
-from ratchet.config import Config, LimitsConfig
-from tests.support.stores import embedded_store
+from gateway.server.bodies import BodyBudget, BodyReservation
+from gateway.server.client import ClientConnection
+from ratchet.config import LimitsConfig
 
 
 class Named(Strict):
@@ -95,9 +90,9 @@ def client() -> httpx.AsyncClient:
 
     async def connected(scope: Any, receive: Any, send: Any) -> None:
         """Adds what the server and the plane put in a scope, for a request that came whole."""
-        connection = Client(cast(Any, None), cast(Any, None), cast(Any, None))
-        connection.complete = True
-        scope["connection"], scope["state"] = connection, {"share": Share(Bodies(LimitsConfig()))}
+        connection = ClientConnection(cast(Any, None), cast(Any, None), cast(Any, None))
+        connection.request_complete = True
+        scope["state"] = {"connection": connection, "body_reservation": BodyReservation(BodyBudget(LimitsConfig()))}
         await app(scope, receive, send)
 
     return httpx.AsyncClient(transport=httpx.ASGITransport(connected), base_url="http://gateway")
@@ -166,23 +161,6 @@ def test_an_endpoint_without_a_handler_cannot_be_served() -> None:
     services: Any = None
     with pytest.raises(TypeError, match="GET /bare has no handler"):
         router([Bare(services)])
-
-
-@pytest.mark.parametrize("missing", ["dialect", "route"])
-async def test_an_inference_route_without_a_dialect_or_the_reverse_keeps_the_gateway_from_starting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str
-) -> None:
-    async with embedded_store(tmp_path) as store:
-        services = Services(Config(), tmp_path, store)
-        data_plane(services)
-        if missing == "dialect":
-            del services.dialects["/tokenize"]
-        else:
-            kept = tuple(one for one in application.INFERENCE if one.path != "/tokenize")
-            monkeypatch.setattr(application, "INFERENCE", kept)
-        with pytest.raises(RuntimeError, match="/tokenize"):
-            data_plane(services)
-        await services.stop()
 
 
 def test_the_methods_of_a_path_are_one_route() -> None:

@@ -118,3 +118,11 @@ def test_traces_without_the_extra_are_refused_in_one_line(monkeypatch: pytest.Mo
     with pytest.raises(ConfigError, match=r"pip install 'ratchet-gateway\[otlp\]'") as raised:
         Observer(Metrics(), TelemetryConfig(otlp_endpoint="http://127.0.0.1:4318"))
     assert "\n" not in str(raised.value)
+
+
+def test_only_more_than_fifty_milliseconds_before_dispatch_is_held() -> None:
+    metrics = Metrics()
+    assert not metrics.dispatched(0.05, during_swap=True)
+    assert metrics.dispatched(0.051, during_swap=True)
+    assert metrics.registry.get_sample_value("ratchet_held_total", {"during_swap": "true"}) == 1
+    assert metrics.registry.get_sample_value("ratchet_held_total", {"during_swap": "false"}) == 0

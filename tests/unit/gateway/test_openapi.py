@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from fastapi.openapi.utils import get_openapi
 
 from gateway.api.endpoint import Endpoint
 from gateway.api.openapi import document
 from gateway.api.routes import ADMIN, DATA, PLANES
-from gateway.app import admin_plane, data_plane
-from gateway.services import Services
-from ratchet.config import Config
-from tests.support.stores import embedded_store
 
 DOCUMENT = document(PLANES)
 ENDPOINTS = [endpoint for endpoints in PLANES.values() for endpoint in endpoints]
@@ -68,24 +62,3 @@ def test_each_body_has_the_fields_of_its_struct_and_may_be_left_out_if_none_is_r
 def test_no_reference_leads_nowhere() -> None:
     named = set(re.findall(r"#/components/schemas/([\w.]+)", msgspec.json.encode(DOCUMENT).decode()))
     assert named <= set(DOCUMENT["components"]["schemas"])
-
-
-async def test_query_parameters_and_routes_are_those_of_the_application(tmp_path: Path) -> None:
-    async with embedded_store(tmp_path) as store:
-        services = Services(Config(), tmp_path, store)
-        apps = [plane(services)._app for plane in (data_plane, admin_plane)]
-        hot = {("POST", path) for _, path in data_plane(services)._hot}
-        await services.stop()
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for app in apps:
-        found |= operations(get_openapi(title="x", version="x", routes=app.routes)["paths"])  # type: ignore[attr-defined]
-    told = operations(DOCUMENT["paths"])
-    assert set(found) | hot == set(told)
-    for place, operation in found.items():
-        theirs = {p["name"]: p["schema"] for p in operation.get("parameters", []) if p["in"] == "query"}
-        ours = {p["name"]: p["schema"] for p in told[place].get("parameters", []) if p["in"] == "query"}
-        assert set(theirs) == set(ours) - {"metadata"}, place  # metadata[key] is read by hand
-        for name, schema in theirs.items():
-            plain = next((option for option in schema.get("anyOf", ()) if option.get("type") != "null"), schema)
-            kept = {key: plain[key] for key in plain if key not in ("title", "anyOf")}
-            assert kept == ours[name], (place, name)

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway.server.http import part, respond
+from gateway.server.http import body_message, respond
+from tests.integration.gateway.test_protocol import GET, port
 from tests.support.gateways import POLICY, bench
 from tests.support.wire import Answer, Wire, head
-from tests.unit.gateway.test_protocol import GET, port
 
 PIECES = [b"one", b"", b"0\r\n\r\n", b"two"]
 OLD = b"HTTP/1.0"
@@ -79,8 +79,8 @@ async def test_what_two_tasks_send_while_the_client_is_behind_comes_whole() -> N
         more = True
         while more:
             sent.extend(b"x" * 2**16)
-            more = scope["connection"].piece(b"x" * 2**16)
-        sending = [asyncio.create_task(send(part(data, more=data != b"end"))) for data in (b": comment", b"end")]
+            more = scope["state"]["connection"].send_chunk(b"x" * 2**16)
+        sending = [asyncio.create_task(send(body_message(data, more=data != b"end"))) for data in (b": comment", b"end")]
         await asyncio.sleep(0)
         waiting.set()
         await asyncio.gather(*sending)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway.errors import ApiError
 from gateway.server import ports
-from gateway.server.connection_limit import Door, connections
+from gateway.server.connection_limit import ConnectionLimit, max_connections
 from gateway.server.http import respond
 from gateway.server.serve import url
 from ratchet.config import LimitsConfig
@@ -28,7 +28,7 @@ SHORT = 0.3
 class Port:
     """A listening server; its application answers with the length of the body, once `go` is set."""
 
-    door: Door
+    limit: ConnectionLimit
     refused: list[ApiError]
     url: str = ""
     go: asyncio.Event = field(default_factory=asyncio.Event)
@@ -57,11 +57,11 @@ class Port:
 @asynccontextmanager
 async def port(most: int = 100, **limits: Any) -> AsyncIterator[Port]:
     refused: list[ApiError] = []
-    made = Port(Door(LimitsConfig(**limits), most, refused.append), refused)
+    made = Port(ConnectionLimit(LimitsConfig(**limits), most, refused.append), refused)
     made.go.set()
     sock = ports.listen("127.0.0.1", 0)
     made.url = url(sock)
-    server = ports.server(made, made.door)
+    server = ports.server(made, made.limit)
     running = asyncio.create_task(server.serve([sock]))
     try:
         yield made
@@ -271,7 +271,7 @@ async def test_a_client_that_does_not_read_its_answer_is_broken_off_after_it_was
             await respond(send, 200, b"x" * 2**24)
 
         sock = ports.listen("127.0.0.1", 0)
-        server = ports.server(large, made.door)
+        server = ports.server(large, made.limit)
         running = asyncio.create_task(server.serve([sock]))
         wire = await Wire.open(url(sock))
         wire.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -329,14 +329,14 @@ def test_the_bound_on_open_files_is_raised_as_far_as_the_connections_need(open_f
     _, hard = open_files
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
     limits = LimitsConfig(max_connections=1000, max_inflight=10, max_admin_connections=10)
-    assert connections(limits) == 1000
+    assert max_connections(limits) == 1000
     assert 1024 < resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= hard
 
 
 def test_where_it_cannot_be_raised_fewer_connections_are_taken(open_files: tuple[int, int], caplog: pytest.LogCaptureFixture) -> None:
     _, hard = open_files
     limits = LimitsConfig(max_connections=hard, max_inflight=10, max_admin_connections=10)
-    assert 1 <= connections(limits) < hard
+    assert 1 <= max_connections(limits) < hard
     assert "only" in caplog.text
 
 

@@ -9,10 +9,10 @@ from itertools import count
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from gateway.server import connection_limit as door
+from gateway.server import connection_limit
 from gateway.server.http import respond
+from tests.integration.gateway.test_protocol import GET, Port, port
 from tests.support.wire import Wire, head
-from tests.unit.gateway.test_protocol import GET, Port, port
 
 
 class Full:
@@ -52,9 +52,9 @@ async def full(most: int) -> AsyncIterator[Full]:
 
 @pytest.fixture(autouse=True)
 def seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A minute passes between two looks at the door's clock."""
+    """A minute passes between two looks at the clock."""
     clock = count(0, 60)
-    monkeypatch.setattr(door, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(connection_limit, "monotonic", lambda: float(next(clock)))
 
 
 async def test_the_connection_that_rested_longest_makes_room() -> None:
@@ -69,7 +69,7 @@ async def test_the_connection_that_rested_longest_makes_room() -> None:
 
 
 async def test_one_that_was_answered_just_now_keeps_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(door, "monotonic", lambda: 7.0)
+    monkeypatch.setattr(connection_limit, "monotonic", lambda: 7.0)
     async with full(1) as it:
         wire = await it.used()
         assert await it.turns_away()
