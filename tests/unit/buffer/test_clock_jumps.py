@@ -93,3 +93,32 @@ async def test_a_living_gateway_stays_one_over_a_jump_and_a_silent_one_is_forgot
         assert await store.fleet.heartbeats() == [beat]
         await jump(store, by + after)
     assert await store.fleet.heartbeats() == []
+
+
+@pytest.mark.usefixtures("jumping")
+@pytest.mark.parametrize("by", [HOUR, -HOUR])
+async def test_a_jump_ends_no_learners_lease_and_silence_does_over_a_jump_too(store: Store, by: int) -> None:
+    registry, seconds = store.registry, 60.0
+    token = await registry.acquire_learner(POLICY, "a", seconds)
+    assert token is not None
+    await jump(store, by)
+    assert await registry.acquire_learner(POLICY, "b", seconds) is None
+    assert await registry.renew_learner(POLICY, "a", token, seconds)
+    await jump(store, 0)
+    assert await registry.acquire_learner(POLICY, "b", seconds) is None
+    assert await registry.renew_learner(POLICY, "a", token, seconds)
+    for after in (20_000, 40_000, 59_000):
+        await jump(store, after)
+        assert await registry.acquire_learner(POLICY, "b", seconds) is None
+    await jump(store, 61_000)
+    assert await registry.acquire_learner(POLICY, "b", seconds) == token + 1
+
+
+@pytest.mark.usefixtures("jumping")
+async def test_whoever_asks_rarely_gets_a_dead_learners_policy_at_the_second_look(store: Store) -> None:
+    assert await store.registry.acquire_learner(POLICY, "a", 1.0) == 1
+    found = []
+    for after in (HOUR, 2 * HOUR):
+        await jump(store, after)
+        found.append(await store.registry.acquire_learner(POLICY, "b", 1.0))
+    assert found == [None, 2]
