@@ -1,6 +1,6 @@
-"""Time, from one place: wall time to stamp records, monotonic time to measure durations.
+"""The clocks: wall time for timestamps, monotonic time for durations.
 
-Order is never taken from either; the store's cursor orders records (see docs/store.md).
+Records are never ordered by time: the store's counter gives their order (see docs/store.md).
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import time
 
 
 def wall() -> float:
-    """Seconds since the epoch, UTC. For stamps people read; it may jump."""
+    """Return seconds since the Unix epoch. For timestamps that people read; the clock may jump."""
     return time.time()
 
 
 monotonic = time.monotonic
-"""Seconds on a clock that never goes back. For durations and deadlines."""
+"""Return seconds on a clock that never goes backwards. For durations and deadlines."""

@@ -1,52 +1,52 @@
-"""What can go wrong, as one tree.
+"""All errors that Ratchet raises, as one tree.
 
 RatchetError
- +- ConfigError           the YAML, the environment or a flag is wrong (exit 2)
+ +- ConfigError           the YAML, the environment or a flag is wrong (exit status 2)
  +- StoreError
- |   +- StoreUnavailable  no answer in time, or the server refused the write (full, loading, read-only)
- |   +- StoreUnfit        the server would lose acknowledged data (no AOF, eviction on)
- |   +- Conflict          a compare-and-set lost: somebody moved the pointer or the lease
+ |   +- StoreUnavailable  the store did not respond in time, or refused a write (full, loading, read-only)
+ |   +- StoreUnfit        the store could lose acknowledged data (no append-only file, or eviction is on)
+ |   +- Conflict          a compare-and-set failed: somebody else has moved the pointer or the lease
  +- FeedbackRefused
  |   +- TargetNotYours    the target belongs to another tenant, or was deleted (404)
- |   +- TooManyParked     the caller has too much parked feedback (429)
+ |   +- TooManyParked     the tenant has too much parked feedback (429)
  +- EngineError
- |   +- EngineUnavailable cannot connect, or died before the first byte
- |   +- EngineRefused     the engine answered 4xx/5xx; `.status`, `.body`
- |   +- EngineBroken      died mid-stream, or answered what it must not
- |   +- EngineUnsupported its kind cannot do what was asked (501)
- +- AdapterError          an adapter on disk is not what its manifest says
- +- GateRefused           a candidate did not pass; `.gate`, `.why`
+ |   +- EngineUnavailable the engine does not connect, or died before its first byte
+ |   +- EngineRefused     the engine returned 4xx or 5xx; `.status`, `.body`
+ |   +- EngineBroken      the engine died in the middle of a response, or its response is invalid
+ |   +- EngineUnsupported this kind of engine does not support the operation (501)
+ +- AdapterError          an adapter on disk does not match its manifest
+ +- GateRefused           a candidate did not pass a gate; `.gate`, `.why`
 """
 
 from __future__ import annotations
 
 
 class RatchetError(Exception):
-    """Base of all errors Ratchet raises on purpose; `str(e)` is one line that says what to do."""
+    """Base of all errors that Ratchet raises. `str(error)` is one line that says what to do."""
 
 
 class ConfigError(RatchetError):
-    """The configuration is wrong."""
+    """The YAML, the environment or a flag is wrong."""
 
 
 class StoreError(RatchetError):
-    """The store did not do what was asked."""
+    """An operation of the store failed."""
 
 
 class StoreUnavailable(StoreError):
-    """The store gave no answer in time or refused the write."""
+    """The store did not respond in time, or refused a write."""
 
 
 class StoreUnfit(StoreError):
-    """The store would lose acknowledged data."""
+    """The store could lose acknowledged data."""
 
 
 class Conflict(StoreError):
-    """A compare-and-set lost."""
+    """A compare-and-set failed: somebody else has changed the value."""
 
 
 class FeedbackRefused(RatchetError):
-    """Feedback that the store did not accept."""
+    """The store did not accept the feedback."""
 
 
 class TargetNotYours(FeedbackRefused):
@@ -54,19 +54,19 @@ class TargetNotYours(FeedbackRefused):
 
 
 class TooManyParked(FeedbackRefused):
-    """The caller has too much feedback parked for targets nobody has seen."""
+    """The tenant has too much feedback parked for targets that are not known yet."""
 
 
 class EngineError(RatchetError):
-    """An engine did not do what was asked."""
+    """An operation of an engine failed."""
 
 
 class EngineUnavailable(EngineError):
-    """Cannot connect, or the engine died before its first byte."""
+    """The engine does not connect, or died before its first byte."""
 
 
 class EngineRefused(EngineError):
-    """The engine answered with an error status."""
+    """The engine returned an error: HTTP status `status` with the body `body`."""
 
     def __init__(self, message: str, status: int, body: bytes = b"") -> None:
         super().__init__(message)
@@ -75,19 +75,19 @@ class EngineRefused(EngineError):
 
 
 class EngineBroken(EngineError):
-    """The engine died mid-stream or answered what it must not."""
+    """The engine died in the middle of a response, or its response is invalid."""
 
 
 class EngineUnsupported(EngineError):
-    """This kind of engine cannot do what was asked."""
+    """This kind of engine does not support the operation."""
 
 
 class AdapterError(RatchetError):
-    """An adapter on disk is not what its manifest says."""
+    """An adapter on disk does not match its manifest."""
 
 
 class GateRefused(RatchetError):
-    """A candidate did not pass its gate; `gate` names the one that refused, `why` is one line."""
+    """A candidate did not pass the gate called `gate`; `why` is one line."""
 
     def __init__(self, gate: str, why: str) -> None:
         super().__init__(f"{gate}: {why}")

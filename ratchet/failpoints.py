@@ -1,7 +1,7 @@
-"""Named places where a test can kill the process, as a power cut would: no cleanup, no flush.
+"""Failpoints: named places in the code where a test can kill the process with SIGKILL, so that nothing is cleaned up or flushed.
 
-`RATCHET_FAILPOINT=learner.after_commit` kills at the first hit, `learner.after_commit:3` at the third. Unset: a hit costs a
-look at the environment, so a hit belongs where there is I/O, never in an inner loop.
+`RATCHET_FAILPOINT=learner.after_commit` kills the process at the first hit, `learner.after_commit:3` at the third. Each hit reads
+an environment variable, so put a failpoint only where the code does I/O anyway, never in an inner loop.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _hits: Counter[str] = Counter()
 
 
 def hit(name: str) -> None:
-    """Kills this process (SIGKILL) if the environment armed `name` and it was hit often enough."""
+    """Kill this process with SIGKILL if the failpoint `name` is set and has been hit as often as requested."""
     armed, _, count = os.environ.get(VARIABLE, "").partition(":")
     if name != armed:
         return

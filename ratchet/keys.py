@@ -1,4 +1,4 @@
-"""Keys: how one is made, what is stored of it, and what it may be given."""
+"""API keys: how a key is created, what the store keeps of it, and which limits it can have."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ratchet.clock import wall
 from ratchet.types import KeyRecord
 
 Scope = Literal["infer", "feedback", "operator", "metrics"]
-MOST = 10**9
-"""The largest quota: far past what any gateway serves, and exact in the store's arithmetic."""
+LARGEST_QUOTA = 10**9
+"""The largest quota. It is far above what a gateway can serve, and the store's arithmetic is exact up to it."""
 LONGEST_NOTE = 200
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-Quota = Annotated[int, Meta(ge=1, le=MOST)]
+Quota = Annotated[int, Meta(ge=1, le=LARGEST_QUOTA)]
 
 
 class KeySpec(msgspec.Struct, forbid_unknown_fields=True):
-    """A key to be made; the fields are KeyRecord's. What the types do not say, `fault` does."""
+    """A key to create: its tenant, its scopes and its limits."""
 
     tenant: str
     scopes: Annotated[list[Scope], Meta(min_length=1, max_length=4)]
@@ -34,7 +34,7 @@ class KeySpec(msgspec.Struct, forbid_unknown_fields=True):
     concurrency: Annotated[int, Meta(ge=1, le=100_000)] | None = None
 
     def fault(self) -> tuple[str, str] | None:
-        """The field that is wrong and what it must be; None if all is well."""
+        """Check what the types do not. Return the invalid field and what it must be, or None if all fields are valid."""
         if not names.is_name(self.tenant):
             return "tenant", "1-63 of a-z 0-9 . _ - and starts with a letter or digit"
         if any(not names.is_name(name) and names.parse_version(name) is None for name in self.models or ()):
@@ -44,7 +44,7 @@ class KeySpec(msgspec.Struct, forbid_unknown_fields=True):
         return None
 
     def issue(self) -> tuple[str, str, KeyRecord]:
-        """A fresh key, its sha256, and what is stored under that."""
+        """Create a key. Return the key, its SHA-256, and the record that is stored under that SHA-256."""
         key = mint()
         stored = digest(key)
         record = KeyRecord(
@@ -62,15 +62,15 @@ class KeySpec(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def mint() -> str:
-    """A fresh key: 256 random bits."""
+    """Return a new key: 256 random bits."""
     return "rk-" + secrets.token_urlsafe(32)
 
 
 def digest(key: str) -> str:
-    """The sha256 (hex) of a key as it came in a header (latin-1): what the store knows it by."""
+    """Return the SHA-256 (hex) of a key as it came in a header (latin-1). The store finds a key by it."""
     return hashlib.sha256(key.encode("latin-1", "replace")).hexdigest()
 
 
 def public_id(stored: str) -> str:
-    """The id of the key whose sha256 is `stored`."""
+    """Return the id of the key whose SHA-256 is `stored`."""
     return f"key_{stored[:16]}"

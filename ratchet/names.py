@@ -1,7 +1,7 @@
-"""Public names: ids the gateway mints, policy and version names, and the forms they may take.
+"""Public names: the ids that the gateway creates, and the names of policies and versions.
 
-Every check here is a full match on a small alphabet, so that a name can become a file name or a
-store key without escaping (no separator, no dot-dot, no control character can pass).
+Every check is a full match against a small alphabet. So a name that passes can be part of a file name or of a store key without
+escaping: it has no separator, no `..` and no control character.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ CHAT_PREFIX, TEXT_PREFIX, RESPONSE_PREFIX, MESSAGE_PREFIX = "chatcmpl-", "cmpl-"
 
 ID_BYTES, POOL = 16, 256
 _local = threading.local()
-# A child must not mint its parent's ids; which thread forks is known only then.
+# After a fork, the child must not use ids from its parent's pool. The handler runs in the thread that forked.
 os.register_at_fork(after_in_child=lambda: _local.__dict__.clear())
 
 
 class PolicyVersion(NamedTuple):
-    """A policy's name and one of its versions; version 0 is the base itself."""
+    """A policy and one of its versions. Version 0 is the base model itself."""
 
     policy: str
     version: int
@@ -35,26 +35,26 @@ class PolicyVersion(NamedTuple):
 
 
 def mint(prefix: str) -> str:
-    """A fresh public id: `prefix` and 32 hex digits of 128 random bits."""
+    """Return a new public id: `prefix` and 128 random bits as 32 hex digits."""
     drawn = _local.__dict__.setdefault("drawn", [])
-    if not drawn:  # one system call for many ids
+    if not drawn:  # one system call makes many ids
         pool = os.urandom(ID_BYTES * POOL).hex()
         drawn += [pool[i : i + 2 * ID_BYTES] for i in range(0, len(pool), 2 * ID_BYTES)]
     return prefix + str(drawn.pop())
 
 
 def bare(public_id: str) -> str:
-    """A public id without its prefix: the part that an engine may be handed."""
+    """Return a public id without its prefix. This is the part that may be sent to an engine."""
     return public_id[-32:]
 
 
 def is_name(text: str) -> bool:
-    """Whether `text` may name a policy, a model or an engine."""
+    """Return whether `text` is a valid name of a policy, a model or an engine."""
     return POLICY.fullmatch(text) is not None
 
 
 def parse_version(text: str) -> PolicyVersion | None:
-    """`support@7` as its parts, or None if `text` names no version."""
+    """Split a name such as `support@7`. Return None if `text` is not the name of a version."""
     found = VERSIONED.fullmatch(text)
     if found is None or not is_name(found["policy"]):
         return None
@@ -62,5 +62,5 @@ def parse_version(text: str) -> PolicyVersion | None:
 
 
 def is_target(text: str) -> bool:
-    """Whether feedback may name `text`: a response id of ours, or an episode id of at most 128 characters."""
+    """Return whether `text` can be the target of feedback: the id of a response, or of an episode (at most 128 characters)."""
     return RESPONSE_ID.fullmatch(text) is not None or EPISODE_ID.fullmatch(text) is not None

@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent, and ports for them."""
+"""Start child processes that never outlive their parent, end process trees, and find free ports."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from ratchet.clock import monotonic
 from ratchet.errors import RatchetError
 
 PARENT = "RATCHET_PARENT"
-"""Tells a child of `spawn` its parent's pid; absent in a process started by hand, which must survive its shell."""
+"""Environment variable in which `spawn` gives a child its parent's pid. A process started by hand has none: it must survive its shell."""
 STDERR = 2
 POLL_SECONDS = 0.02
-LAST_WORDS_SECONDS = 1.0
+SHORT_GRACE_SECONDS = 1.0
 
 
 def die_with_parent(number: int = signal.SIGTERM) -> None:
-    """In a child of `spawn`: the parent's death becomes signal `number` instead of SIGKILL, so that the child can drain.
+    """Ask for signal `number` instead of SIGKILL when the parent dies, so that this process can drain first.
 
-    Call it first in `main`, from the main thread. If the parent is dead already, the process exits here. Started by hand: nothing.
+    Call it at the start of `main`, in the main thread. If the parent has already died, the process exits here. In a process that
+    was not started by `spawn`, it does nothing.
     """
     parent = os.environ.pop(PARENT, None)
     if parent is None:
@@ -47,12 +48,12 @@ async def spawn(
     cwd: Path | None = None,
     stdin: int = DEVNULL,
 ) -> Process:
-    """Starts `argv` in its own session, killed (SIGKILL) when the calling thread ends.
+    """Start `argv` in a session of its own. The kernel kills it (SIGKILL) when the calling thread ends.
 
-    stdout and stderr are appended to `log`; None: both go where this process's stderr goes. `stdin`: a file descriptor.
+    Call it from a thread that lives as long as the child should: the kernel watches the thread, not the process.
 
-    Call it from a thread that lives as long as the child should (the kernel watches the thread, not the process).
-    `env` is the whole environment (None: this one's). RatchetError: there is no such program.
+    `env` is the child's whole environment; None: that of this process. stdout and stderr are appended to `log`; None: both go to
+    this process's stderr. `stdin` is a file descriptor. Raises RatchetError if there is no such program.
     """
     environ = dict(os.environ if env is None else env)
     if shutil.which(argv[0], path=environ.get("PATH")) is None:
@@ -74,9 +75,9 @@ def _opened(log: Path) -> int:
 
 
 async def kill_tree(pid: int, grace: float) -> None:
-    """Ends `pid` and all its descendants: SIGTERM to `pid`, up to `grace` seconds, then what is left by force.
+    """End process `pid` and all its descendants: send SIGTERM to `pid`, wait up to `grace` seconds, then kill what remains.
 
-    Returns when all are gone (or zombies, which only their parent can reap). An unknown pid is a success.
+    Return once all have ended, or are zombies, which only their parent can remove. If there is no such process, return at once.
     """
     try:
         root = psutil.Process(pid)
@@ -84,19 +85,19 @@ async def kill_tree(pid: int, grace: float) -> None:
         return
     below = _descendants(root)
     _signal([root], signal.SIGTERM)
-    await _gone([root], grace)
-    # The tree may have grown since; what a dead root left behind is found by the first list.
-    left = [*dict.fromkeys([*below, *_descendants(root)])]
+    await _wait([root], grace)
+    # The tree may have grown meanwhile. If the root has died, only the first list still has its descendants.
+    remaining = [*dict.fromkeys([*below, *_descendants(root)])]
     if not _alive(root):
-        _signal(left, signal.SIGTERM)
-        await _gone(left, min(grace, LAST_WORDS_SECONDS))
-    left = [root, *left]
-    _signal(left, signal.SIGKILL)
-    await _gone(left, LAST_WORDS_SECONDS)
+        _signal(remaining, signal.SIGTERM)
+        await _wait(remaining, min(grace, SHORT_GRACE_SECONDS))
+    remaining = [root, *remaining]
+    _signal(remaining, signal.SIGKILL)
+    await _wait(remaining, SHORT_GRACE_SECONDS)
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    """Return a TCP port of 127.0.0.1 that is free now. Another process may take it before you use it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -125,8 +126,8 @@ def _signal(processes: Iterable[psutil.Process], number: int) -> None:
                 continue
 
 
-async def _gone(processes: Sequence[psutil.Process], seconds: float) -> None:
-    """Waits by looking: psutil's own wait would take the exit status from under asyncio."""
+async def _wait(processes: Sequence[psutil.Process], seconds: float) -> None:
+    """Wait until all have ended, for at most `seconds`. It polls: psutil's own wait would take the exit status away from asyncio."""
     deadline = monotonic() + seconds
-    while any(map(_alive, processes)) and monotonic() < deadline:  # noqa: ASYNC110 (no event tells of a grandchild)
+    while any(map(_alive, processes)) and monotonic() < deadline:  # noqa: ASYNC110 (there is no event for a grandchild)
         await asyncio.sleep(POLL_SECONDS)
