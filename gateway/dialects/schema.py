@@ -256,10 +256,12 @@ class FeedbackRequest(Strict):
 
 
 class Preferred(Strict):
-    """A `preference` value: `target` was chosen over `over`."""
+    """A `preference` value: a choice of `target` was preferred to a choice of `over`."""
 
     target: str
     over: str
+    choice: Annotated[int, Meta(ge=0, le=127)] = 0
+    over_choice: Annotated[int, Meta(ge=0, le=127)] = 0
 
 
 class MoveRequest(Strict):
