@@ -57,13 +57,14 @@ format: setup
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-# Writes docs/benchmarks.md. One script: make bench BENCH=fidelity BENCH_ARGS="--count 200"
-BENCH ?= capture gateway prefix fidelity durability demo_seeds
+# Writes docs/benchmarks.md and what README quotes of it. One script: make bench BENCH=fidelity BENCH_ARGS="--count 200"
+BENCH ?= capture gateway commits ablation prefix fidelity durability demo_seeds
 bench: setup
 	set -e; for script in $(BENCH); do $(BIN)/python bench/$$script.py $(BENCH_ARGS); done
 
 docs: setup
 	$(BIN)/python docs/generate.py
+	$(BIN)/python bench/quoted.py
 
 lock: setup
 	requirements/lock.sh $(BIN)/uv

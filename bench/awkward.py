@@ -1,4 +1,4 @@
-"""Questions whose answers are hard to record exactly: scripts, emoji, code, blanks, nothing at all."""
+"""Questions whose answers are hard to record exactly: many scripts, emoji, code, white space, empty answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ QUESTIONS = (
 
 
 async def ask(gateway: str, key: str, models: Sequence[str], count: int) -> dict[str, list[str]]:
-    """Asks `count` times, streamed and whole, alone and in pairs, some answers empty; id -> the texts the client saw."""
+    """Ask `count` questions, streamed and whole, with one choice and with two, some with empty answers; the client's texts by id."""
     seen: dict[str, list[str]] = {}
     room = asyncio.Semaphore(CONCURRENT)
     async with AsyncOpenAI(base_url=f"{gateway}/v1", api_key=key, max_retries=0, timeout=300) as client:
@@ -43,10 +43,16 @@ async def ask(gateway: str, key: str, models: Sequence[str], count: int) -> dict
 
 
 def body(number: int, model: str) -> dict[str, Any]:
-    """The `number`th request: every tenth is answered by nothing, every fifth by two choices."""
+    """The `number`th request: every tenth has an empty answer, every fifth two choices."""
     question = {"role": "user", "content": QUESTIONS[number % len(QUESTIONS)]}
-    made: dict[str, Any] = {"model": model, "messages": [question], "max_tokens": 24, "temperature": 1.0, "n": 2 if number % 5 == 0 else 1}
-    return {**made, "logit_bias": {str(END_OF_TURN): 100}} if number % 10 == 9 else made
+    request: dict[str, Any] = {
+        "model": model,
+        "messages": [question],
+        "max_tokens": 24,
+        "temperature": 1.0,
+        "n": 2 if number % 5 == 0 else 1,
+    }
+    return {**request, "logit_bias": {str(END_OF_TURN): 100}} if number % 10 == 9 else request
 
 
 async def _whole(client: AsyncOpenAI, request: dict[str, Any]) -> tuple[str, list[str]]:

@@ -1,4 +1,4 @@
-"""A multi-turn workload: many open dialogues, a few of them asking at a time, each turn with all that was said before."""
+"""A workload of dialogues: many are open, a few ask at a time, and each turn sends the whole dialogue so far."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Shape:
-    """How much is said."""
+    """The size of the workload."""
 
     dialogues: int = 12
     turns: int = 4
@@ -37,22 +37,22 @@ class Shape:
 
 @dataclass(frozen=True)
 class Turn:
-    """What a client saw of one turn, the first of a dialogue being 1."""
+    """What a client saw of one turn. The first turn of a dialogue is number 1."""
 
     dialogue: int
     number: int
     ttft: float
-    """Milliseconds from the request to the first token's chunk."""
+    """Milliseconds from the request to the chunk with the first token."""
     engine: str
     prompt: int
-    """Tokens."""
+    """Tokens of the prompt."""
     cached: int
-    """Those of them that the engine found in its prefix cache, by the answer's usage."""
+    """Prompt tokens that the engine found in its prefix cache, by the answer's usage."""
 
 
 @dataclass
 class Dialogue:
-    """Words by `seed`, the same for each strategy; `salt` stands first, so that no other run's cache holds them."""
+    """One dialogue. Its words depend on `seed`, which all strategies share; it starts with `salt`, so that no earlier run has cached it."""
 
     number: int
     salt: str
@@ -64,27 +64,27 @@ class Dialogue:
     def __post_init__(self) -> None:
         self._rng = random.Random(f"{self.seed}/{self.number}")
         mark = hashlib.blake2b(f"{self.salt}/{self.number}".encode(), digest_size=6).hexdigest()
-        self.messages.append({"role": "system", "content": f"{mark}: {self._say(self.shape.system_words)}"})
+        self.messages.append({"role": "system", "content": f"{mark}: {self._words(self.shape.system_words)}"})
 
     def ask(self) -> None:
-        """Adds the next question."""
+        """Add the next question."""
         self.asked += 1
-        self.messages.append({"role": "user", "content": self._say(self.shape.question_words)})
+        self.messages.append({"role": "user", "content": self._words(self.shape.question_words)})
 
     def answered(self, text: str) -> None:
         self.messages.append({"role": "assistant", "content": text})
 
-    def _say(self, count: int) -> str:
+    def _words(self, count: int) -> str:
         return " ".join(self._rng.choices(WORDS, k=count))
 
 
 async def run(url: str, key: str, model: str, shape: Shape, *, salt: str, seed: str) -> list[Turn]:
-    """Every turn of every dialogue through `url`; who asks next is drawn among those that wait. Raises what the SDK does."""
+    """Run every turn of every dialogue through `url`; the next to ask is drawn at random. Raises the SDK's errors."""
     waiting = [Dialogue(number, salt, seed, shape) for number in range(shape.dialogues)]
     rng, seen = random.Random(seed), list[Turn]()
 
     async def user(client: AsyncOpenAI) -> None:
-        # With dialogues held to the end, as many users as twice the replicas would fall into step with round-robin.
+        # If each user kept one dialogue to its end, users twice as many as replicas would keep step with round-robin.
         while waiting:
             dialogue = waiting.pop(rng.randrange(len(waiting)))
             seen.append(await _turn(client, model, dialogue))
@@ -124,24 +124,24 @@ async def _turn(client: AsyncOpenAI, model: str, dialogue: Dialogue) -> Turn:
 
 
 def later(turns: Sequence[Turn]) -> list[Turn]:
-    """Those whose beginning somebody has already read."""
+    """The turns after the first, whose beginning an engine has already computed."""
     return [turn for turn in turns if turn.number > 1]
 
 
 def found(turns: Sequence[Turn]) -> float:
-    """Share of the prompts' tokens found in a cache, 0-1; NaN of none."""
+    """Share of the prompt tokens that was found in a cache, 0-1; NaN without turns."""
     prompt = sum(turn.prompt for turn in turns)
     return sum(turn.cached for turn in turns) / prompt if prompt else float("nan")
 
 
 def moved(turns: Sequence[Turn]) -> float:
-    """Share of the later turns that met another replica than the turn before, 0-1; NaN of none."""
+    """Share of the later turns that went to another replica than the turn before, 0-1; NaN without turns."""
     places = {(turn.dialogue, turn.number): turn.engine for turn in turns}
     changes = [places[turn.dialogue, turn.number - 1] != turn.engine for turn in later(turns)]
     return sum(changes) / len(changes) if changes else float("nan")
 
 
 def busiest(turns: Sequence[Turn]) -> float:
-    """Share of the turns that the busiest replica had, 0-1; NaN of none."""
+    """Share of the turns that went to the busiest replica, 0-1; NaN without turns."""
     engines = [turn.engine for turn in turns]
     return max((engines.count(name) for name in set(engines)), default=float("nan")) / max(1, len(engines))

@@ -1,8 +1,8 @@
-"""kill -9 under load: `python bench/durability.py --kills 20`.
+"""Kill parts of a running stack under load: `python bench/durability.py --kills 20`. Writes docs/benchmarks.md.
 
-Eight users stream, ask and rate without pause while the gateway, the store and the learner are killed at random instants.
-Whatever a client saw acknowledged (`[DONE]`, a whole 200, a 202) must be in the store afterwards, at the latest once the spool
-is drained, and the ledger must balance after each kill. Exit 0 only if nothing is missing.
+Eight users stream, ask and rate without pause while the gateway, the store and the learner are killed with `kill -9` at random
+times. Everything that a client saw acknowledged (`[DONE]`, a complete 200, a 202) must be in the store afterwards, once the spool
+is drained, and the ledger must balance after each kill. Exit status 0 only if nothing is missing.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ GROUP = 4
 
 @dataclass
 class Report:
-    """What was acknowledged, what of it is missing, and how long the stack took to acknowledge again after each kill (s)."""
+    """What was acknowledged, what of it is missing, and how many seconds after each kill the stack acknowledged a request again."""
 
     kills: dict[str, int] = field(default_factory=dict)
     recovery: dict[str, list[float]] = field(default_factory=dict)
@@ -66,25 +66,25 @@ class Report:
 
 @dataclass
 class Load:
-    """Users that never stop: each turn streams one answer, or a group, or asks whole, then rates what came whole."""
+    """Users that never pause: each turn asks for one streamed answer, a streamed group or a whole answer, and rates what was complete."""
 
     client: Client
     model: str
     acknowledged: dict[str, Exchange] = field(default_factory=dict)
     rewards: dict[str, str] = field(default_factory=dict)
-    news: asyncio.Event = field(default_factory=asyncio.Event)
-    leave: asyncio.Event = field(default_factory=asyncio.Event)
+    progress: asyncio.Event = field(default_factory=asyncio.Event)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def user(self, rng: random.Random) -> None:
         for turn in count():
-            if self.leave.is_set():
+            if self.stop.is_set():
                 return
             exchange = await self._ask(turn, rng)
             if exchange.error is not None:
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             self.acknowledged[exchange.id] = exchange
-            self.news.set()
+            self.progress.set()
             await self._rate(exchange)
 
     async def _ask(self, turn: int, rng: random.Random) -> Exchange:
@@ -97,7 +97,7 @@ class Load:
 
     async def _rate(self, exchange: Exchange) -> None:
         for choice, text in sorted(exchange.answers.items()):
-            # Spread for certain: without it no group would be learned from, and the learner would idle.
+            # Rewards that differ: from a group of equal rewards nothing is learned, and the learner would be idle.
             value = float(choice % 2) if len(exchange.answers) > 1 else enthusiastic(messages(exchange.topic), text)
             feedback = await self.client.rate(exchange.id, choice, value)
             if feedback is not None:
@@ -106,7 +106,7 @@ class Load:
 
 @contextlib.asynccontextmanager
 async def loading(client: Client, model: str, seed: int) -> AsyncIterator[Load]:
-    """Load for as long as the context lasts; then every user finishes its turn."""
+    """Run the users for as long as the context lasts; then each finishes its turn."""
     load = Load(client, model)
     async with asyncio.TaskGroup() as group:
         for number in range(USERS):
@@ -114,14 +114,16 @@ async def loading(client: Client, model: str, seed: int) -> AsyncIterator[Load]:
         try:
             yield load
         finally:
-            load.leave.set()
+            load.stop.set()
 
 
 async def measure(
     config: Path, folder: Path, kills: dict[str, int], *, seed: int = 0, spread: float = 2.0, model: str = stack.POLICY
 ) -> Report:
-    """Runs `ratchet up` of `config` in `folder`, kills each role as often as `kills` says, in random order and at random
-    instants up to `spread` seconds apart, and compares the clients' log with the store. TimeoutError: it did not recover."""
+    """Run `ratchet up` with `config` in `folder`, kill each role as often as `kills` says, and compare the clients' log with the store.
+
+    The kills come in random order, at random times up to `spread` seconds apart. TimeoutError: the stack did not recover.
+    """
     rng = random.Random(seed)
     order = [role for role, number in kills.items() for _ in range(number)]
     rng.shuffle(order)
@@ -129,7 +131,7 @@ async def measure(
     data = folder / "data"
     async with stack.running(config, data, folder / "up.log") as ready:
         log = Log()
-        async with Client(ready.gateway, ready.keys["client"], log) as client, loading(client, model, seed) as load:
+        async with Client(ready.gateway, ready.keys.client, log) as client, loading(client, model, seed) as load:
             await _progress(load)
             for role in order:
                 await asyncio.sleep(rng.uniform(0, spread))
@@ -141,7 +143,7 @@ async def measure(
 
 
 async def _kill(role: str, up: int, gateway: str, load: Load) -> float:
-    """Kills the role's process; seconds until a request that began afterwards was acknowledged."""
+    """Kill the role's process; seconds until a request that was sent afterwards was acknowledged."""
     victim = await find(role, up, RECOVERY_SECONDS)
     os.kill(victim.pid, signal.SIGKILL)
     killed = monotonic()
@@ -153,14 +155,14 @@ async def _kill(role: str, up: int, gateway: str, load: Load) -> float:
 
 
 async def _progress(load: Load) -> None:
-    load.news.clear()
+    load.progress.clear()
     async with asyncio.timeout(RECOVERY_SECONDS):
-        await load.news.wait()
+        await load.progress.wait()
 
 
 @contextlib.asynccontextmanager
 async def _store(data: Path) -> AsyncIterator[Store]:
-    """The embedded store, waited for while it loads after a kill."""
+    """Connect to the embedded store; wait while it loads its file after a kill."""
     deadline = monotonic() + RECOVERY_SECONDS
     while True:
         try:
@@ -188,7 +190,7 @@ async def _compare(data: Path, load: Load, report: Report) -> None:
     async with _store(data) as store:
         report.missing_answers = await _missing(store, load, [*load.acknowledged])
         deadline = monotonic() + SETTLE_SECONDS
-        while report.missing_answers and monotonic() < deadline:  # what was spooled while the store was away may still be on its way
+        while report.missing_answers and monotonic() < deadline:  # the spool may not have been drained yet
             await asyncio.sleep(POLL_SECONDS)
             report.missing_answers = await _missing(store, load, report.missing_answers)
         report.missing_rewards = [feedback for feedback in load.rewards if await store.feedback.record(feedback) is None]
@@ -200,7 +202,7 @@ async def _compare(data: Path, load: Load, report: Report) -> None:
 
 
 async def _missing(store: Store, load: Load, ids: list[str]) -> list[str]:
-    """Those of `ids` that the store has not, or not as the client read them."""
+    """The ids that the store does not have, or whose text differs from what the client read."""
     missing = []
     for ident in ids:
         found = await store.interactions.get(ident, None)
@@ -211,12 +213,12 @@ async def _missing(store: Store, load: Load, ids: list[str]) -> list[str]:
 
 
 def _same(exchange: Exchange, recorded: list[str]) -> bool:
-    """Whether the store has the very text the client read."""
+    """Whether the store has exactly the text that the client read."""
     return recorded == [exchange.answers[index] for index in sorted(exchange.answers)]
 
 
 def fake_configuration(folder: Path, seed: int = 0) -> Path:
-    """The demo's YAML on the deterministic fake engine: a kill falls into many more requests a second."""
+    """The demo's YAML with the deterministic fake engine, which serves many more requests a second for a kill to interrupt."""
     path = stack.write_configuration(folder, seed)
     tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     tree["engines"] = [{"name": "local", "kind": "fake", "model": stack.MODEL, "launch": {"extra": []}}]
@@ -230,7 +232,7 @@ def text(report: Report) -> str:
     for role, kills in report.kills.items():
         times = sorted(report.recovery[role])
         rows.append([role, kills, f"{times[len(times) // 2]:.2f}" if times else "-", f"{times[-1]:.2f}" if times else "-"])
-    times_table = section.table(("killed", "times", "acknowledged again after s, median", "max"), rows)
+    times_table = section.table(("killed", "times", "seconds until acknowledged again, median", "max"), rows)
     counts = (
         f"{report.answers} acknowledged answers, {len(report.missing_answers)} missing; {report.rewards} acknowledged rewards, "
         f"{len(report.missing_rewards)} missing; {report.interrupted} requests interrupted; ledger {json.dumps(report.ledger)}, "
@@ -248,7 +250,7 @@ def main() -> int:
     if args.json is not None:
         args.json.write_text(json.dumps(asdict(report), indent=2))
     if not args.no_docs:
-        section.replace("durability", "kill -9 under load", f"{USERS} users on the {args.engine} engine.\n\n{text(report)}")
+        section.replace("durability", "kill -9 under load", f"{USERS} users, on the {args.engine} engine.\n\n{text(report)}")
     return 0 if report.good else 1
 
 
@@ -261,7 +263,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="write the report there")
     parser.add_argument("--work", type=Path, help="folder of the data (default: the system's temporary folder)")
-    parser.add_argument("--no-docs", action="store_true", help="leave docs/benchmarks.md alone")
+    parser.add_argument("--no-docs", action="store_true", help="do not write docs/benchmarks.md")
     return parser.parse_args()
 
 

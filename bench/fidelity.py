@@ -1,8 +1,9 @@
-"""Token fidelity: `python bench/fidelity.py` (base only) or `--data DIR --config YAML` of a finished demo (its live version too).
+"""Check that what is recorded is exactly what the engine drew: `python bench/fidelity.py`. Writes docs/benchmarks.md.
 
-Asks awkward questions (scripts, emoji, code, empty answers), reads the recorded interactions back, and checks: the recorded
-ids decode to the text the client saw, byte for byte; the recorded log-probs are those the learner's own model gives at the
-recorded version, within the tolerance calibrated on the base; nothing is padded. Exit 0 only if all of it holds.
+Ask awkward questions (many scripts, emoji, code, empty answers), read the recorded interactions back, and check that the recorded
+ids decode to the client's text byte for byte, that the recorded log-probs are those that the learner's model computes at the
+recorded version, within the tolerance calibrated on the base, and that nothing is padded. With `--data DIR --config YAML` of a
+finished demo its live version is checked beside the base. Exit status 0 only if all of it holds.
 """
 
 from __future__ import annotations
@@ -38,14 +39,14 @@ NO_TRAINING = "RATCHET_POLICIES__ASSISTANT__SCHEDULE__AUTOMATIC"
 CALIBRATION = 20
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 WITHHELD = 3
-"""Tokens that may hold a character's first bytes: UTF-8 has at most four."""
+"""Tokens that may hold the first bytes of one character, which has at most four in UTF-8."""
 
 
 @dataclass
 class Report:
-    """Log-prob differences in nats, by version.
+    """What was compared, and what differed. Log-prob differences are in nats, by version.
 
-    `cut`: answers whose token limit fell inside a character: the text is that of all ids but the last one to three.
+    `cut`: answers whose token limit fell inside a character, so that the text lacks the last one to three ids.
     """
 
     interactions: int = 0
@@ -59,11 +60,11 @@ class Report:
     compared: dict[int, int] = field(default_factory=dict)
     largest: dict[int, float] = field(default_factory=dict)
     calibration: float = 0.0
-    """Largest difference on the base's first interactions, which are not compared."""
+    """Largest difference on the first interactions of the base, which are not compared."""
 
     @property
     def tolerance(self) -> float:
-        """Nats a log-prob may differ: as the activation proof calibrates it."""
+        """Nats by which a log-prob may differ, calibrated as for the activation proof."""
         return max(FLOOR, MARGIN * self.calibration)
 
     @property
@@ -73,12 +74,12 @@ class Report:
 
 
 async def measure(config: Path, data: Path, log: Path, count: int) -> tuple[Report, list[Interaction], list[PolicyVersionRecord]]:
-    """Asks `count` questions of a running stack and checks what does not need the model."""
+    """Ask a running stack `count` questions, and check what does not need the model."""
     async with stack.running(config, data, log) as ready:
-        async with Admin(ready.admin, ready.keys["operator"]) as admin:
+        async with Admin(ready.admin, ready.keys.operator) as admin:
             policy = await admin.policy(stack.POLICY)
         pinned = sorted({0, policy.live})
-        seen = await ask(ready.gateway, ready.keys["client"], [f"{policy.name}@{v}" for v in pinned], count)
+        seen = await ask(ready.gateway, ready.keys.client, [f"{policy.name}@{v}" for v in pinned], count)
         store = await open_store("embedded", StoreConfig(), data=data)
         found = {ident: await store.interactions.get(ident, None) for ident in seen}
         await store.close()
@@ -91,7 +92,7 @@ async def measure(config: Path, data: Path, log: Path, count: int) -> tuple[Repo
 
 
 def check_shape(item: Interaction, seen: list[str], report: Report) -> None:
-    """Counts, and what the client saw against what was recorded; ids and log-probs must pair, with no filler."""
+    """Count, and compare what the client saw with what was recorded. Ids and log-probs must pair up, without padding."""
     report.interactions += 1
     if [choice.message.get("content") or "" for choice in item.choices] != seen:
         report.texts_differ.append(f"{item.id}: the client saw another text than was recorded")
@@ -104,13 +105,13 @@ def check_shape(item: Interaction, seen: list[str], report: Report) -> None:
 
 
 def check_text(item: Interaction, choice: Choice, decode: Callable[[list[int]], str], report: Report) -> None:
-    """Compares the decoded ids with the recorded text."""
+    """Compare the decoded ids with the recorded text."""
     text = choice.message.get("content") or ""
     report.empty += not text
     decoded = decode(choice.token_ids)
     if decoded == text:
         return
-    # An engine withholds the last tokens while they make no whole character; at the limit they never do.
+    # An engine withholds tokens until they complete a character; at the token limit they never do.
     shorter = [decode(choice.token_ids[:-held]) for held in range(1, WITHHELD + 1)]
     if choice.finish_reason == "length" and decoded.endswith(REPLACEMENT) and text in shorter:
         report.cut += 1
@@ -119,7 +120,7 @@ def check_text(item: Interaction, choice: Choice, decode: Callable[[list[int]], 
 
 
 def largest_difference(model: Policy, item: Interaction) -> float:
-    """Largest |recorded - computed| log-prob (nats) of an interaction, with the model's present weights."""
+    """Largest |recorded - computed| log-prob of an interaction with the model's current weights, in nats."""
     computed, _ = model.log_probs(
         item.prompt_ids, [c.token_ids for c in item.choices], temperature=item.sampling.temperature, adapter=item.version > 0
     )
@@ -128,7 +129,7 @@ def largest_difference(model: Policy, item: Interaction) -> float:
 
 
 def check_log_probs(model: Policy, items: list[Interaction], version: int, report: Report) -> None:
-    """Compares the trainable interactions of one version; the base's first ones calibrate the tolerance instead."""
+    """Compare the trainable interactions of one version; the first ones of the base calibrate the tolerance instead."""
     trainable = [item for item in items if item.version == version and not item.untrainable]
     if version == 0:
         calibrating, trainable = trainable[:CALIBRATION], trainable[CALIBRATION:]
@@ -139,7 +140,7 @@ def check_log_probs(model: Policy, items: list[Interaction], version: int, repor
 
 
 def check_with_model(report: Report, items: list[Interaction], versions: list[PolicyVersionRecord], config: Path, data: Path) -> None:
-    """Decodes every answer and recomputes every trainable one at its version."""
+    """Decode every answer, and recompute every trainable one at its version."""
     settings = load(config)
     policy = settings.policies[stack.POLICY]
     lora: LoraConfig = policy.lora
@@ -155,12 +156,12 @@ def check_with_model(report: Report, items: list[Interaction], versions: list[Po
 
 
 def text(report: Report) -> str:
-    """The report as a Markdown table and a line."""
+    """The report as a Markdown table and a paragraph."""
     rows = [[version, report.compared[version], f"{report.largest[version]:.2g}"] for version in sorted(report.largest)]
     table = section.table(("version", "log-probs recomputed", "largest difference, nats"), rows)
     return (
-        f"{table}\n\nTolerance {report.tolerance:.2g} nats: {MARGIN:g} times the largest difference on {CALIBRATION} other answers of the "
-        f"base, at least {FLOOR:g}. {report.interactions} interactions, {report.answers} answers, {report.tokens} tokens, "
+        f"{table}\n\nThe tolerance is {report.tolerance:.2g} nats: {MARGIN:g} times the largest difference on {CALIBRATION} other answers "
+        f"of the base, and at least {FLOOR:g}. {report.interactions} interactions, {report.answers} answers, {report.tokens} tokens, "
         f"{report.empty} empty answers; {len(report.texts_differ)} texts differ, {report.cut} answers were cut inside a character at "
         f"their token limit (the text lacks the last one to three ids), {len(report.padded)} have padded or unpaired values, "
         f"{len(report.unrecorded)} were not recorded."
@@ -169,7 +170,7 @@ def text(report: Report) -> str:
 
 @contextlib.contextmanager
 def no_training() -> Iterator[None]:
-    """What the stack started inside must not learn: the versions stay those that are measured."""
+    """Keep a stack that is started in the context from learning, so that its versions stay those that are measured."""
     os.environ[NO_TRAINING] = "false"
     try:
         yield
@@ -201,10 +202,10 @@ def _plain(report: Report) -> dict[str, Any]:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=200, help="interactions")
-    parser.add_argument("--data", type=Path, help="data directory of a finished run, whose live version is measured too")
+    parser.add_argument("--data", type=Path, help="data directory of a finished demo, whose live version is checked too")
     parser.add_argument("--config", type=Path, help="its YAML")
     parser.add_argument("--json", type=Path, help="write the report there")
-    parser.add_argument("--no-docs", action="store_true", help="leave docs/benchmarks.md alone")
+    parser.add_argument("--no-docs", action="store_true", help="do not write docs/benchmarks.md")
     args = parser.parse_args()
     if (args.data is None) != (args.config is None):
         parser.error("give both --data and --config, or neither")

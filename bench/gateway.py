@@ -1,9 +1,9 @@
-"""The gateway beside its peers: `python bench/gateway.py [--quick]`. Issue 3's figures, written into docs/benchmarks.md.
+"""Measure the gateway beside its peers: `python bench/gateway.py [--quick]`. Writes docs/benchmarks.md.
 
-Every gateway stands in front of the same mock engine (C, `bench/mock`) on one core; the load, the mock and the store have the
-others. Each round measures each of them in turn, begun at another one each time; costs are CPU (user and system of all its
-processes), so that a busy machine delays more than it falsifies, and ratios are taken within a round.
-Exit 0 only if every answer was recorded and nothing of Ratchet's failed; bars that are missed are told, not hidden.
+Every gateway runs on one core in front of the same mock engine (C, `bench/mock`); the load generator, the mock and the store have
+the other cores. Each round measures every gateway, starting at another one each time. Costs are CPU time (user and system, of all
+processes of a gateway), which a busy machine distorts less than wall time, and ratios are taken within a round.
+Exit status 0 only if every answer was recorded and no request through Ratchet failed. A bar that is missed is reported, and is no failure.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from ratchet.process import free_port
 
 PARTS = ("rounds", "memory", "prompts", "workers", "profile")
 SLOW = "LiteLLM"
-"""Left out of a quick run: it takes half a minute to start."""
+"""Left out of a quick run, since it takes half a minute to start."""
 
 
 async def measure(args: argparse.Namespace, folder: Path) -> tuple[str, bool]:
-    """All parts that were asked for: their text, and whether nothing of ours failed."""
+    """Run the chosen parts; their text, and whether nothing of ours failed."""
     texts = []
     async with mocked() as engine, AsyncExitStack() as stack:
         bench = Bench(engine, folder, args.seconds)
@@ -53,7 +53,7 @@ async def measure(args: argparse.Namespace, folder: Path) -> tuple[str, bool]:
 
 
 async def _peers(args: argparse.Namespace, engine: Mock, folder: Path, bench: Bench, stack: AsyncExitStack) -> list[Target]:
-    """Those that run here; why each other does not is noted."""
+    """Start those that can run on this machine, and note why the others cannot."""
     found = []
     names = [name for name in PEERS if any(name.lower().startswith(wanted.lower()) for wanted in args.peers)]
     for number, name in enumerate(names):
@@ -79,17 +79,20 @@ def _compared(bench: Bench, names: list[str]) -> str:
     parts = [report.costs(samples, names), report.store(samples)]
     if peers:
         parts += ["Ours divided by theirs, median of each round's own ratio:", report.ratios(samples, peers)]
-    parts += ["Milliseconds to the first byte, open loop; below the first row, what a gateway adds to it:", report.opened(samples, names)]
+    parts += [
+        "Milliseconds to the first byte in an open loop: of the mock itself in the first row, and what each gateway adds in the others:",
+        report.opened(samples, names),
+    ]
     return "\n\n".join([*parts, report.verdicts(report.bars(samples, peers))])
 
 
 async def _alone(args: argparse.Namespace, bench: Bench, engine: Mock, targets: list[Target], folder: Path) -> list[str]:
-    """The parts that do not compare."""
+    """Run the parts that are not measured in rounds."""
     own, texts = targets[0], []
     if "prompts" in args.parts:
-        beside = [target for target in targets if not target.name.startswith(SLOW)]
+        compared = [target for target in targets if not target.name.startswith(SLOW)]
         texts.append(
-            "By the length of the prompt, 8-chunk streams, c8:\n\n" + report.prompts(await extras.prompts(bench, engine, beside, folder))
+            "By the length of the prompt, 8-chunk streams, c8:\n\n" + report.prompts(await extras.prompts(bench, engine, compared, folder))
         )
     if "memory" in args.parts:
         flat = await memory.flat(own, engine, folder, args.requests)
@@ -107,14 +110,15 @@ async def _alone(args: argparse.Namespace, bench: Bench, engine: Mock, targets: 
 
 
 def introduction(args: argparse.Namespace) -> str:
-    """How it was measured, in the page."""
+    """How it was measured, for the page."""
     return (
-        "Each gateway on one core in front of a mock vLLM in C; the load, the mock and the store on the others. Prompt 1,000 "
-        "characters, answers of 8 tokens unless told, one a chunk, 200 prompt ids. Ratchet records every answer in its embedded store: "
-        "the mock sends it ids and log-probs with each token, which it takes in and cuts out; the others ask for none and record "
-        "nothing. `c8`: closed loop at 8 connections, chunks as fast as they are taken, so that several may come in one read. A "
-        f"chunk's cost: answers of 80 against 8 tokens, 5 ms between two, 32 streams. Median of {args.rounds} interleaved rounds, "
-        f"{args.seconds:g} s a measurement."
+        "Each gateway on one core in front of a mock vLLM in C; the load generator, the mock and the store on the other cores. Prompts of "
+        "1,000 characters and 200 token ids; answers of 8 tokens, one a chunk, unless stated otherwise. Ratchet records every answer in "
+        "its embedded store: the mock sends it token ids and log-probs with each token, which Ratchet records and removes from what the "
+        "client sees. The other gateways ask for none and record nothing. `c8`: a closed loop over 8 connections; chunks are sent as fast "
+        "as they are read, so that one read may bring several. The cost of a chunk is that of answers of 80 tokens less that of answers "
+        f"of 8, with 5 ms between tokens and 32 streams. Medians of {args.rounds} interleaved rounds; each measurement lasts "
+        f"{args.seconds:g} s."
     )
 
 
@@ -139,19 +143,19 @@ def _arguments() -> argparse.Namespace:
         "--peers",
         nargs="*",
         default=["SMG", "vllm-router", "production-stack", "FastAPI", "LiteLLM"],
-        help="names' beginnings; none: Ratchet alone",
+        help="how their names begin; none: Ratchet alone",
     )
     parser.add_argument("--production-stack", type=Path, metavar="CHECKOUT", help="a checkout of vllm-project/production-stack")
     parser.add_argument("--rounds", type=int, help="rounds (3; quick 1)")
     parser.add_argument("--seconds", type=float, help="seconds of one measurement (5; quick 1.5)")
     parser.add_argument("--requests", type=int, help="requests of the memory run (100000; quick 10000)")
-    parser.add_argument("--streams", type=int, default=1000, help="streams that wait at a time")
-    parser.add_argument("--wait", type=float, help="seconds they wait (30; quick 3)")
-    parser.add_argument("--workers", type=int, default=2, help="workers compared with one")
-    parser.add_argument("--core", type=int, help="the gateway's core (the first; none on a machine of one)")
+    parser.add_argument("--streams", type=int, default=1000, help="concurrent idle streams")
+    parser.add_argument("--wait", type=float, help="seconds that they are idle (30; quick 3)")
+    parser.add_argument("--workers", type=int, default=2, help="number of workers to compare with one")
+    parser.add_argument("--core", type=int, help="the gateways' core (the first; none on a machine with one core)")
     parser.add_argument("--json", type=Path, help="write every sample there")
     parser.add_argument("--work", type=Path, help="folder of the data (default: the system's temporary folder)")
-    parser.add_argument("--no-docs", action="store_true", help="leave docs/benchmarks.md alone")
+    parser.add_argument("--no-docs", action="store_true", help="do not write docs/benchmarks.md")
     return _defaults(parser.parse_args())
 
 

@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,7 +46,11 @@ HELD_OUT = [
         "caves, bees, towers, mirrors, leaves ",
     )
 ]
-TARGETS = {"all-linear": "all-linear", "attention": ["q_proj", "k_proj", "v_proj", "o_proj"], "mlp": ["gate_proj", "up_proj", "down_proj"]}
+TARGETS: dict[str, str | list[str]] = {
+    "all-linear": "all-linear",
+    "attention": ["q_proj", "k_proj", "v_proj", "o_proj"],
+    "mlp": ["gate_proj", "up_proj", "down_proj"],
+}
 PROMPTS, ANSWERS, TOKENS = 4, 8, 12
 
 
@@ -119,7 +124,7 @@ def main() -> int:
     before, _ = evaluate(policy)
     print(f"held-out before {before:.3f}", flush=True)
     torch.manual_seed(args.seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(1, args.steps + 1):
         groups = [sample(policy, topic, ANSWERS) for topic in chooser.sample(TOPICS, PROMPTS)]
         cpu = time.process_time()

@@ -1,4 +1,4 @@
-"""Finds the parts of a running `ratchet up` by their command lines, from outside."""
+"""Find the processes of a running `ratchet up` by their command lines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ POLL_SECONDS = 0.02
 
 
 async def find(role: str, up: int, seconds: float) -> psutil.Process:
-    """The role's process under `ratchet up`, waited for while its supervisor restarts it. TimeoutError: not in `seconds`."""
+    """The role's process under `ratchet up`; wait while it is being restarted. TimeoutError: there is none within `seconds`."""
     deadline = monotonic() + seconds
     while monotonic() < deadline:
         for process in _children(up):
@@ -27,12 +27,12 @@ async def find(role: str, up: int, seconds: float) -> psutil.Process:
 
 
 def is_role(role: str, words: list[str]) -> bool:
-    """Whether a command line is the role's: `python -m gateway ...`, the learner's, or a Valkey or Redis server's."""
+    """Whether a command line is that of the role: `python -m gateway ...`, the learner's, or a Valkey or Redis server's."""
     if not words:
         return False
     if role == "store":
         return any(name in words[0] for name in ("valkey-server", "redis-server"))
-    # Not the shim that execs into it: that one carries the interpreter twice.
+    # Not the shim that executes it, whose command line has the interpreter twice.
     python = "python" in Path(words[0]).name and "-I" not in words
     return python and any(word == role or f"'{role}'" in word for word in words)
 

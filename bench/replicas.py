@@ -1,4 +1,4 @@
-"""Real engines of the built-in model, each on a core of its own, and what they count of their prefix caches."""
+"""Real engines with the built-in model, one core each, and their prefix cache counters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ import httpx
 from bench.gateways.mock import MODEL
 from bench.gateways.target import child
 from engines import connect
-from engines.launch import Machine, build
+from engines.base import Machine
+from engines.launch import build
 from engines.vllm.config import VllmLaunch
 from ratchet.clock import monotonic
 from ratchet.config import EngineConfig
@@ -27,7 +28,7 @@ from ratchet.process import free_port
 from ratchet.types import EngineRecord
 
 BLOCK = 32
-"""Tokens. The CPU build's own blocks of 128 would share only the longest beginnings."""
+"""Tokens of a cache block. The CPU build's default of 128 would share only the longest beginnings."""
 LAUNCH = VllmLaunch(
     max_loras=1, max_lora_rank=8, max_model_len=1024, max_num_seqs=16, kv_cache_gib=1, threads=1, extra=["--block-size", str(BLOCK)]
 )
@@ -37,19 +38,19 @@ COUNTED = re.compile(rb"^vllm:prefix_cache_(queries|hits)_total\{[^}]*\} (\S+)$"
 
 
 class Counted(NamedTuple):
-    """Prompt tokens looked up in prefix caches since the engines' start, and those found there."""
+    """Prompt tokens that were looked up in prefix caches since the engines' start, and those that were found."""
 
     queries: float
     hits: float
 
     def since(self, before: Counted) -> float:
-        """The hit rate from `before` on, 0-1; NaN if nothing was looked up."""
+        """The hit rate since `before`, 0-1; NaN if nothing was looked up."""
         queries = self.queries - before.queries
         return (self.hits - before.hits) / queries if queries > 0 else float("nan")
 
 
 def counted(pages: Iterable[bytes]) -> Counted:
-    """The sums over the engines' /metrics pages. ValueError: one of them does not tell."""
+    """The sums over the engines' /metrics pages. ValueError: one of them lacks the counters."""
     sums = {b"queries": 0.0, b"hits": 0.0}
     for page in pages:
         found = COUNTED.findall(page)
@@ -61,7 +62,7 @@ def counted(pages: Iterable[bytes]) -> Counted:
 
 
 async def ask(engines: Sequence[EngineRecord]) -> Counted:
-    """What the engines have counted by now."""
+    """Read the engines' counters."""
     async with httpx.AsyncClient() as http:
         answers = await asyncio.gather(*[http.get(f"{engine.url}/metrics") for engine in engines])
     return counted(answer.raise_for_status().content for answer in answers)
@@ -69,7 +70,7 @@ async def ask(engines: Sequence[EngineRecord]) -> Counted:
 
 @asynccontextmanager
 async def replicas(count: int, folder: Path) -> AsyncIterator[list[EngineRecord]]:
-    """`count` vLLM servers on the CPU that have generated once, for the context's duration; their logs in `folder`."""
+    """Run `count` vLLM servers on the CPU, ready to generate, for as long as the context lasts; their logs are in `folder`."""
     cores = sorted(os.sched_getaffinity(0))
     async with AsyncExitStack() as stack:
         started = [await stack.enter_async_context(_started(f"replica-{i}", cores[i % len(cores)], folder)) for i in range(count)]
@@ -86,7 +87,7 @@ async def _started(name: str, core: int, folder: Path) -> AsyncIterator[tuple[En
 
 
 async def _generates(record: EngineRecord, process: Process, folder: Path) -> None:
-    """Returns once it generates. RuntimeError with its last words if it ends or takes too long."""
+    """Wait until the server generates. RuntimeError with the end of its log if it ends or takes too long."""
     deadline, engine = monotonic() + START_SECONDS, connect(record)
     try:
         while True:

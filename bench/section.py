@@ -1,4 +1,4 @@
-"""Writes one script's figures into docs/benchmarks.md, between marks of its own, and leaves the rest."""
+"""Write one benchmark's section into docs/benchmarks.md, between marks of its own. All other sections stay as they are."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmarks.md"
-TITLE = "# Benchmarks\n\nFigures that the scripts in `bench/` measured and wrote here; none is typed in by hand.\n"
+from bench import quoted
+from bench.quoted import PAGE
+
+TITLE = "# Benchmarks\n\nThe scripts in `bench/` measured these figures and wrote this page; no figure is typed by hand.\n"
 
 
 def replace(name: str, title: str, text: str, page: Path = PAGE) -> None:
-    """Puts `text` under `title` where the section `name` is, or at the end."""
+    """Write `text` under `title` in place of the section `name`, or at the end of the page; README then quotes the new figures."""
     begin, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     section = f"{begin}\n## {title}\n\n{text.strip()}\n\n{machine()}\n{end}"
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -24,6 +26,11 @@ def replace(name: str, title: str, text: str, page: Path = PAGE) -> None:
     else:
         new = f"{old.rstrip()}\n\n{section}\n"
     page.write_text(new, encoding="utf-8")
+    if page == PAGE:
+        try:
+            quoted.write()
+        except ValueError as error:
+            print(f"bench: README.md still quotes older figures: {error}")
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -33,7 +40,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def machine() -> str:
-    """Where and when: cores, architecture, Python, date."""
+    """Where and when a section was measured: cores, architecture, Python, date."""
     return (
         f"*{os.cpu_count()} cores ({platform.machine()}), Python {platform.python_version()}, {time.strftime('%Y-%m-%d', time.gmtime())}.*"
     )

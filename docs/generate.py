@@ -16,6 +16,7 @@ import typer.main
 import yaml
 
 from gateway.api.openapi import document
+from gateway.api.routes import PLANES
 from ratchet.cli.app import app
 from ratchet.config import BUILT_IN, schema
 
@@ -140,7 +141,7 @@ def _commands(command: Any, context: Any) -> Iterator[str]:
 
 
 def main(argv: list[str]) -> int:
-    openapi = json.dumps(document(), indent=1) + "\n"
+    openapi = json.dumps(document(PLANES), indent=1) + "\n"
     pages = {HERE / "configuration.md": configuration(), HERE / "cli.md": cli(), HERE / "openapi.json": openapi}
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in argv:

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engines.supervise import Supervisor
-from ratchet import startup
 from ratchet.config import Config, EngineConfig, load
 from ratchet.errors import ConfigError
-from ratchet.process import die_with_parent
+from ratchet.process import die_with_parent, startup
 
 
 def main() -> int:

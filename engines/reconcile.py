@@ -1,10 +1,10 @@
-"""What adapters an engine must hold, and making it hold them. An engine that restarted has none."""
+"""The adapters that an engine has to hold, and how it comes to hold them. A restarted engine has none."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from engines import EngineControl
@@ -19,11 +19,14 @@ log = logging.getLogger(__name__)
 
 
 async def reconcile(engine: EngineControl, wanted: Mapping[str, Path], *, unload: bool) -> set[str]:
-    """Loads what is missing or lies at another path, and returns the names the engine then lists.
+    """Load the adapters that are missing or come from another path, and return the names that the engine then lists.
 
-    An adapter that the engine refuses is logged and left out. With `unload`, versions of any policy that are not wanted go;
-    names of another form are somebody else's and stay. EngineUnavailable, EngineBroken.
+    An adapter that the engine refuses is logged and left out. With `unload`, versions of any policy that are not wanted are
+    unloaded; names of another form are somebody else's and stay. An engine that takes adapters only at its start is left as it
+    is: only its supervisor can restart it. EngineUnavailable, EngineBroken; EngineUnsupported: it takes no adapters at all.
     """
+    if engine.brings == "restart":
+        return set(await engine.models())
     for name, path in wanted.items():
         try:
             await engine.load(name, path)
@@ -36,8 +39,8 @@ async def reconcile(engine: EngineControl, wanted: Mapping[str, Path], *, unload
     return listed - surplus
 
 
-class Retained:
-    """The adapters that the registry retains for the policies of one base: the live version and `max_staleness` before it."""
+class Wanted:
+    """The adapters that the registry wants on the engines of one base."""
 
     def __init__(self, config: Config, data: Path, model: str, store: Store) -> None:
         self._policies = {name: policy for name, policy in config.policies.items() if policy.base == model}
@@ -45,18 +48,30 @@ class Retained:
         self._store = store
         self._sound: dict[str, bool] = {}
 
-    async def wanted(self) -> dict[str, Path]:
-        """Engine-side name to folder, each verified once. An unsound one is logged and left out. StoreUnavailable."""
-        found = {}
+    async def retained(self) -> dict[str, Path]:
+        """The folders, by engine-side name, of each policy's live version and of `max_staleness` versions before it.
+
+        Each is verified once; an unsound one is logged and left out. StoreUnavailable.
+        """
+        found: dict[str, Path] = {}
         for name, policy in self._policies.items():
-            for record in await self._store.registry.retained(name, policy.schedule.max_staleness):
-                if await self._is_sound(record, policy):
-                    found[engine_name(name, record.version)] = self._artifacts.data / record.path
+            found |= await self._sound_ones(policy, await self._store.registry.retained(name, policy.schedule.max_staleness))
+        return found
+
+    async def candidates(self) -> dict[str, Path]:
+        """The same of the versions that wait for their gate, which proves them on the engines."""
+        found: dict[str, Path] = {}
+        for name, policy in self._policies.items():
+            versions = await self._store.registry.versions(name)
+            found |= await self._sound_ones(policy, [v for v in versions if v.state == "candidate" and v.path])
         return found
 
     def forget(self) -> None:
-        """Verify anew: another process of the engine will read the files again."""
+        """Verify them again, since another process of the engine will read the files again."""
         self._sound.clear()
+
+    async def _sound_ones(self, policy: PolicyConfig, records: Iterable[PolicyVersionRecord]) -> dict[str, Path]:
+        return {engine_name(r.policy, r.version): self._artifacts.data / r.path for r in records if await self._is_sound(r, policy)}
 
     async def _is_sound(self, record: PolicyVersionRecord, policy: PolicyConfig) -> bool:
         if record.digest not in self._sound:

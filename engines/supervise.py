@@ -1,7 +1,8 @@
 """Start an engine, keep it running, and say in the store what it is up to.
 
 One life: launch -> it generates -> adapters restored -> `ready` -> watched until it dies, hangs, or we are told to stop.
-Between lives it is `down` and waits longer each time.
+Between lives it is `down` and waits longer each time. An engine that takes adapters only at its start begins a new life at
+once when the registry wants one that it lacks; its running requests are cut off.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 from typing import Literal
 
 from engines import EngineControl, connect, guard, launch
-from engines.reconcile import Retained, reconcile
+from engines.reconcile import Wanted, reconcile
+from engines.restart import NeedsRestart, StartAdapters
 from ratchet import process
 from ratchet.backoff import Backoff
 from ratchet.buffer import Store
@@ -54,8 +56,10 @@ class Supervisor:
         self._model = config.models[engine.model].path
         self._data = data
         self._store = store
-        self._retained = Retained(config, data, engine.model, store)
+        self._wanted = Wanted(config, data, engine.model, store)
         slots = engine.launch.max_num_seqs if engine.launch is not None else 0
+        restarts = engine.launch is not None and engine.launch.brings == "restart" and engine.launch.takes_adapters
+        self._start_adapters = StartAdapters(self._wanted) if restarts else None
         self.record = EngineRecord(
             engine.name, engine.kind, engine.model, "", engine.model, launched=True, state="starting", slots=slots, weight=engine.weight
         )
@@ -68,6 +72,10 @@ class Supervisor:
             began = monotonic()
             try:
                 await self._live(stop)
+            except NeedsRestart as error:
+                log.info("engine %s is restarted for %s", self._engine.name, error)
+                self.record.restarts += 1
+                continue
             except EngineError as error:
                 log.error("engine %s: %s", self._engine.name, error)
             if stop.is_set():
@@ -81,8 +89,11 @@ class Supervisor:
 
     async def _live(self, stop: asyncio.Event) -> None:
         """One life; EngineError says why it ended, unless `stop` was set."""
-        model = await asyncio.to_thread(resolve, self._model)
-        planned = launch.build(self._engine, model, process.free_port(), machine=launch.this_machine(), environ=os.environ)
+        model, adapters = await asyncio.to_thread(resolve, self._model), await self._adapters(stop)
+        if stop.is_set():
+            return
+        port, machine = process.free_port(), launch.this_machine()
+        planned = launch.build(self._engine, model, port, machine=machine, environ=os.environ, adapters=adapters)
         self.record.url = planned.url
         await self._say("starting")
         logfile = self._data / "logs" / f"engine-{self._engine.name}.log"
@@ -98,6 +109,10 @@ class Supervisor:
                 raise EngineUnavailable(f"exited with status {child.returncode}; see {logfile}")
             if served.done():
                 served.result()
+        except EngineError:
+            if self._start_adapters is not None and self.record.state != "ready":
+                self._start_adapters.start_failed()
+            raise
         finally:
             await end(tasks)
             await process.kill_tree(child.pid, GRACE_SECONDS)
@@ -107,7 +122,7 @@ class Supervisor:
 
     async def _serve(self, engine: EngineControl) -> None:
         """From its first breath on; ends only by an EngineError."""
-        self._retained.forget()
+        self._wanted.forget()
         await self._listening(engine)
         self.record.pools = not await engine.health()
         await self._restored(engine)
@@ -151,12 +166,33 @@ class Supervisor:
         if self.record.pools:
             return True
         try:
-            wanted = await self._retained.wanted()
+            if self._start_adapters is not None:
+                await self._compare(engine, self._start_adapters)
+                return True
+            wanted = await self._wanted.retained()
         except StoreError as error:
             log.warning("engine %s: adapters unknown: %s", self._engine.name, error)
             return False
         await reconcile(engine, wanted, unload=False)  # unloading is the learner's, who knows what is in flight
         return True
+
+    async def _adapters(self, stop: asyncio.Event) -> dict[str, Path]:
+        """The adapters to start the engine with, once the store can say; none where they are loaded later."""
+        while self._start_adapters is not None and not stop.is_set():
+            try:
+                adapters = await self._start_adapters.choose()
+            except StoreError as error:
+                log.warning("engine %s: adapters unknown: %s", self._engine.name, error)
+                await _wait(stop, WATCH_SECONDS)
+            else:
+                self.record.refused = self._start_adapters.refused
+                return adapters
+        return {}
+
+    async def _compare(self, engine: EngineControl, adapters: StartAdapters) -> None:
+        await adapters.check(await engine.models())
+        if self.record.refused != adapters.refused:
+            self.record.refused, self._unsaid = adapters.refused, True
 
     async def _say(self, state: State) -> None:
         self.record.state = state

@@ -11,9 +11,8 @@ import uvloop
 from gateway.server.serve import serve
 from gateway.telemetry import logs
 from gateway.workers.worker import run_worker
-from ratchet import startup
 from ratchet.config import load
-from ratchet.process import die_with_parent
+from ratchet.process import die_with_parent, startup
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import cast
 
-from fastapi import APIRouter, FastAPI
+import msgspec
+from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from gateway.api.admin import keys, page
-from gateway.api.admin import policies as api
-from gateway.api.data import document, feedback, health, models, responses, stored
-from gateway.api.table import ADMIN, DATA, Table
+from gateway.api.binding import router
+from gateway.api.data.inference import INFERENCE
+from gateway.api.endpoint import Handlers
+from gateway.api.openapi import document
+from gateway.api.routes import ADMIN, ADMIN_HANDLERS, DATA, DATA_HANDLERS, PLANES
+from gateway.api.table import Table
 from gateway.errors import ApiError, broken, invalid, store_away
-from gateway.server.bodies import Bodies
+from gateway.server.bodies import BodyBudget
 from gateway.server.http import refuse
 from gateway.server.plane import Plane
 from gateway.services import Services
@@ -26,23 +30,26 @@ log = logging.getLogger(__name__)
 
 
 def data_plane(services: Services) -> Plane:
-    """What clients reach."""
-    app = _app(module.router(services) for module in (health, document, models, stored, responses, feedback))
-    hot = {("POST", path): services.relay for path in services.dialects}
-    return Plane(Table(DATA), services.keys, services.observer, Bodies(services.config.gateway.limits), app, hot)
+    """The application of the port that clients reach. RuntimeError: an inference route lacks a dialect, or a dialect its route."""
+    declared = {(endpoint.method, endpoint.path) for endpoint in INFERENCE}
+    if unmatched := declared ^ {("POST", path) for path in services.dialects}:
+        raise RuntimeError(f"a dialect without a declared route, or the reverse: {sorted(unmatched)}")
+    app = _app(services, DATA_HANDLERS)
+    app.state.openapi = msgspec.json.encode(document(PLANES))
+    relayed = dict.fromkeys(declared, services.relay)
+    return Plane(Table(DATA), services.keys, services.observer, BodyBudget(services.config.gateway.limits), app, relayed)
 
 
 def admin_plane(services: Services) -> Plane:
-    """What operators reach."""
-    app = _app(module.router(services) for module in (api, keys, page))
-    return Plane(Table(ADMIN), services.keys, services.observer, Bodies(services.config.gateway.limits), app)
+    """The application of the port that operators reach."""
+    app = _app(services, ADMIN_HANDLERS)
+    return Plane(Table(ADMIN), services.keys, services.observer, BodyBudget(services.config.gateway.limits), app)
 
 
-def _app(routers: Any) -> FastAPI:
-    """Without pages of its own and without redirects: the table says what exists. Errors in OpenAI's shape."""
+def _app(services: Services, handlers: Sequence[type[Handlers]]) -> FastAPI:
+    """An application without pages of its own and without redirects: the table says what exists. Errors have OpenAI's shape."""
     app = FastAPI(openapi_url=None, redirect_slashes=False)
-    for router in routers:
-        app.include_router(cast(APIRouter, router))
+    app.include_router(router([group(services) for group in handlers]))
     app.add_exception_handler(ApiError, _refused)
     app.add_exception_handler(StoreError, _store_failed)
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -68,6 +68,11 @@ def not_found(message: str, param: str | None = None, code: str = "not_found") -
     return ApiError(404, message, param=param, code=code)
 
 
+def conflict(message: str) -> ApiError:
+    """409: what is asked for does not fit the state of things now."""
+    return ApiError(409, message, code="conflict")
+
+
 def no_model(name: str) -> ApiError:
     """404 in OpenAI's words; a name of unreasonable length is not repeated."""
     shown = name if len(name) <= 100 else name[:100] + "..."

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from ratchet import startup
 from ratchet.config import load
-from ratchet.process import die_with_parent
+from ratchet.process import die_with_parent, startup
 
 
 def main() -> int:

@@ -22,12 +22,12 @@ from learner.rewards.python import Scorer
 from learner.shadow import Shadow
 from learner.status import Status
 from learner.trainer import Trainer, Worker
-from ratchet import startup
 from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
 from ratchet.config.model import Config, PolicyConfig
 from ratchet.errors import ConfigError, StoreUnavailable
-from ratchet.locks import locked
+from ratchet.process import startup
+from ratchet.process.locks import locked
 from ratchet.tasks import end
 
 log = logging.getLogger(__name__)

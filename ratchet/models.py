@@ -8,9 +8,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
-from ratchet import _exec
 from ratchet.errors import ConfigError
-from ratchet.locks import locked
+from ratchet.process import _exec
+from ratchet.process.locks import locked
 
 BUILT_IN = "smollm2"
 CONVERTER = "learner.smollm2"

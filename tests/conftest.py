@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from ratchet.clock import monotonic
 from tests.support import figures
 
-ORDER = ("unit", "contracts", "api", "security", "chaos", "e2e", "clients")
+ORDER = ("unit", "bench", "contracts", "api", "security", "chaos", "e2e", "clients")
 SLOW = ("chaos", "e2e", "clients")
 """Folders that `make test-fast` leaves out: whole machines, started and killed."""
 OWN_GATEWAY = ("api", "security")

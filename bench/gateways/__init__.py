@@ -1,1 +1,1 @@
-"""What `bench/gateway.py` is made of: the mock engine and the load, the gateways under test, the measurements, the tables."""
+"""The gateway benchmarks' parts: the mock engine and the load generator, the gateways under test, the measurements, the tables."""

@@ -1,4 +1,4 @@
-"""An environment of its own for each package that is measured or measures: `.venv-bench-NAME` from `requirements/peers/NAME.lock`."""
+"""One environment for each package that is measured or measures: `.venv-bench-NAME`, from `requirements/peers/NAME.lock`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from bench.gateways.mock import ROOT
 
-LAST_WORDS = 400
+ERROR_TAIL = 400
 
 
 class Missing(Exception):
-    """It cannot be installed here; the message says why, in one line."""
+    """It cannot be installed on this machine; the message says why, in one line."""
 
 
 def environment(name: str) -> Path:
-    """The folder of its programs, made if need be. Missing."""
+    """The folder of its programs, installed if need be. Missing."""
     place, lock = ROOT / f".venv-bench-{name}", ROOT / "requirements" / "peers" / f"{name}.lock"
     stamp = place / ".ratchet-setup"
     if stamp.exists() and stamp.stat().st_mtime > lock.stat().st_mtime:
@@ -25,7 +25,7 @@ def environment(name: str) -> Path:
     _run([sys.executable, "-m", "venv", str(place)])
     python, flags = str(place / "bin" / "python"), ["--quiet", "--no-deps", "--require-hashes", "-r", str(lock)]
     uv = Path(sys.executable).with_name("uv")
-    try:  # as in install.sh: uv is several times as fast; where only pip knows the way to the packages, pip does it
+    try:  # as in install.sh: uv is several times as fast; pip is for machines where only pip is configured
         _run([str(uv), "pip", "install", "--python", python, *flags])
     except (Missing, OSError):
         _run([python, "-m", "pip", "install", *flags])
@@ -42,4 +42,4 @@ def version(name: str, package: str) -> str:
 def _run(argv: list[str]) -> None:
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise Missing(" ".join(done.stderr.split())[-LAST_WORDS:] or f"{argv[0]} ended with {done.returncode}")
+        raise Missing(" ".join(done.stderr.split())[-ERROR_TAIL:] or f"{argv[0]} ended with {done.returncode}")

@@ -1,4 +1,4 @@
-"""What is measured of Ratchet apart from the rounds: long prompts, several workers, where each microsecond goes."""
+"""Measurements beside the rounds: long prompts, several workers, and where each microsecond goes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 from bench import section
 from bench.gateways import mock, stacks
 from bench.gateways.environments import environment
-from bench.gateways.figures import rotated, told
+from bench.gateways.figures import formatted, rotated
 from bench.gateways.measure import LONG, SHORT, STEP_US, Bench
-from bench.gateways.mock import Mock, ask
+from bench.gateways.mock import Mock, request_body
 from bench.gateways.ours import NAME, ours
 from bench.gateways.peers import pinned
 from bench.gateways.target import Target
@@ -24,39 +24,37 @@ HERTZ = 250
 MARGIN_SECONDS = 2.0
 FUNCTIONS = 12
 CASES = (
-    ("8-chunk streams, as fast as they are taken", SHORT, True, 0, 8),
+    ("8-chunk streams, sent as fast as they are read", SHORT, True, 0, 8),
     ("80-chunk streams, chunks one by one", LONG, True, STEP_US, 32),
     ("whole answers", SHORT, False, 0, 8),
 )
 """Title, tokens, stream, microseconds between tokens, connections."""
-TRIED = """What was tried on the way, each seen in such a profile: own HTTP client to the engines in place of aiohttp's; one watch over all
-requests in place of a timer or a task for each; pipelined scripts to the store on a connection of our own in place of redis-py's pipeline;
-ids and log-probs decoded in batches; histograms without locks; zstd's fast level with one compressor a thread; the cyclic collector frozen
-after the start; a chunk written to the client in the same call that read it, past ASGI's `send` and with no task's turn between; an
-answer's head sent with what follows it. Tried and taken back: to split chunks of one shape at three places in place of parsing them, which
-was no gain that showed beside the noise.""".replace("\n", " ")
+TRIED = (
+    "What each optimisation of the hot path saves is measured one by one in the ablation (`bench/ablation.py`). Tried and removed: "
+    "splitting chunks of a known shape at three places instead of parsing them, whose saving did not stand out from the noise."
+)
 
 
 async def prompts(bench: Bench, engine: Mock, targets: Sequence[Target], folder: Path) -> dict[str, dict[int, float]]:
-    """CPU us a request by the length of the prompt."""
+    """Measure CPU us a request by the length of the prompt."""
     engine.step(0)
     found: dict[str, dict[int, float]] = {target.name: {} for target in targets}
     for length in PROMPTS:
         for target in targets:
-            body = ask(folder, tokens=SHORT, prompt=length)
+            body = request_body(folder, tokens=SHORT, prompt=length)
             found[target.name][length] = await bench.cost(target, body, CONNECTIONS, f"prompt {length}")
     return found
 
 
 def has_workers() -> bool:
-    """Whether `gateway.workers` is built."""
+    """Whether the configuration has `gateway.workers`."""
     return "workers" in GatewayConfig.model_fields
 
 
 async def workers(bench: Bench, engine: Mock, folder: Path, count: int, rounds: int) -> str:
-    """CPU a request with `count` workers against one, interleaved; on all cores, as they need several."""
+    """Measure CPU a request with `count` workers against one, interleaved; on all cores, since several workers need several."""
     engine.step(0)
-    body = ask(folder, tokens=SHORT)
+    body = request_body(folder, tokens=SHORT)
     core = pinned(f"0-{(os.cpu_count() or 1) - 1}")
     async with (
         ours(engine.url, folder / "one", workers=1, core=core) as one,
@@ -67,39 +65,40 @@ async def workers(bench: Bench, engine: Mock, folder: Path, count: int, rounds: 
             for target in rotated([one.name, many.name], turn):
                 await bench.cost(one if target == one.name else many, body, 32, "workers")
         rows = [
-            [t.name, told(bench.samples.median(t.name, "workers")), told(bench.samples.median(t.name, "workers rate"))] for t in (one, many)
+            [t.name, formatted(bench.samples.median(t.name, "workers")), formatted(bench.samples.median(t.name, "workers rate"))]
+            for t in (one, many)
         ]
         ratio = bench.samples.ratio("workers", many.name, one.name)
-    return section.table(("", "CPU us a request, c32", "requests/s"), rows) + f"\n\n{count} workers cost {told(ratio, 'x')} one's."
+    return section.table(("", "CPU us a request, c32", "requests/s"), rows) + f"\n\n{count} workers cost {formatted(ratio, 'x')} one's."
 
 
 async def profiled(bench: Bench, engine: Mock, target: Target, folder: Path, seconds: float) -> str:
-    """Where each microsecond of a request goes, by sampling the gateway from outside. Missing: no py-spy."""
+    """Show where each microsecond of a request goes, by sampling the gateway from outside. Missing: no py-spy."""
     program = environment("profile") / "py-spy"
     parts = [f"Where its microseconds go (py-spy, {HERTZ} samples a second, everything recorded):"]
     for title, tokens, stream, step, connections in CASES:
         engine.step(step)
-        body, raw = ask(folder, tokens=tokens, stream=stream), folder / "stacks.txt"
+        body, raw = request_body(folder, tokens=tokens, stream=stream), folder / "stacks.txt"
         cost = await bench.cost(target, body, connections, f"profile {title}")
         running = asyncio.create_task(mock.load(target.url, body, target.headers, c=connections, d=seconds + MARGIN_SECONDS))
         await _sample(program, target, raw, seconds)
         await running
-        parts.append(f"{title}, {told(cost)} us a request:\n\n{_tables(stacks.parse(raw.read_text(encoding='utf-8')), cost)}")
+        parts.append(f"{title}, {formatted(cost)} us a request:\n\n{_tables(stacks.parse(raw.read_text(encoding='utf-8')), cost)}")
     return "\n\n".join([*parts, TRIED])
 
 
 async def _sample(program: Path, target: Target, raw: Path, seconds: float) -> None:
     flags = ("--rate", str(HERTZ), "--duration", str(round(seconds)), "--format", "raw", "--output", str(raw))
     process = await asyncio.create_subprocess_exec(program, "record", "--pid", str(target.pid), *flags, stderr=asyncio.subprocess.PIPE)
-    _, said = await process.communicate()
+    _, stderr = await process.communicate()
     if process.returncode != 0:
-        raise RuntimeError(f"py-spy: {said.decode(errors='replace').strip()[-300:]}")
+        raise RuntimeError(f"py-spy: {stderr.decode(errors='replace').strip()[-300:]}")
 
 
 def _tables(samples: list[tuple[list[str], int]], cost: float) -> str:
-    """Microseconds by layer, and by innermost function."""
+    """Tables of microseconds by layer and by innermost function."""
     total = sum(count for _, count in samples) or 1
-    layers = [[name, told(count / total * cost), f"{count / total:.0%}"] for name, count in stacks.by_layer(samples).most_common()]
+    layers = [[name, formatted(count / total * cost), f"{count / total:.0%}"] for name, count in stacks.by_layer(samples).most_common()]
     found = stacks.by_function(samples).most_common(FUNCTIONS)
-    functions = ", ".join(f"`{name}` {told(count / total * cost)}" for name, count in found)
-    return section.table(("layer", "us", "share"), layers) + f"\n\nDearest functions, with what they call in C: {functions}."
+    functions = ", ".join(f"`{name}` {formatted(count / total * cost)}" for name, count in found)
+    return section.table(("layer", "us", "share"), layers) + f"\n\nMost expensive functions, with what they call in C: {functions}."

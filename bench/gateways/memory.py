@@ -1,4 +1,4 @@
-"""Whether memory stays flat, and what a stream that waits costs."""
+"""Whether memory stays flat, and how much of it an idle stream takes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.gateways import mock
 from bench.gateways.measure import STEP_US
-from bench.gateways.mock import Mock, ask
+from bench.gateways.mock import Mock, request_body
 from bench.gateways.ours import recorded
 from bench.gateways.target import Target
 from ratchet.clock import monotonic
@@ -23,7 +23,7 @@ MIB = 2**20
 
 @dataclass
 class Flat:
-    """Memory (bytes) after each tenth of the requests."""
+    """Bytes of memory after each tenth of the requests."""
 
     requests: int
     recorded: int
@@ -32,13 +32,13 @@ class Flat:
 
     @property
     def growth(self) -> int:
-        """Bytes from the second tenth (caches are warm) to the end."""
+        """Bytes from the second tenth, when the caches are warm, to the end."""
         return self.after[-1] - self.after[1]
 
 
 @dataclass
 class Idle:
-    """Memory (bytes) before, with the streams open, after they waited, and after they ended."""
+    """Bytes of memory before, with the streams open, after they waited, and after they ended."""
 
     streams: int
     before: int
@@ -49,14 +49,14 @@ class Idle:
 
     @property
     def a_stream(self) -> float:
-        """Bytes a stream that waits costs."""
+        """Bytes that an idle stream takes."""
         return (self.opened - self.before) / self.streams
 
 
 async def flat(target: Target, engine: Mock, folder: Path, requests: int) -> Flat:
-    """Memory over `requests` streamed requests."""
+    """Measure memory over `requests` streamed requests."""
     engine.step(0)
-    body, before, errors, after = ask(folder, tokens=TOKENS), await recorded(target), 0, []
+    body, before, errors, after = request_body(folder, tokens=TOKENS), await recorded(target), 0, []
     for _ in range(SLICES):
         result = await mock.load(target.url, body, target.headers, c=CONNECTIONS, n=requests // SLICES)
         errors += sum(result.errors.values())
@@ -65,8 +65,8 @@ async def flat(target: Target, engine: Mock, folder: Path, requests: int) -> Fla
 
 
 async def idle(target: Target, engine: Mock, folder: Path, streams: int, seconds: float) -> Idle:
-    """Memory of `streams` streams that have their first chunk and wait `seconds` for the next."""
-    body = ask(folder, tokens=TOKENS)
+    """Measure memory with `streams` streams that have their first chunk and wait `seconds` for the next one."""
+    body = request_body(folder, tokens=TOKENS)
     engine.step(0)
     kept = await recorded(target)
     warm = await mock.load(target.url, body, target.headers, c=CONNECTIONS, n=CONNECTIONS * 4)
@@ -81,7 +81,7 @@ async def idle(target: Target, engine: Mock, folder: Path, streams: int, seconds
     finally:
         engine.step(STEP_US)
     result = await running
-    await recorded(target, kept + warm.ok + result.ok)  # so many at once may go over the spool; they are not the next part's
+    await recorded(target, kept + warm.ok + result.ok)  # so many at once may be spooled; the next part must not count them
     return Idle(streams, before, opened, waited, target.memory(), streams - result.ok)
 
 

@@ -1,11 +1,11 @@
-"""The C programs of `bench/mock`: compiled here, run as children."""
+"""The C programs of `bench/mock`: compile them, and run them as child processes."""
 
 from __future__ import annotations
 
 import asyncio
 import shutil
 import subprocess
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ FLAGS = ("-O2", "-Wall", "-Wextra")
 
 
 def compiled(name: str) -> Path:
-    """The program built from `bench/mock/NAME.c`. SystemExit if this machine has no C compiler."""
+    """Build `bench/mock/NAME.c`, if it changed, and return the program. SystemExit if this machine has no C compiler."""
     source, program = SOURCES / f"{name}.c", BUILT / name
     if program.exists() and program.stat().st_mtime > source.stat().st_mtime:
         return program
@@ -41,30 +41,37 @@ class Mock:
     """A running mock engine."""
 
     url: str
+    process: Process
 
     def step(self, microseconds: int) -> None:
-        """Sets the time between two tokens of a stream: 0 none, -1 no token after the first chunk."""
+        """Set the time between two tokens of a stream: 0 is none; -1 sends no token after the first chunk."""
         httpx.post(f"{self.url}/mock/step/{microseconds}").raise_for_status()
 
     def running(self) -> int:
-        """Streams under way."""
+        """The number of streams under way."""
         return int(httpx.get(f"{self.url}/mock/running").text)
+
+    def stop(self) -> None:
+        """End it at once, with the connections it has."""
+        if self.process.returncode is None:
+            self.process.kill()
 
 
 @asynccontextmanager
 async def mocked(step: int = 0) -> AsyncIterator[Mock]:
-    """A mock engine on a free port for the context's duration."""
+    """Run a mock engine on a free port for as long as the context lasts."""
     process = await asyncio.create_subprocess_exec(compiled("upstream"), "0", MODEL, str(step), stdout=PIPE)
     assert process.stdout is not None
+    engine = Mock((await process.stdout.readline()).decode().strip(), process)
     try:
-        yield Mock((await process.stdout.readline()).decode().strip())
+        yield engine
     finally:
-        process.kill()
+        engine.stop()
         await process.wait()
 
 
 class Result(msgspec.Struct):
-    """What the load generator saw. `ttft_us` and `total_us` of each answer that came whole, microseconds."""
+    """What the load generator reports. `ttft_us` and `total_us`: microseconds to the first and last byte of each complete answer."""
 
     sent: int
     ok: int
@@ -72,7 +79,7 @@ class Result(msgspec.Struct):
     events: int
     bytes: int
     leaks: int
-    """Pieces in which the client saw token ids that it did not ask for."""
+    """Pieces that showed the client token ids it had not asked for."""
     last_id: str
     errors: dict[str, int]
     ttft_us: list[float]
@@ -80,25 +87,25 @@ class Result(msgspec.Struct):
 
 
 async def load(url: str, body: Path, headers: Sequence[str] = (), **options: float) -> Result:
-    """One run of the load generator; `options` are its one-letter flags (`c`, `r`, `d`, `n`, `w`)."""
+    """Run the load generator once; `options` are its one-letter flags (`c`, `r`, `d`, `n`, `w`)."""
     place = urlsplit(url)
     flags = [word for key, value in options.items() for word in (f"-{key}", f"{value:g}")]
     flags += [word for line in headers for word in ("-h", line)]
     argv = [str(compiled("load")), str(place.hostname), str(place.port), CHAT, str(body), *flags]
     process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE)
     try:
-        told, _ = await process.communicate()
+        output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
-    return msgspec.json.decode(told, type=Result)
+    return msgspec.json.decode(output, type=Result)
 
 
-def ask(folder: Path, *, tokens: int, stream: bool = True, prompt: int = 1000) -> Path:
-    """A request body in `folder`: a prompt of `prompt` characters, an answer of `tokens` tokens."""
+def request_body(folder: Path, *, tokens: int, stream: bool = True, prompt: int = 1000) -> Path:
+    """Write a request body into `folder`: a prompt of `prompt` characters, an answer of `tokens` tokens."""
     text = ("The moon rises over the quiet harbour, and we wait. " * (prompt // 52 + 1))[:prompt]
     tree = {"model": MODEL, "messages": [{"role": "user", "content": text}], "max_tokens": tokens, "stream": stream}
-    path = folder / f"ask-{tokens}-{prompt}-{'stream' if stream else 'whole'}.json"
+    path = folder / f"request-{tokens}-{prompt}-{'stream' if stream else 'whole'}.json"
     path.write_bytes(msgspec.json.encode(tree))
     return path

@@ -1,4 +1,4 @@
-"""The other gateways: how each is started in front of the mock, with its own defaults."""
+"""The other gateways: how to start each in front of the mock, with its own defaults."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from ratchet.process import free_port
 
 
 class Place(NamedTuple):
-    """Where a peer is put: the engine's URL, its own port, what its files are called but for the suffix, and production-stack's
-    checkout, if there is one."""
+    """Where a peer runs: the mock's URL, its own port, the path of its files without the suffix, and the checkout of
+    production-stack, if there is one."""
 
     mock: str
     port: int
@@ -29,7 +29,7 @@ class Place(NamedTuple):
 
 
 class Start(NamedTuple):
-    """How a peer is run: its command line, what it adds to the environment, and the header lines it wants."""
+    """How to start a peer: its command line, additions to the environment, and the header lines that it requires."""
 
     argv: Sequence[str]
     env: Mapping[str, str] = {}
@@ -37,7 +37,7 @@ class Start(NamedTuple):
 
 
 def smg(place: Place) -> Start:
-    """SMG, once sglang-router (Rust)."""
+    """SMG, formerly sglang-router (Rust)."""
     program = str(environment("smg") / "smg")
     return Start([program, "launch", "--worker-urls", place.mock, *_listen(place), *_metrics()])
 
@@ -49,7 +49,7 @@ def vllm_router(place: Place) -> Start:
 
 
 def production_stack(place: Place) -> Start:
-    """vLLM production-stack's router, which no registry has, from a checkout of its repository."""
+    """The router of vLLM's production-stack, which no registry has, from a checkout of its repository."""
     if place.checkout is None:
         raise Missing("no registry has it; give a checkout of it with --production-stack")
     python = str(environment("production-stack") / "python")
@@ -58,12 +58,12 @@ def production_stack(place: Place) -> Start:
 
 
 def fastapi(place: Place) -> Start:
-    """The proxy in `bench/peers`, in this environment."""
+    """The proxy of `bench/peers`, in this environment."""
     return Start([sys.executable, str(ROOT / "bench" / "peers" / "fastapi_proxy.py"), str(place.port), place.mock])
 
 
 def litellm(place: Place) -> Start:
-    """LiteLLM's proxy with the key it insists on; told not to fetch its price list, nothing else."""
+    """LiteLLM's proxy with its defaults, but for the key that it requires and its price list, which it must not fetch."""
     program, key = environment("litellm") / "litellm", f"sk-{secrets.token_hex(32)}"
     config = place.files.with_suffix(".yaml")
     entry = {"model_name": MODEL, "litellm_params": {"model": f"hosted_vllm/{MODEL}", "api_base": f"{place.mock}/v1", "api_key": "none"}}
@@ -79,19 +79,19 @@ PEERS: Mapping[str, Callable[[Place], Start]] = {
     "FastAPI + aiohttp": fastapi,
     f"LiteLLM {version('litellm', 'litellm')}": litellm,
 }
-"""By name and version, from the dearest rival to the easiest."""
+"""By name and version, the fastest first."""
 
 
 @asynccontextmanager
 async def peer(name: str, place: Place, core: Sequence[str]) -> AsyncIterator[Target]:
-    """The peer for the context's duration; `core` goes before its command line. Missing, RuntimeError: it cannot run here."""
+    """Run the peer for as long as the context lasts; `core` goes before its command line. Missing, RuntimeError: it cannot run here."""
     start, log = PEERS[name](place), place.files.with_suffix(".log")
     async with child([*core, *start.argv], log, name, start.env) as process:
         yield await ready(Target(name, f"http://127.0.0.1:{place.port}", process.pid, headers=start.headers), process, log)
 
 
 def pinned(cores: int | str | None) -> list[str]:
-    """What goes before a command line to run it on one core, or on those of a list such as `0-3`; nothing where that cannot be had."""
+    """The words before a command line that run it on one core, or on a list of cores such as `0-3`; none where there is no `taskset`."""
     return ["taskset", "-c", str(cores)] if cores is not None and shutil.which("taskset") else []
 
 
@@ -100,5 +100,5 @@ def _listen(place: Place) -> list[str]:
 
 
 def _metrics() -> list[str]:
-    """Their Prometheus port is fixed unless told."""
+    """A free Prometheus port, since their default is a fixed one."""
     return ["--prometheus-port", str(free_port())]

@@ -1,4 +1,4 @@
-"""The tables of `bench/gateway.py`, and the bars of issue 3. Pure."""
+"""The tables of `bench/gateway.py`, and the bars it is held to. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from bench import section
-from bench.gateways.figures import Bar, Samples, told
+from bench.gateways.figures import Bar, Samples, formatted
 from bench.gateways.measure import DIRECT, OPEN_LOOPS, Faults
 from bench.gateways.memory import MIB, Flat, Idle
 from bench.gateways.ours import NAME
@@ -28,34 +28,34 @@ LIMITS: Mapping[tuple[str, ...], Mapping[str, float]] = {
     ("production-stack", "FastAPI"): {"c8": 1 / 3, "c32": 1 / 3},
     ("LiteLLM",): {"c8": 1 / 20, "c32": 1 / 20},
 }
-"""Issue 3's bars: our cost at most this many times that of the first of these peers that was run."""
+"""Our cost may be at most this many times that of the peer; of several peers, that of the first one that ran."""
 ADDED = {"p50": 2.0, "p99": 10.0}
-"""Milliseconds of time to the first byte that the gateway may add."""
+"""Milliseconds that the gateway may add to the time to the first byte."""
 
 
 def costs(samples: Samples, names: Sequence[str]) -> str:
-    """CPU and rate of each gateway, medians over the rounds."""
+    """CPU and rate of each gateway: medians over the rounds."""
     figures = ("c8", "c32", "whole", "paced", "chunk", "c8 rate", "c32 rate")
-    return section.table(COST_HEAD, [[name, *(told(samples.median(name, figure)) for figure in figures)] for name in names])
+    return section.table(COST_HEAD, [[name, *(formatted(samples.median(name, figure)) for figure in figures)] for name in names])
 
 
 def ratios(samples: Samples, peers: Sequence[str]) -> str:
-    """Ours divided by each peer's, within each round."""
-    rows = [[peer, *(told(samples.ratio(figure, NAME, peer), "x") for figure, _ in RATIOS)] for peer in peers]
+    """Our cost divided by each peer's within each round."""
+    rows = [[peer, *(formatted(samples.ratio(figure, NAME, peer), "x") for figure, _ in RATIOS)] for peer in peers]
     return section.table(("ours divided by", *(title for _, title in RATIOS)), rows)
 
 
 def store(samples: Samples) -> str:
-    """The embedded store's own CPU beside the gateway's."""
+    """The CPU of the embedded store beside the gateway's."""
     parts = []
     for figure, title in (("c8", "c8"), ("c32", "c32")):
         own, gateway = samples.median(NAME, f"{figure} store"), samples.median(NAME, figure)
-        parts.append(f"{told(own)} us a request at {title} ({told(own / gateway, 'x')} the gateway's)")
-    return "The store's own CPU, not in the table: " + ", ".join(parts) + "."
+        parts.append(f"{formatted(own)} us a request at {title} ({formatted(own / gateway, 'x')} the gateway's)")
+    return "CPU of the store, which the table leaves out: " + ", ".join(parts) + "."
 
 
 def added(samples: Samples, name: str, rate: int, tokens: int, share: str) -> float:
-    """Milliseconds of time to the first byte over the direct path's, median of the differences in each round."""
+    """Milliseconds to the first byte more than on the direct path: the median of each round's difference."""
     figure = f"{rate}x{tokens} {share}"
     differences = Samples()
     for ours, direct in zip(samples.values[name][figure], samples.values[DIRECT][figure], strict=False):
@@ -64,15 +64,17 @@ def added(samples: Samples, name: str, rate: int, tokens: int, share: str) -> fl
 
 
 def opened(samples: Samples, names: Sequence[str]) -> str:
-    """Time to the first byte in an open loop: the direct path's own, then what each gateway adds."""
-    own = [told(samples.median(DIRECT, f"{rate}x{tokens} {share}")) for rate, tokens in OPEN_LOOPS for share in ADDED]
-    rows = [[f"{DIRECT} (its own)", *own]]
-    rows += [[name, *(told(added(samples, name, rate, tokens, share)) for rate, tokens in OPEN_LOOPS for share in ADDED)] for name in names]
+    """Time to the first byte in an open loop: of the direct path, then what each gateway adds."""
+    own = [formatted(samples.median(DIRECT, f"{rate}x{tokens} {share}")) for rate, tokens in OPEN_LOOPS for share in ADDED]
+    rows = [[f"{DIRECT} (total)", *own]]
+    rows += [
+        [name, *(formatted(added(samples, name, rate, tokens, share)) for rate, tokens in OPEN_LOOPS for share in ADDED)] for name in names
+    ]
     return section.table(OPEN_HEAD, rows)
 
 
 def bars(samples: Samples, peers: Sequence[str]) -> list[Bar]:
-    """Issue 3's bars with what was found."""
+    """The bars with what was found."""
     found = []
     for prefixes, limits in LIMITS.items():
         peer = next((name for prefix in prefixes for name in peers if name.startswith(prefix)), "")
@@ -90,12 +92,13 @@ def verdicts(found: Sequence[Bar]) -> str:
 
 
 def proof(faults: Faults) -> str:
-    """Whether every answer was recorded, and what failed."""
+    """Say whether every answer was recorded, and what failed."""
     recorded = (
-        f"{faults.asked} answers came whole through Ratchet, {faults.recorded} were recorded, {faults.spooled} of them over the spool; "
+        f"{faults.answered} complete answers came through Ratchet; {faults.recorded} were recorded, {faults.spooled} of them by way of the "
+        "spool; "
     )
     recorded += f"{faults.read_back} read back"
-    leaks = f"{faults.leaks} pieces showed a client ids it had not asked for"
+    leaks = f"{faults.leaks} pieces showed a client ids that it had not asked for"
     errors = ", ".join(f"{name} {count}" for name, count in faults.errors.items()) or "none"
     lines = [f"{recorded}; {leaks}. Failed requests: {errors}."]
     if not faults.every_one_recorded:
@@ -115,9 +118,9 @@ def memory(flat: Flat | None, idle: Idle | None) -> str:
         )
     if idle is not None:
         lines.append(
-            f"{idle.streams:,} streams that waited: {idle.before / MIB:.1f} MiB before, {idle.opened / MIB:.1f} once open "
-            f"({idle.a_stream / 1024:.1f} KiB a stream), {idle.waited / MIB:.1f} after the wait, {idle.ended / MIB:.1f} once they "
-            f"had ended; {idle.errors} failed."
+            f"{idle.streams:,} idle streams: {idle.before / MIB:.1f} MiB before, {idle.opened / MIB:.1f} with all of them open "
+            f"({idle.a_stream / 1024:.1f} KiB a stream), {idle.waited / MIB:.1f} after the wait, {idle.ended / MIB:.1f} after "
+            f"they ended; {idle.errors} failed."
         )
     return "\n\n".join(lines)
 
@@ -129,5 +132,5 @@ def prompts(costs_by_length: Mapping[str, Mapping[int, float]]) -> str:
     for name, found in costs_by_length.items():
         slope = (found[lengths[-1]] - found[lengths[0]]) / (lengths[-1] - lengths[0]) * 1000
         growth = found[lengths[-1]] / found[lengths[0]] if found[lengths[0]] > 0 else math.nan
-        rows.append([name, *(told(found[length]) for length in lengths), told(slope), told(growth, "x")])
+        rows.append([name, *(formatted(found[length]) for length in lengths), formatted(slope), formatted(growth, "x")])
     return section.table(("gateway", *(f"{n:,} characters, us" for n in lengths), "ns a byte", "last to first"), rows)

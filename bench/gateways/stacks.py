@@ -1,4 +1,4 @@
-"""Sampled stacks by layer: which part of the gateway each microsecond belongs to. Pure functions over py-spy's raw form."""
+"""Sort sampled stacks by layer: which part of the gateway each microsecond belongs to. Pure functions over py-spy's raw output."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 LAYERS: Sequence[tuple[str, str]] = (
-    ("store client (redis, hiredis)", r"redis/|ratchet/buffer/(link|lua)\.py"),
+    ("store client (redis, hiredis)", r"redis/|ratchet/buffer/(link|lua|wire)\.py"),
     ("recorder: pack (msgpack, zstd)", r"ratchet/buffer/schema\.py"),
     ("recorder", r"gateway/record/|ratchet/buffer/"),
     ("capture and cut", r"engines/(?:vllm/(?:capture|cut|body)|openai/\w+|stream|sse)\.py"),
@@ -18,31 +18,31 @@ LAYERS: Sequence[tuple[str, str]] = (
         r"aiohttp/|yarl/|multidict/|gateway/relay/(?:upstream|answer|dispatch|refusal|transport)|gateway/routing/|engines/(?:vllm/(?:control|wire)|http)\.py",
     ),
     ("uvicorn (HTTP in, answer out)", r"uvicorn/|httptools/|gateway/server/(protocol|connection_limit|client|unframed)\.py"),
-    ("plane, keys, quota", r"gateway/(?:server/(?:plane|http|bodies)|access/\w+|api/table|errors)\.py"),
+    ("plane, keys, quota", r"gateway/(?:server/(?:plane|http|bodies)|access/\w+|api/(?:table|endpoint|binding)|errors)\.py"),
     ("relay, exchange", r"gateway/(?!__main__|server/serve)[\w/]+\.py"),
 )
-"""(layer, pattern of a frame's file). The innermost frame that has a layer decides: asyncio's timeouts are their caller's."""
+"""(layer, pattern of a frame's file). The innermost frame that has a layer decides, so that asyncio's timeouts count for their caller."""
 LOOP = "event loop (uvloop, sockets' reads, tasks)"
 WAITING = frozenset({"_worker (concurrent/futures/thread.py)", "Condition.wait (threading.py)", "wait (threading.py)"})
-"""Where a thread with nothing to do waits, which py-spy may take for a busy one."""
+"""Where an idle thread waits; py-spy may take it for a busy one."""
 _FRAME = re.compile(r"^(?P<function>.+) \((?P<file>[^()]+?)(?::(?P<line>\d+))?\)$")
 _RULES = [(name, re.compile(r"(?:^|/)(?:" + pattern + ")")) for name, pattern in LAYERS]
 
 
 def parse(raw: str) -> list[tuple[list[str], int]]:
-    """Stacks, outermost frame first, with how often each was seen; those of threads that wait for work left out."""
+    """Stacks, outermost frame first, with their number of samples; stacks of idle threads are left out."""
     lines = (line.rpartition(" ") for line in raw.splitlines() if line.strip())
     found = [(stack.split(";"), int(count)) for stack, _, count in lines]
-    return [(stack, count) for stack, count in found if _named(stack[-1]) not in WAITING]
+    return [(stack, count) for stack, count in found if _without_line(stack[-1]) not in WAITING]
 
 
 def layer(stack: Sequence[str]) -> str:
-    """The layer of one sample."""
+    """The layer of one stack."""
     return next((found for frame in reversed(stack) if (found := _layer_of(frame)) is not None), LOOP)
 
 
 def by_layer(samples: Iterable[tuple[list[str], int]]) -> Counter[str]:
-    """Samples of each layer."""
+    """Number of samples of each layer."""
     counts: Counter[str] = Counter()
     for stack, count in samples:
         counts[layer(stack)] += count
@@ -50,18 +50,18 @@ def by_layer(samples: Iterable[tuple[list[str], int]]) -> Counter[str]:
 
 
 def by_function(samples: Iterable[tuple[list[str], int]]) -> Counter[str]:
-    """Samples of each innermost Python function; what it calls in C is in it."""
+    """Number of samples of each innermost Python function, with what it calls in C."""
     counts: Counter[str] = Counter()
     for stack, count in samples:
-        counts[_named(stack[-1])] += count
+        counts[_without_line(stack[-1])] += count
     return counts
 
 
 def inclusive(samples: Iterable[tuple[list[str], int]]) -> Counter[str]:
-    """Samples in which a function is anywhere on the stack."""
+    """Number of samples with a function anywhere on the stack."""
     counts: Counter[str] = Counter()
     for stack, count in samples:
-        for name in {_named(frame) for frame in stack}:
+        for name in {_without_line(frame) for frame in stack}:
             counts[name] += count
     return counts
 
@@ -73,7 +73,7 @@ def _layer_of(frame: str) -> str | None:
     return next((name for name, rule in _RULES if rule.search(found["file"])), None)
 
 
-def _named(frame: str) -> str:
+def _without_line(frame: str) -> str:
     """`function (file)` without its line."""
     found = _FRAME.match(frame)
     return f"{found['function']} ({found['file']})" if found is not None else frame

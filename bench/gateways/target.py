@@ -1,4 +1,4 @@
-"""A gateway under test: where it listens, and what CPU and memory its processes use."""
+"""A gateway under test: where it listens, and the CPU and memory that its processes use."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ GRACE_SECONDS = 5.0
 
 @dataclass
 class Target:
-    """`pid` is the root of its processes; `store` that of its store, which is counted apart. No pid: the direct path."""
+    """One gateway. `pid` is the root of its processes, `store` that of its store, whose CPU is counted apart.
+
+    Without a pid it is the mock itself, reached directly. `admin` is the URL of Ratchet's control plane; no other gateway has one.
+    """
 
     name: str
     url: str
@@ -37,16 +40,21 @@ class Target:
     admin: str = ""
     keys: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def records(self) -> bool:
+        """Whether it is Ratchet, which records every answer."""
+        return bool(self.admin)
+
     def cpu(self) -> float:
-        """Seconds of user and system time its processes have used."""
+        """Seconds of user and system time that its processes have used."""
         return sum(map(_cpu, _tree(self.pid)))
 
     def store_cpu(self) -> float:
-        """The same of its store."""
+        """Seconds of user and system time that its store has used."""
         return sum(map(_cpu, _tree(self.store)))
 
     def memory(self) -> int:
-        """Bytes its processes hold (their unique set size, so that shared pages count once)."""
+        """Bytes that its processes hold (their unique set size, so that shared pages are counted once)."""
         return sum(map(_memory, _tree(self.pid)))
 
 
@@ -74,7 +82,7 @@ def _memory(process: psutil.Process) -> int:
 
 @asynccontextmanager
 async def child(argv: Sequence[str], log: Path, name: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Process]:
-    """A process with its children, ended with the context; its output goes to `log`."""
+    """Run a process, and end it and its children when the context ends; its output goes to `log`."""
     process = await spawn(argv, env={**os.environ, **(env or {})}, log=log, name=name)
     try:
         yield process
@@ -84,16 +92,16 @@ async def child(argv: Sequence[str], log: Path, name: str, env: Mapping[str, str
 
 
 async def ready(target: Target, process: Process, log: Path, seconds: float = READY_SECONDS) -> Target:
-    """Returns once it answers a chat request through the mock. RuntimeError with its last words if it does not."""
+    """Wait until the gateway answers a chat request. RuntimeError with the end of its log if it does not."""
     body = {"model": MODEL, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     headers = dict(line.split(": ", 1) for line in target.headers)
-    deadline, said = monotonic() + seconds, "it did not listen"
-    async with httpx.AsyncClient(headers=headers, timeout=seconds) as http:
+    deadline, fault = monotonic() + seconds, "it did not listen"
+    async with httpx.AsyncClient(headers=headers, timeout=seconds, verify=False) as http:
         while monotonic() < deadline and process.returncode is None:
             with contextlib.suppress(httpx.HTTPError):
                 answer = await http.post(target.url + CHAT, json=body)
                 if answer.status_code == 200:
                     return target
-                said = f"{answer.status_code}: {answer.text[:200]}"
+                fault = f"{answer.status_code}: {answer.text[:200]}"
             await asyncio.sleep(POLL_SECONDS)
-    raise RuntimeError(f"{target.name} is not ready ({said}): {tail(log, LOG_LINES)}")
+    raise RuntimeError(f"{target.name} is not ready ({fault}): {tail(log, LOG_LINES)}")

@@ -77,7 +77,7 @@ static Connection *open_connection(void) {
     return c;
 }
 
-/* Ends the request under way, and the connection unless it may be used again. */
+/* End the request under way, and close the connection unless it is reusable. */
 static void end(Connection *c, int kind, int reusable) {
     if (c->busy) {
         under_way--;
@@ -96,7 +96,7 @@ static void end(Connection *c, int kind, int reusable) {
             break;
         }
     }
-    close(c->fd); /* the memory stays: an event of this round may still name it */
+    close(c->fd); /* not freed: an event of this round may still point to it */
     c->fd = -1;
     opened--;
 }
@@ -114,7 +114,7 @@ static int push(Connection *c) {
     return 1;
 }
 
-/* Sends a request. 0: there was nobody to send it to. */
+/* Send a request. 0: no connection could be opened. */
 static int ask(double due) {
     Connection *c = idle_list;
     if (c != NULL) idle_list = c->idle;
@@ -133,7 +133,7 @@ static int ask(double due) {
     return 1;
 }
 
-/* Looks at a piece of the body. Marks may lie across two pieces, so the last bytes of each are looked at again. */
+/* Search a piece of the body. What is searched may lie across two pieces, so the last bytes of each are searched again. */
 static void look(Connection *c, const char *piece, size_t n) {
     char seam[TAIL * 4 + 1];
     size_t old = strlen(c->tail), begin = n < TAIL * 2 ? n : TAIL * 2, last = n < TAIL ? n : TAIL;
@@ -171,7 +171,7 @@ static const char *field(const char *head, const char *name) {
     return at == NULL ? NULL : at + strlen(name);
 }
 
-/* The head in `text`, if it is whole: its length; 0 if not yet. */
+/* The length of the response's head in `text`; 0 if it is not complete yet. */
 static size_t read_head(Connection *c, size_t n) {
     c->text[n] = 0;
     char *last = strstr(c->text, "\r\n\r\n");
@@ -186,13 +186,13 @@ static size_t read_head(Connection *c, size_t n) {
     return (size_t)(last - c->text) + 4;
 }
 
-/* Takes `n` bytes of the body in; 1 once it is whole. `*used` of them are done with. */
+/* Read `n` bytes of the body; 1 once it is complete. `*used` of them were consumed. */
 static int read_body(Connection *c, const char *data, size_t n, size_t *used) {
     *used = 0;
     while (*used < n) {
         const char *at = data + *used;
         size_t rest = n - *used;
-        if (c->left < 0) { /* a size line; before it, but for the first, the last chunk's CR LF */
+        if (c->left < 0) { /* a line with a size, after the CR LF of the chunk before it, if there was one */
             const char *line = memmem(at + 1, rest - 1, "\r\n", 2);
             if (line == NULL) return 0;
             c->left = strtol(at, NULL, 16); /* skips the CR LF as white space */
@@ -210,7 +210,7 @@ static int read_body(Connection *c, const char *data, size_t n, size_t *used) {
     return !c->chunked && c->left == 0;
 }
 
-/* Reads what came. 1 if the answer is whole, 0 if more is to come, -1 if the connection broke. */
+/* Read what has arrived. 1: the answer is complete; 0: more is to come; -1: the connection broke. */
 static int take(Connection *c) {
     for (;;) {
         ssize_t got = recv(c->fd, c->text + c->held, ROOM - c->held, 0);
@@ -292,9 +292,9 @@ static void run(void) {
         while (!over && (rate > 0 ? (double)sent <= (t - began) * rate : under_way < closed)) {
             int asked = ask(rate > 0 ? began + (double)sent / rate : now());
             over = count > 0 && sent >= count;
-            if (!asked) break; /* or this would never end where nobody listens any more */
+            if (!asked) break; /* otherwise this would never end once nothing listens */
         }
-        /* Waking at the due time, not up to a millisecond late. */
+        /* Wake at the due time instead of up to a millisecond later. */
         double until = over ? 0.05 : rate > 0 ? began + (double)sent / rate - now() : 0.05;
         struct timespec wait = {0, until > 0 ? (long)((until > 0.05 ? 0.05 : until) * 1e9) : 0};
         int n = epoll_pwait2(epoll_fd, events, EVENTS, &wait, NULL);

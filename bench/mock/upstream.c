@@ -106,7 +106,7 @@ static void drop(Connection *c) {
     free(c);
 }
 
-/* Sends what waits; 0 if the connection is gone. */
+/* Send what is buffered; 0 if the connection is closed. */
 static int flush(Connection *c) {
     while (c->sent < c->out.len) {
         ssize_t n = send(c->fd, c->out.data + c->sent, c->out.len - c->sent, MSG_NOSIGNAL);
@@ -173,7 +173,7 @@ static void begin_stream(Connection *c) {
     streams++;
 }
 
-/* The stream's next token; 0 if the connection is gone. */
+/* Send the stream's next token; 0 if the connection is closed. */
 static int step(Connection *c) {
     static Buffer event;
     add(&event, "data: ");
@@ -239,7 +239,7 @@ static int chat(Connection *c, const Buffer *body, const char *request_id) {
     copy_word(c->id, sizeof c->id, request_id);
     if (c->id[0] == 0) snprintf(c->id, sizeof c->id, "%032lx", ++minted);
     if (!is_true(body, "\"stream\"")) return whole(c);
-    /* The first token comes with the first chunk; those after it at the steps. */
+    /* The first token comes with the first chunk, each later one at a step. */
     begin_stream(c);
     return flush(c) && (step_us < 0 || step(c));
 }
@@ -292,7 +292,7 @@ static int answer(Connection *c, const char *head, const Buffer *body) {
     return reply(c, "404 Not Found", "{\"detail\":\"Not Found\"}", 22);
 }
 
-/* Takes in what came and answers each whole request; 0 if the connection is to be dropped. */
+/* Read what has arrived and answer each complete request; 0 if the connection must be dropped. */
 static int take(Connection *c) {
     for (;;) {
         reserve(&c->in, 16384);
@@ -301,13 +301,13 @@ static int take(Connection *c) {
         if (n < 0 && errno == EAGAIN) break;
         if (n <= 0) return 0;
         c->in.len += (size_t)n;
-        if (c->in.len + 1 < c->in.size) break; /* it read less than there was room for */
+        if (c->in.len + 1 < c->in.size) break; /* fewer bytes than there was room for: nothing more has arrived */
     }
     while (c->in.len > 0 && c->total == 0) {
         c->in.data[c->in.len] = 0;
         char *end = memmem(c->in.data, c->in.len, "\r\n\r\n", 4);
         if (end == NULL) return c->in.len < LONGEST_HEAD;
-        end[2] = 0; /* the head is a string of its own from here on */
+        end[2] = 0; /* ends the head as a string */
         const char *declared = header(c->in.data, "content-length:");
         size_t head = (size_t)(end - c->in.data) + 4, length = declared == NULL ? 0 : strtoul(declared, NULL, 10);
         if (length > LONGEST_BODY || header(c->in.data, "transfer-encoding:") != NULL) return 0;
@@ -329,7 +329,7 @@ static int take(Connection *c) {
 static void step_all(void) {
     for (Connection *c = running.next, *next; c != &running; c = next) {
         next = c->next;
-        if (c->out.len == 0 && !step(c)) drop(c); /* who does not read gets no more */
+        if (c->out.len == 0 && !step(c)) drop(c); /* a client that does not read gets no more */
     }
 }
 

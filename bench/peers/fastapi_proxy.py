@@ -1,9 +1,9 @@
-"""The least of a router of vLLM production-stack's class, which no registry has as a package: FastAPI in front, aiohttp behind.
+"""A minimal router built like that of vLLM's production-stack, which no registry has as a package: FastAPI with aiohttp as its client.
 
     python bench/peers/fastapi_proxy.py PORT ENGINE_URL...
 
-As that one it runs on uvicorn without its extras (asyncio, h11), parses the body to find the model, asks a table of engines, logs a
-line a request, keeps statistics at each chunk and streams through a generator. It records nothing, checks nothing, knows no keys.
+Like production-stack's it runs on uvicorn without its extras (asyncio, h11), parses the body to find the model, looks up an engine,
+logs a line for each request, counts each chunk and streams through a generator. It records and checks nothing, and has no keys.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger("proxy")
 
 @dataclass
 class Engine:
-    """One engine and what was seen of it."""
+    """One engine and its statistics."""
 
     url: str
     running: int = 0
@@ -71,7 +71,7 @@ def application(urls: list[str]) -> FastAPI:
 
 
 async def relay(session: aiohttp.ClientSession, engine: Engine, body: bytes, headers: dict[str, str], began: float) -> AsyncIterator[bytes]:
-    """The engine's answer: its status and content type first, then its chunks."""
+    """Yield the status and the content type of the engine's answer, then its chunks."""
     engine.running += 1
     first = True
     try:

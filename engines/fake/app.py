@@ -16,12 +16,12 @@ from aiohttp.typedefs import Handler
 
 from engines.fake import answers, asks, pooling
 from engines.fake.asks import Ask
-from engines.fake.chats import ChatForm
 from engines.fake.faults import Fate, Faults, befall
-from engines.fake.forms import Form
-from engines.fake.messages import MessageForm
-from engines.fake.responses import ResponseForm
-from engines.fake.texts import TextForm
+from engines.fake.forms.base import Form
+from engines.fake.forms.chats import ChatForm
+from engines.fake.forms.messages import MessageForm
+from engines.fake.forms.responses import ResponseForm
+from engines.fake.forms.texts import TextForm
 from ratchet import names
 
 SEEN = 1000

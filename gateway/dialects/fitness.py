@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from gateway.dialects import schema
 from gateway.dialects.base import or_neutral
+from gateway.dialects.forms import ResponsesRequest
 from ratchet.types import Sampling
 
 
-def sampling(request: schema.Sampled, max_tokens: int | None) -> Sampling:
+def sampling(request: schema.Sampled | ResponsesRequest, max_tokens: int | None) -> Sampling:
     """The parameters in force."""
     return Sampling(
         temperature=or_neutral(request.temperature, 1.0),

@@ -6,18 +6,18 @@ from typing import Any
 
 import msgspec
 
+from engines.routes import RESPONSES
 from engines.types import Wants
-from gateway.api.table import RESPONSES
-from gateway.dialects.base import Ask, Events, or_neutral, sendable
+from gateway.dialects import fitness
+from gateway.dialects.base import Ask, Events, sendable
 from gateway.dialects.convert import convert, without_nulls
-from gateway.dialects.fitness import shaped
 from gateway.dialects.forms import ResponsesRequest
 from gateway.dialects.parts import check_items
 from gateway.errors import invalid
 from ratchet import names
 from ratchet.buffer.interactions import Interactions
 from ratchet.config import GatewayConfig
-from ratchet.types import Interaction, KeyRecord, Sampling
+from ratchet.types import Interaction, KeyRecord
 
 UNSUPPORTED = frozenset({"conversation", "prompt", "context_management"})
 LONGEST_CHAIN = 100
@@ -40,7 +40,7 @@ class Responses(Events):
         request = convert(given, ResponsesRequest)
         if not isinstance(request.input, str):
             check_items(request.input)
-        sampling = _sampling(request)
+        force = fitness.sampling(request, request.max_output_tokens)
         previous, metadata, store = request.previous_response_id, request.metadata or {}, request.store is not False
         return Ask(
             tree=tree,
@@ -49,10 +49,10 @@ class Responses(Events):
             stream=bool(request.stream),
             store=store,
             metadata=metadata,
-            sampling=sampling,
+            sampling=force,
             # A response repeats what its request said, and the engine was not told all of it.
             wants=Wants(overlay={"previous_response_id": previous, "metadata": metadata, "store": store, "background": False}),
-            unfit=shaped(sampling) or ("grammar" if _may_have_grammar(request) else ""),
+            unfit=fitness.shaped(force) or ("grammar" if _may_have_grammar(request) else ""),
             previous=previous,
         )
 
@@ -77,20 +77,6 @@ class Responses(Events):
         if turns:
             ask.sent["input"] = [*turns, *_items(ask.sent["input"])]
         return ask
-
-
-def _sampling(request: ResponsesRequest) -> Sampling:
-    return Sampling(
-        temperature=or_neutral(request.temperature, 1.0),
-        top_p=or_neutral(request.top_p, 1.0),
-        top_k=max(0, request.top_k or 0),
-        min_p=request.min_p or 0.0,
-        frequency_penalty=request.frequency_penalty or 0.0,
-        presence_penalty=request.presence_penalty or 0.0,
-        repetition_penalty=or_neutral(request.repetition_penalty, 1.0),
-        max_tokens=request.max_output_tokens,
-        seed=request.seed,
-    )
 
 
 def _may_have_grammar(request: ResponsesRequest) -> bool:

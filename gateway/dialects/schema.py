@@ -242,35 +242,3 @@ class TextRequest(Sampled, kw_only=True):
     echo: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     add_special_tokens: bool | None = None
-
-
-class FeedbackRequest(Strict):
-    """`POST /v1/feedback`; `value` is checked against the metric's declaration."""
-
-    target: Annotated[str, Meta(max_length=128)]
-    value: Any
-    metric: Annotated[str, Meta(max_length=64)] = "reward"
-    choice: Annotated[int, Meta(ge=0, le=127)] = 0
-    idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
-    metadata: Metadata | None = None
-
-
-class Preferred(Strict):
-    """A `preference` value: a choice of `target` was preferred to a choice of `over`."""
-
-    target: str
-    over: str
-    choice: Annotated[int, Meta(ge=0, le=127)] = 0
-    over_choice: Annotated[int, Meta(ge=0, le=127)] = 0
-
-
-class MoveRequest(Strict):
-    """`POST /admin/policies/{name}/promote`."""
-
-    version: Annotated[int, Meta(ge=0, le=INT32)]
-
-
-class RollbackRequest(Strict):
-    """`POST /admin/policies/{name}/rollback`; null: the version that was live before."""
-
-    to: Annotated[int, Meta(ge=0, le=INT32)] | None = None

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from gateway.relay.exchange import Exchange, State
-from gateway.server.http import part
+from gateway.server.http import body_message
 from ratchet.clock import monotonic
 from ratchet.config import GatewayConfig
 
@@ -68,7 +68,7 @@ class Clocks:
     def _comment(self, exchange: Exchange) -> None:
         """Send a comment line (WHATWG HTML, 9.2.7), so that no proxy on the way closes the connection for its silence."""
         exchange.kept_alive()
-        task = asyncio.ensure_future(exchange.request.send(part(b": keep-alive\n\n")))
+        task = asyncio.ensure_future(exchange.request.send(body_message(b": keep-alive\n\n")))
         self._comments.add(task)
         task.add_done_callback(self._commented)
 

@@ -121,7 +121,7 @@ class Exchange(msgspec.Struct, eq=False):
         if self.state is not RECEIVED:
             raise self._illegal()
         self.admission = admission
-        self.request.answer_headers.extend(admission.headers)
+        self.request.response_headers.extend(admission.headers)
 
     def begin_dispatching(self, ask: Ask) -> None:
         """It is ready to be sent to an engine, as `ask` says."""

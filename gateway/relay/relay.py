@@ -27,9 +27,9 @@ from gateway.relay.request import InferenceRequest
 from gateway.relay.stream import Flow
 from gateway.relay.transport import TransportError
 from gateway.server import strict
-from gateway.server.http import JSON, ClientGone, Header, header, part, read_body, respond
+from gateway.server.http import JSON, ClientDisconnected, Header, body_message, header, read_body, respond
+from gateway.server.state import RequestState
 from gateway.telemetry.metrics import Metrics
-from gateway.telemetry.observe import Observation
 from ratchet import names
 from ratchet.clock import monotonic
 from ratchet.config import GatewayConfig
@@ -101,8 +101,8 @@ class Relay:
         self._metrics.inflight.inc()
         exchange.watch_client()
         try:
-            if request.client.over:
-                raise ClientGone
+            if request.client.disconnected:
+                raise ClientDisconnected
             await self._guarded(exchange, send)
         finally:
             exchange.end()
@@ -122,21 +122,22 @@ class Relay:
         ask = dialect.check(strict.parse(body, self._config.limits.max_depth), self._config)
         parsed = monotonic()
         target = self._catalog.resolve(ask.model)
-        observation: Observation = scope["state"]["seen"]
+        state: RequestState = scope["state"]
+        observation = state["observation"]
         observation.resolved(target, stream=ask.stream)
         trace = {key.decode(): value for key in TRACE if (value := header(scope, key)) is not None and value.isascii()}
         return InferenceRequest(
             id=names.mint(dialect.prefix),
-            caller=scope["state"]["caller"],
+            caller=state["caller"],
             target=target,
             dialect=dialect,
             ask=ask,
             trace=trace,
             episode=episode(ask, header(scope, b"x-ratchet-episode-id")),
             observation=observation,
-            answer_headers=scope["state"]["headers"],
-            client=scope["connection"],
-            send=scope["state"]["send"],
+            response_headers=state["response_headers"],
+            client=state["connection"],
+            send=state["server_send"],
             reserved_tokens=self._quota.estimate(len(body), ask.sampling.max_tokens, ask.expected),
             started=started,
             parsed=parsed,
@@ -150,7 +151,7 @@ class Relay:
         """Answer, and where that is stopped from outside, record what came of it."""
         try:
             await self._answer(exchange, send)
-        except ClientGone:
+        except ClientDisconnected:
             self._record_partial(exchange, "cancelled")
             raise
         except asyncio.CancelledError:
@@ -159,7 +160,7 @@ class Relay:
             exchange.task.uncancel()
             self._record_partial(exchange, exchange.interrupted)
             if exchange.interrupted == "cancelled":
-                raise ClientGone from None
+                raise ClientDisconnected from None
             fault = unavailable("The gateway is shutting down.", "draining")
             if exchange.answer is None or not exchange.ask.stream:
                 raise fault from None
@@ -241,7 +242,7 @@ class Relay:
             flow.take(answer.first)
             while not flow.over:
                 if flow.behind:
-                    await _send(exchange, send, part(b""))  # ASGI's way to wait for the client
+                    await _send(exchange, send, body_message(b""))  # ASGI's way to wait for the client
                     flow.behind = False
                 await answer.feed(flow.take)
                 if not (flow.over or flow.behind):
@@ -321,7 +322,7 @@ async def _settle(exchange: Exchange) -> None:
 async def _finish(exchange: Exchange, send: Send, last: bytes) -> None:
     """Send the last bytes of a stream."""
     exchange.begin_finishing()
-    await send(part(last, more=False))
+    await send(body_message(last, more=False))
 
 
 def _fault(exchange: Exchange, error: ApiError) -> bytes:

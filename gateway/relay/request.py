@@ -7,7 +7,7 @@ from starlette.types import Send
 
 from gateway.catalog import Target
 from gateway.dialects.base import Ask, Dialect
-from gateway.server.client import Client
+from gateway.server.client import ClientConnection
 from gateway.server.http import Header
 from gateway.telemetry.observe import Observation
 from ratchet.clock import wall
@@ -28,9 +28,9 @@ class InferenceRequest(msgspec.Struct, frozen=True, eq=False):
     """The client's trace headers, for the engine."""
     episode: str | None
     observation: Observation
-    answer_headers: list[Header]
-    """Headers of the answer, whatever that will be: the server appends them when the answer starts, so they may be added until then."""
-    client: Client
+    response_headers: list[Header]
+    """Headers of the response, whatever that will be. More may be added until it starts."""
+    client: ClientConnection
     send: Send
     """The server's own `send`, without the layer that adds headers to the answer's start."""
     reserved_tokens: int

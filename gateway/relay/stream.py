@@ -13,7 +13,7 @@ class Flow:
         self.behind = False
         self._received = exchange.received
         self._capture = capture
-        self._piece = exchange.request.client.piece
+        self._piece = exchange.request.client.send_chunk
 
     def take(self, data: bytes) -> bool:
         """Pass bytes of the stream on. False: take no more now, since the client is behind, or the stream is over or broken."""

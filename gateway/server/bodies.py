@@ -1,4 +1,4 @@
-"""The bytes of request bodies that a port holds at a time."""
+"""Limit the memory that the bodies of requests take."""
 
 from __future__ import annotations
 
@@ -8,41 +8,42 @@ from ratchet.config import LimitsConfig
 RETRY_SECONDS = 1.0
 
 
-class Bodies:
-    """`held` bytes, over all requests of one port, of at most `most`; `seconds` a body may take to arrive."""
+class BodyBudget:
+    """The bytes that the bodies of all requests of a port may take together. `seconds` is how long a body may take to arrive."""
 
     def __init__(self, limits: LimitsConfig) -> None:
-        self.held = 0
-        self.most = limits.max_bodies_bytes
+        self.reserved = 0
+        self.max_bytes = limits.max_bodies_bytes
         self.seconds = limits.body_seconds
 
 
-class Share:
-    """What one request holds. Its plane gives it back when the request is over, for as long is the body's content held."""
+class BodyReservation:
+    """The bytes reserved for the body of one request. They stay reserved until the request is over, since its content is kept as long."""
 
-    __slots__ = ("_bodies", "_held")
+    __slots__ = ("_budget", "_size")
 
-    def __init__(self, bodies: Bodies) -> None:
-        self._bodies = bodies
-        self._held = 0
+    def __init__(self, budget: BodyBudget) -> None:
+        self._budget = budget
+        self._size = 0
 
     @property
     def seconds(self) -> float:
-        """Seconds the body may take."""
-        return self._bodies.seconds
+        """Seconds the body may take to arrive."""
+        return self._budget.seconds
 
-    def fits(self, size: int) -> None:
-        """503, with nothing held, if `size` bytes more are not to be had now."""
-        if self._bodies.held + size > self._bodies.most:
+    def check(self, size: int) -> None:
+        """ApiError 503 if `size` more bytes are not available now."""
+        if self._budget.reserved + size > self._budget.max_bytes:
             message = "The gateway holds as many bytes of requests as it may; try again."
             raise Unread(503, message, code="overloaded", retry_after=RETRY_SECONDS)
 
-    def take(self, size: int) -> None:
-        """Holds `size` bytes more. ApiError 503 if they are not to be had."""
-        self.fits(size)
-        self._held += size
-        self._bodies.held += size
+    def add(self, size: int) -> None:
+        """Reserve `size` more bytes. ApiError 503 if they are not available."""
+        self.check(size)
+        self._size += size
+        self._budget.reserved += size
 
-    def give_back(self) -> None:
-        self._bodies.held -= self._held
-        self._held = 0
+    def release(self) -> None:
+        """Give all of it back."""
+        self._budget.reserved -= self._size
+        self._size = 0

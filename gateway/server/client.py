@@ -1,4 +1,4 @@
-"""A client's connection, as who answers a request on it sees it. It writes as few times as it can: each write is a system call."""
+"""A client's connection, for whoever responds on it. It makes as few writes as it can: each is a system call."""
 
 from __future__ import annotations
 
@@ -8,50 +8,51 @@ from collections.abc import Callable
 from uvicorn.protocols.http.flow_control import FlowControl
 
 
-class Client:
-    """`scope["connection"]`, and what uvicorn's answers write to.
+class ClientConnection:
+    """The connection of a client, and the transport that uvicorn writes responses to.
 
-    `complete`: every request that began came whole. `on_disconnect` is called when the client closes its connection; who answers sets it
-    for as long as it does. A task that waits for `http.disconnect` says the same and costs each request its making and its end.
+    `request_complete`: every request that began has arrived to its end. `on_disconnect` is called when the client closes the
+    connection; who responds sets it for as long as that takes. A task that waits for `http.disconnect` would do the same at a higher
+    cost for each request.
     """
 
-    __slots__ = ("_chunked", "_flow", "_fresh", "_head", "_loop", "_transport", "complete", "on_disconnect", "over")
+    __slots__ = ("_chunked", "_flow", "_head", "_head_is_next", "_loop", "_transport", "disconnected", "on_disconnect", "request_complete")
 
     def __init__(self, transport: asyncio.Transport, flow: FlowControl, loop: asyncio.AbstractEventLoop) -> None:
         self.on_disconnect: Callable[[], None] | None = None
-        self.over = self.complete = False
+        self.disconnected = self.request_complete = False
         self._transport = transport
         self._flow = flow
         self._loop = loop
-        self._fresh = self._chunked = True
+        self._head_is_next = self._chunked = True
         self._head = b""
 
-    def answering(self, *, chunked: bool = True) -> Client:
-        """An answer begins: its first write, the head, waits for the next one, though no longer than this turn of the loop.
+    def begin_response(self, *, chunked: bool = True) -> ClientConnection:
+        """Expect a response. Its head, which is written first, waits for what follows, but no longer than this turn of the event loop.
 
-        `chunked`: the client knows answers in chunks, as of HTTP/1.1.
+        `chunked`: the client understands the chunked transfer coding, as of HTTP/1.1.
         """
-        self._fresh, self._chunked = True, chunked
+        self._head_is_next, self._chunked = True, chunked
         return self
 
-    def piece(self, data: bytes) -> bool:
-        """Sends a piece of an answer in chunks (RFC 9112, 7.1) whose head was sent. False: the client is behind; ASGI's `send` waits."""
+    def send_chunk(self, data: bytes) -> bool:
+        """Send a part of a body of unknown length (RFC 9112, 7.1). False: the client reads too slowly; wait with ASGI's `send`."""
         self.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
         return not self._flow.write_paused
 
-    def left(self) -> None:
-        """The client closed its connection."""
-        self.over = True
+    def connection_lost(self) -> None:
+        """The connection is closed."""
+        self.disconnected = True
         if self.on_disconnect is not None:
             self.on_disconnect()
 
-    # What uvicorn's answers use of a transport.
+    # The part of asyncio.Transport that uvicorn's responses use.
 
     def write(self, data: bytes) -> None:
-        if self.over:
+        if self.disconnected:
             return
-        if self._fresh:
-            self._fresh = False
+        if self._head_is_next:
+            self._head_is_next = False
             self._head = data
             self._loop.call_soon(self.flush)
         elif self._head:
@@ -68,7 +69,7 @@ class Client:
         return self._transport.is_closing()
 
     def flush(self) -> None:
-        """Sends a head that still waits."""
-        if self._head and not self.over:
+        """Write a head that is still waiting."""
+        if self._head and not self.disconnected:
             head, self._head = self._head, b""
             self._transport.write(head)

@@ -1,4 +1,4 @@
-"""How many connections a port takes, and what they have in common."""
+"""Limit the number of connections that a port has open, and hold the limits that they share."""
 
 from __future__ import annotations
 
@@ -12,59 +12,63 @@ from gateway.errors import ApiError
 from ratchet.clock import monotonic
 from ratchet.config import LimitsConfig
 
-TURNED_AWAY = 256
-"""Connections past the bound that are given the time to read why."""
-SPARE = 256
-"""Open files for everything that is no connection: the store, the log, the listening ports, what is being accepted."""
-RESTED = 1.0
-"""Seconds without a request after which a connection may be closed for a new one: a client that goes on at once keeps its own."""
+MAX_REFUSED = 256
+"""Refused connections that are open at a time, so that their clients can read why. Further ones are closed at once."""
+SPARE_FILES = 256
+"""Open files for all that is no connection: the store, the log, the listening ports, connections that are being accepted."""
+IDLE_SECONDS = 1.0
+"""Seconds without a request after which a connection may be closed in favour of a new one. A busy client keeps its own."""
 
 log = logging.getLogger(__name__)
 
 
-class Resting(Protocol):
-    """A connection whose answers are out."""
+class IdleConnection(Protocol):
+    """A connection with no request under way."""
 
-    def give_way(self) -> bool:
-        """Closes it at once; False if its client has not read all of its answer yet."""
+    def close_if_sent(self) -> bool:
+        """Close it now. False, with nothing done, if its client has not read all of the last response yet."""
 
 
-class Door:
-    """One port's: at most `connections`; `refused` hears of each answer given before the application was asked."""
+class ConnectionLimit:
+    """The limits of one port. `on_refused` is called for each error that is sent before the application is called."""
 
-    def __init__(self, limits: LimitsConfig, connections: int, refused: Callable[[ApiError], None]) -> None:
-        self.connections = connections
-        self.refused = refused
-        self.turned_away = 0
-        self._resting: OrderedDict[Resting, float] = OrderedDict()
-        """Connections between two requests, and since when; the longest first."""
+    def __init__(self, limits: LimitsConfig, max_connections: int, on_refused: Callable[[ApiError], None]) -> None:
+        self.max_connections = max_connections
+        self.on_refused = on_refused
+        self.refused_open = 0
+        """Refused connections that are still open."""
         self.header_bytes = limits.max_header_bytes
         self.header_line = min(limits.max_header_line, limits.max_header_bytes)
         self.headers = limits.max_headers
         self.header_seconds = limits.header_seconds
         self.keep_alive_seconds = limits.keep_alive_seconds
+        self._idle: OrderedDict[IdleConnection, float] = OrderedDict()
+        """Connections between two requests and when they became idle, the oldest first."""
 
-    def rests(self, connection: Resting) -> None:
-        """It was answered, and nothing of a next request is there."""
-        self._resting[connection] = monotonic()
+    def mark_idle(self, connection: IdleConnection) -> None:
+        """Its request was answered, and nothing of another one has arrived."""
+        self._idle[connection] = monotonic()
 
-    def works(self, connection: Resting) -> None:
-        """It rests no more, or is gone."""
-        self._resting.pop(connection, None)
+    def mark_busy(self, connection: IdleConnection) -> None:
+        """It has a request, or is closed."""
+        self._idle.pop(connection, None)
 
-    def makes_room(self) -> bool:
-        """Whether the connection that has rested longest was closed; each is looked at once a rest, however many are turned away."""
-        due = monotonic() - RESTED
-        while self._resting and next(iter(self._resting.values())) <= due:
-            connection, _ = self._resting.popitem(last=False)
-            if connection.give_way():
+    def close_one_idle(self) -> bool:
+        """Close the connection that has been idle longest. False if there is none.
+
+        Each is tried once while it is idle, so that many refused connections cost no more than few.
+        """
+        due = monotonic() - IDLE_SECONDS
+        while self._idle and next(iter(self._idle.values())) <= due:
+            connection, _ = self._idle.popitem(last=False)
+            if connection.close_if_sent():
                 return True
         return False
 
 
-def connections(limits: LimitsConfig) -> int:
-    """`max_connections`, or as many as the system's bound on open files leaves; that bound is raised as far as needed and allowed."""
-    others = limits.max_admin_connections + 2 * limits.max_inflight + TURNED_AWAY + SPARE  # a hedged request has two engines
+def max_connections(limits: LimitsConfig) -> int:
+    """`limits.max_connections`, or as many as the limit on open files allows, which is raised as far as needed and allowed."""
+    others = limits.max_admin_connections + 2 * limits.max_inflight + MAX_REFUSED + SPARE_FILES  # a hedged request has two engines
     wanted = limits.max_connections + others
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     granted = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
@@ -72,6 +76,6 @@ def connections(limits: LimitsConfig) -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (granted, hard))
     if granted >= wanted:
         return limits.max_connections
-    left = max(1, granted - others)
-    log.warning("the system allows %d open files, so only %d connections are taken, not %d", granted, left, limits.max_connections)
-    return left
+    remaining = max(1, granted - others)
+    log.warning("the system allows %d open files, so only %d connections are taken, not %d", granted, remaining, limits.max_connections)
+    return remaining

@@ -1,4 +1,4 @@
-"""The few ASGI moves that the gateway makes itself: read a bounded body, send an answer."""
+"""Read a request's body within limits, and send a response, with plain ASGI."""
 
 from __future__ import annotations
 
@@ -8,78 +8,85 @@ from collections.abc import Iterable
 from starlette.types import Message, Receive, Scope, Send
 
 from gateway.errors import ApiError, Unread
-from gateway.server.bodies import Share
+from gateway.server.bodies import BodyReservation
+from gateway.server.state import RequestState
 
 JSON = (b"content-type", b"application/json")
 LINGER_SECONDS = 2.0
-"""Seconds an answer to a request that was not read to its end waits for its client to see it."""
-LONGEST_LENGTH = 19
+"""Seconds that a connection stays open after a response to a request that was not read to its end, so that the client sees it."""
+MAX_LENGTH_DIGITS = 19
 """Digits of a content length that are worth reading."""
-PIECE = 2**14
-"""Bytes of a body that are kept by themselves; fewer are added to those before."""
+MIN_PART = 2**14
+"""Bytes from which a part of a body is kept by itself. Smaller ones are joined with the part before."""
 Header = tuple[bytes, bytes]
 
 
-class ClientGone(Exception):
-    """The client closed the connection before its request was whole; there is nobody to answer."""
+class ClientDisconnected(Exception):
+    """The client closed the connection, so that nobody is there to respond to."""
 
 
 def header(scope: Scope, name: bytes) -> str | None:
-    """The first header of that (lower-case) name."""
-    named: dict[bytes, bytes] | None = scope.get("named")
-    if named is None:
-        named = scope["named"] = dict(reversed(scope["headers"]))
-    value = named.get(name)
+    """The first header of that name, which is given in lower case."""
+    state: RequestState = scope["state"]
+    by_name = state.get("headers_by_name")
+    if by_name is None:
+        by_name = state["headers_by_name"] = dict(reversed(scope["headers"]))
+    value = by_name.get(name)
     return None if value is None else value.decode("latin-1")
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int) -> bytes:
-    """The request's body, at most `limit` bytes: 413 before any more is kept, 408 if it takes too long, 415 if it is compressed.
+    """Read the request's body, at most `limit` bytes of it.
 
-    503 past what the port may hold of bodies in all. The plane put the request's share of that in `scope["state"]["share"]`.
+    ApiError: 413 before more than that is kept, 408 if it takes too long, 415 if it is compressed, 503 if the port holds too many bytes of
+    bodies already. ClientDisconnected.
     """
     if (header(scope, b"content-encoding") or "identity").lower() != "identity":
         raise Unread(415, "A compressed body is not accepted.", code="unsupported_content_encoding")
-    share: Share = scope["state"]["share"]
-    told = header(scope, b"content-length")
-    if told is not None and told.isdigit():
-        if len(told) > LONGEST_LENGTH or int(told) > limit:
+    state: RequestState = scope["state"]
+    reservation = state["body_reservation"]
+    length = header(scope, b"content-length")
+    if length is not None and length.isdigit():
+        if len(length) > MAX_LENGTH_DIGITS or int(length) > limit:
             raise _too_large(limit)
-        share.fits(int(told))
-    pieces: list[bytes] = []
+        reservation.check(int(length))
+    parts: list[bytes] = []
     try:
-        if scope["connection"].complete:  # nothing to wait for
-            await _collect(receive, limit, share, pieces)
+        if state["connection"].request_complete:  # nothing to wait for
+            await _collect(receive, limit, reservation, parts)
         else:
-            async with asyncio.timeout(share.seconds):
-                await _collect(receive, limit, share, pieces)
-        return b"".join(pieces)
+            async with asyncio.timeout(reservation.seconds):
+                await _collect(receive, limit, reservation, parts)
+        return b"".join(parts)
     except TimeoutError:
-        share.give_back()
+        reservation.release()
         raise Unread(408, "The body did not arrive in time.", code="request_timeout") from None
     except ApiError:
-        share.give_back()
+        reservation.release()
         raise
     finally:
-        pieces.clear()  # an error's traceback would keep them while it is being told
+        parts.clear()  # an error's traceback would keep them until the response is out
 
 
-async def _collect(receive: Receive, limit: int, share: Share, pieces: list[bytes]) -> None:
-    """Fills `pieces`. They are joined only once, as a buffer that grows is copied again and again; but one byte by itself takes forty."""
+async def _collect(receive: Receive, limit: int, reservation: BodyReservation, parts: list[bytes]) -> None:
+    """Receive the body into `parts`.
+
+    They are joined only at the end, since a growing buffer is copied again and again. But a bytes object of one byte takes forty.
+    """
     size, more = 0, True
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
-        piece: bytes = message.get("body", b"")
-        size += len(piece)
+            raise ClientDisconnected
+        part: bytes = message.get("body", b"")
+        size += len(part)
         if size > limit:
             raise _too_large(limit)
-        share.take(len(piece))
-        if pieces and len(pieces[-1]) < PIECE:
-            pieces[-1] += piece
+        reservation.add(len(part))
+        if parts and len(parts[-1]) < MIN_PART:
+            parts[-1] += part
         else:
-            pieces.append(piece)
+            parts.append(part)
         more = message.get("more_body", False)
 
 
@@ -88,14 +95,14 @@ def _too_large(limit: int) -> ApiError:
 
 
 async def respond(send: Send, status: int, body: bytes, headers: Iterable[Header] = (JSON,)) -> None:
-    """A whole answer."""
+    """Send a response whose body is known."""
     length = (b"content-length", b"%d" % len(body))
     await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
     await send({"type": "http.response.body", "body": body})
 
 
 async def refuse(receive: Receive, send: Send, error: ApiError, headers: Iterable[Header] = ()) -> None:
-    """The error as an answer."""
+    """Send an error as the response."""
     if isinstance(error, Unread):
         await _refuse_unread(receive, send, error)
     else:
@@ -103,23 +110,23 @@ async def refuse(receive: Receive, send: Send, error: ApiError, headers: Iterabl
 
 
 async def _refuse_unread(receive: Receive, send: Send, error: ApiError) -> None:
-    """The error as the answer to a body that was not read to its end; the connection closes.
+    """Send an error as the response to a request whose body was not read to its end, and close the connection.
 
-    What still comes is thrown away for a moment: a close under a client that is writing would reset its connection, and
-    it would never see the answer.
+    What still arrives is thrown away for a moment. Closed at once, under a client that is writing, the connection would be reset, and the
+    client would never see the response.
     """
     headers = [JSON, (b"connection", b"close"), (b"content-length", b"%d" % len(error.body)), *error.headers]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send(part(error.body))
+    await send(body_message(error.body))
     try:
         async with asyncio.timeout(LINGER_SECONDS):
             while (message := await receive())["type"] != "http.disconnect" and message.get("more_body", False):
                 pass
     except TimeoutError:
         pass
-    await send(part(b"", more=False))
+    await send(body_message(b"", more=False))
 
 
-def part(body: bytes, *, more: bool = True) -> Message:
-    """A piece of a streamed answer."""
+def body_message(body: bytes, *, more: bool = True) -> Message:
+    """ASGI's message for a part of a response's body."""
     return {"type": "http.response.body", "body": body, "more_body": more}

@@ -1,4 +1,7 @@
-"""The door of each plane, plain ASGI: find the route, the caller, its scope; then hand over. What is not in the table is 404."""
+"""A plane is the ASGI application of one port. The data plane serves clients, the control plane operators.
+
+It finds the route of a request, checks its key and scope, and calls the handler. What is not in its table is 404.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +13,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway.access.keys import KeyRing, require
 from gateway.api.table import Route, Table
 from gateway.errors import ApiError, broken, not_found
-from gateway.server.bodies import Bodies, Share
-from gateway.server.http import ClientGone, header, refuse
+from gateway.server.bodies import BodyBudget, BodyReservation
+from gateway.server.http import ClientDisconnected, header, refuse
+from gateway.server.state import RequestState
 from gateway.telemetry.observe import Observer
 from ratchet import names
 
+CLIENT_CLOSED_REQUEST = 499
+"""The status that is counted for a request whose client disconnected. Nobody receives it."""
 LONGEST_ID = 128
 
 log = logging.getLogger(__name__)
 
 
-class Reply:
-    """`send`, with the request's id and `headers` on the answer, and a memory of what was sent."""
+class ResponseSender:
+    """ASGI's `send`, which adds `headers` to the start of the response and remembers its status. `status` is 0 until it starts."""
 
     def __init__(self, send: Send, request_id: bytes) -> None:
         self.status = 0
@@ -36,11 +42,10 @@ class Reply:
 
 
 class Plane:
-    """One listening port's application.
+    """The application of one port.
 
-    `hot` are plain ASGI endpoints by (method, path); every other built route is `app`'s. Both find in `scope["state"]` the
-    `caller`'s key and the request's `share` of `bodies`; what they add to its `headers` is on the answer, whatever that is. Its
-    `send` is the server's own, for what follows an answer's start.
+    `direct` has the handlers that are plain ASGI applications, by method and path. Every other route is served by `app`. Both find what
+    they need to know of the request in `scope["state"]`, a `RequestState`.
     """
 
     def __init__(
@@ -48,49 +53,50 @@ class Plane:
         table: Table,
         keys: KeyRing,
         observer: Observer,
-        bodies: Bodies,
+        budget: BodyBudget,
         app: ASGIApp,
-        hot: Mapping[tuple[str, str], ASGIApp] | None = None,
+        direct: Mapping[tuple[str, str], ASGIApp] | None = None,
     ) -> None:
         self._table = table
         self._keys = keys
         self._observer = observer
-        self._bodies = bodies
+        self._budget = budget
         self._app = app
-        self._hot = hot or {}
+        self._direct = direct or {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
+        state: RequestState = scope.setdefault("state", {})
         request_id = _request_id(scope)
-        reply = Reply(send, request_id)
+        sender = ResponseSender(send, request_id)
         route = self._table.find(scope["path"])
-        seen = self._observer.begin(route, scope, request_id.decode())
-        share = Share(self._bodies)
-        scope["state"] = {"seen": seen, "headers": reply.headers, "share": share, "send": send}
+        observation = state["observation"] = self._observer.begin(route, scope, request_id.decode())
+        reservation = state["body_reservation"] = BodyReservation(self._budget)
+        state["response_headers"], state["server_send"] = sender.headers, send
         try:
-            await self._enter(route, scope, receive, reply)
-        except ClientGone:
-            reply.status = 499
-            seen.failed("cancelled")
+            await self._handle(route, scope, receive, sender)
+        except ClientDisconnected:
+            sender.status = CLIENT_CLOSED_REQUEST
+            observation.failed("cancelled")
         except ApiError as error:
-            seen.failed(error.code or str(error.status))
-            await refuse(receive, reply, error, _allow(route) if error.status == 405 else ())
+            observation.failed(error.code or str(error.status))
+            await refuse(receive, sender, error, _allow(route) if error.status == 405 else ())
         except Exception:
             # Never the request's content: it may hold secrets.
             log.exception("request %s failed", request_id.decode())
-            seen.failed("internal_error")
-            if not reply.status:
-                await refuse(receive, reply, broken())
+            observation.failed("internal_error")
+            if not sender.status:
+                await refuse(receive, sender, broken())
         finally:
-            share.give_back()
-            seen.ended(reply.status)
+            reservation.release()
+            observation.ended(sender.status)
 
-    async def _enter(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, route: Route | None, scope: Scope, receive: Receive, send: Send) -> None:
         if route is None:
             raise not_found("Unknown path.", code="unknown_url")
         if route.scopes:
-            caller = await self._keys.caller(scope, x_api_key=route.path == "/v1/messages")
+            caller = await self._keys.caller(scope, x_api_key=route.x_api_key)
             require(caller, route.scopes)
             scope["state"]["caller"] = caller
         method = scope["method"]
@@ -98,7 +104,7 @@ class Plane:
             raise ApiError(501, f"{method} {route.path} is not built yet.", code="not_implemented")
         if method not in route.built:
             raise ApiError(405, f"{method} is not allowed here.", code="method_not_allowed")
-        await self._hot.get((method, route.path), self._app)(scope, receive, send)
+        await self._direct.get((method, route.path), self._app)(scope, receive, send)
 
 
 def _allow(route: Route | None) -> list[tuple[bytes, bytes]]:
@@ -108,7 +114,7 @@ def _allow(route: Route | None) -> list[tuple[bytes, bytes]]:
 
 
 def _request_id(scope: Scope) -> bytes:
-    """The client's own, where it is a plain one; it is echoed and never used as an id."""
+    """The client's own id, if it is short and printable, else a new one. It is sent back, and never used to name anything."""
     given = header(scope, b"x-request-id")
     if given is not None and 0 < len(given) <= LONGEST_ID and given.isascii() and given.isprintable():
         return given.encode()

@@ -14,8 +14,8 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from gateway.app import data_plane
-from gateway.server.connection_limit import Door, connections
-from gateway.server.protocol import bounded
+from gateway.server.connection_limit import ConnectionLimit, max_connections
+from gateway.server.protocol import limited_by
 from gateway.services import Services
 from gateway.telemetry import logs
 from ratchet.buffer import Store, open_store
@@ -89,7 +89,7 @@ async def run(
 def data_server(services: Services) -> Server:
     """Of the data plane."""
     limits = services.config.gateway.limits
-    return server(data_plane(services), Door(limits, connections(limits), services.metrics.turned_away))
+    return server(data_plane(services), ConnectionLimit(limits, max_connections(limits), services.metrics.turned_away))
 
 
 async def _check_keys(store: Store, first_keys: bool) -> None:
@@ -104,12 +104,12 @@ def _spare_the_collector() -> None:
     gc.set_threshold(GARBAGE, 20, 20)
 
 
-def server(app: ASGIApp, door: Door) -> Server:
+def server(app: ASGIApp, limit: ConnectionLimit) -> Server:
     return Server(
         uvicorn.Config(
             app,
             loop="none",
-            http=bounded(door),
+            http=limited_by(limit),
             ws="none",
             lifespan="off",
             log_config=None,

@@ -10,12 +10,12 @@ from pathlib import Path
 import msgspec
 
 from gateway.app import admin_plane
-from gateway.server.connection_limit import Door
+from gateway.server.connection_limit import ConnectionLimit
 from gateway.server.ports import data_server, listen, opened, run, server, shared_port
 from gateway.services import Services
 from ratchet import durable
 from ratchet.config import Config
-from ratchet.startup import stop_event
+from ratchet.process.startup import stop_event
 
 
 async def serve(config: Config, data: Path, *, first_keys: bool = False) -> None:
@@ -25,7 +25,7 @@ async def serve(config: Config, data: Path, *, first_keys: bool = False) -> None
         stop = stop_event()
         limits = config.gateway.limits
         sockets = _data_port(config), listen(config.gateway.admin_host, config.gateway.admin_port)
-        admin = server(admin_plane(services), Door(limits, limits.max_admin_connections, services.metrics.turned_away))
+        admin = server(admin_plane(services), ConnectionLimit(limits, limits.max_admin_connections, services.metrics.turned_away))
         port = sockets[0].getsockname()[1]
         workers = services.worker_pool.run(port, first_keys, lambda: _announce(data, *map(url, sockets)))
         await run(services, stop, [(data_server(services), sockets[0]), (admin, sockets[1])], workers, lambda: _drain(services))

@@ -1,4 +1,4 @@
-"""Answers to clients of HTTP/1.0, who know no chunks (RFC 9112, 6.1): a body whose length is not told ends with the connection."""
+"""Respond to clients of HTTP/1.0, which know no chunked bodies (RFC 9112, 6.1): a body of unknown length ends with the connection."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 
 def unframed(cycle: RequestResponseCycle, app: ASGIApp) -> ASGIApp:
-    """`app`, whose answer `cycle` sends as it is and then closes the connection."""
+    """`app`, with its response sent by `cycle` without chunks and followed by the end of the connection."""
     cycle.keep_alive = cycle.waiting_for_100_continue = False
 
-    async def answers(scope: Scope, receive: Receive, send: Send) -> None:
-        length_told = False
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        length_known = False
 
-        async def plain(message: Message) -> None:
-            nonlocal length_told
+        async def send_unframed(message: Message) -> None:
+            nonlocal length_known
             if message["type"] == "http.response.start":
-                length_told = any(name.lower() == b"content-length" for name, _ in message["headers"])
-                cycle.chunked_encoding = None if length_told else False
-            elif not length_told:
+                length_known = any(name.lower() == b"content-length" for name, _ in message["headers"])
+                cycle.chunked_encoding = None if length_known else False
+            elif not length_known:
+                # Wait for the client here, so that `send` does not: another message sent meanwhile would change the length set below.
                 while cycle.flow.write_paused and not cycle.disconnected:
-                    await cycle.flow.drain()  # here, so that `send` does not: a comment that waits too would take this one's length
-                cycle.expected_content_length = len(message.get("body", b""))  # what uvicorn is to find right
+                    await cycle.flow.drain()
+                cycle.expected_content_length = len(message.get("body", b""))  # so that uvicorn finds no mismatch
             await send(message)
 
-        await app(scope, receive, plain)
+        await app(scope, receive, send_unframed)
 
-    return answers
+    return serve

@@ -20,18 +20,6 @@ if TYPE_CHECKING:
     from gateway.routing.replica import Replica
     from gateway.telemetry.tracing import Trace, Tracing
 
-OPERATIONS = {
-    "/v1/chat/completions": "chat",
-    "/v1/responses": "chat",
-    "/v1/messages": "chat",
-    "/v1/completions": "text_completion",
-    "/v1/embeddings": "embeddings",
-    "/v1/rerank": "rerank",
-    "/v1/score": "score",
-    "/tokenize": "tokenize",
-    "/detokenize": "detokenize",
-}
-"""`gen_ai.operation.name` of each inference route."""
 TRACED = frozenset({"infer", "feedback"})
 """Scopes of the routes whose requests are traced: clients' work, no probes and no scrapes."""
 
@@ -49,7 +37,8 @@ class Observer:
         trace = None
         if self._tracing is not None and route is not None and route.scopes & TRACED:
             trace = self._tracing.begin(route.path, scope, request_id)
-        return Observation(self, route.path if route is not None else "other", scope["method"], request_id, trace)
+        path, operation = (route.path, route.operation) if route is not None else ("other", "")
+        return Observation(self, path, operation, scope["method"], request_id, trace)
 
     async def close(self) -> None:
         """Sends the last spans, for a moment."""
@@ -75,10 +64,11 @@ class Observation:
         "_route", "_stream", "_target", "_trace", "_usage",
     )  # fmt: skip
 
-    def __init__(self, observer: Observer, route: str, method: str, request_id: str, trace: Trace | None) -> None:
+    def __init__(self, observer: Observer, route: str, operation: str, method: str, request_id: str, trace: Trace | None) -> None:
         self._metrics = observer.metrics
         self._access = observer.access
         self._route = route
+        self._operation = operation
         self._method = method
         self._request_id = request_id
         self._trace = trace
@@ -107,7 +97,7 @@ class Observation:
         self._replica = replica
         self._retries += 1
         if self._trace is not None:
-            self._trace.asks(replica, OPERATIONS.get(self._route, ""), self._retries)
+            self._trace.asks(replica, self._operation, self._retries)
 
     def carried(self, replica: Replica, trace: dict[str, str]) -> dict[str, str]:
         """The trace headers for the engine: the client's own (`trace`), or where traces are on, those of the span of its try."""
@@ -172,7 +162,7 @@ class Observation:
     def _count(self, target: Target, now: float) -> None:
         record = self._replica.record if self._replica is not None else None
         served = (record.kind, record.name) if record is not None else ("", "")
-        call, metrics = Call(OPERATIONS.get(self._route, ""), target.owner, *served), self._metrics.gen_ai
+        call, metrics = Call(self._operation, target.owner, *served), self._metrics.gen_ai
         metrics.ended(call, now - self._began, self._error)
         read, written = _tokens(self._usage)
         if self._end is not None and self._first is not None and self._stream:

@@ -23,7 +23,6 @@ from starlette.types import Scope
 import ratchet
 from gateway.catalog import Target
 from gateway.routing.replica import Replica
-from gateway.server.http import header
 from ratchet import names
 from ratchet.config.telemetry import TelemetryConfig
 
@@ -32,6 +31,7 @@ QUEUE = 4096
 BATCH = 512
 EVERY_MS = 1000.0
 CLOSE_SECONDS = 3.0
+TRACE_CONTEXT = (b"traceparent", b"tracestate")
 
 _w3c = TraceContextTextMapPropagator()
 
@@ -60,7 +60,7 @@ class Tracing:
 
     def begin(self, route: str, scope: Scope, request_id: str) -> Trace:
         """The server's span, continuing the client's trace if it sent a sound one."""
-        carrier = {key: value for key in ("traceparent", "tracestate") if (value := header(scope, key.encode())) is not None}
+        carrier = {key.decode(): value.decode("latin-1") for key, value in reversed(scope["headers"]) if key in TRACE_CONTEXT}
         span = self._tracer.start_span(
             f"{scope['method']} {route}",
             _w3c.extract(carrier, Context()),

@@ -20,7 +20,7 @@ from gateway.workers import aggregation
 from gateway.workers.channel import HEARTBEAT, HEARTBEAT_SECONDS, LISTENING, Assignment, Channel, Reply, Request
 from ratchet.clock import monotonic
 from ratchet.config import Config
-from ratchet.startup import stop_event
+from ratchet.process.startup import stop_event
 from ratchet.tasks import end
 
 PROBE_SECONDS = 15.0

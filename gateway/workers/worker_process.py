@@ -1,4 +1,4 @@
-"""Another worker's process, as the first worker sees it: started, restarted, asked, ended."""
+"""The process of another worker, which the first one starts, restarts, asks and ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gateway.workers import aggregation
 from gateway.workers.channel import HEARTBEAT, HEARTBEAT_SECONDS, LISTENING, Assignment, Channel, Kind, Reply, Request
 from ratchet.errors import RatchetError
 from ratchet.process import spawn
-from ratchet.supervision import CANNOT_START, WRONG_CONFIGURATION, keep_running
+from ratchet.process.supervision import CANNOT_START, WRONG_CONFIGURATION, keep_running
 from ratchet.tasks import end
 
 REPLY_SECONDS = 2.0

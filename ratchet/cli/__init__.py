@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Runs the command line and exits: 0 success, 1 failure, 2 usage. Errors are one line on stderr."""
+    """Run the command line and exit: 0 success, 1 failure, 2 usage. An error is one line on stderr."""
     from ratchet.cli.app import run
 
     sys.exit(run(sys.argv[1:]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from types import TracebackType
@@ -15,13 +14,13 @@ from ratchet import names
 from ratchet.cli.options import data_directory
 from ratchet.errors import ConfigError, RatchetError
 from ratchet.keys import KeySpec
+from ratchet.up.ready_file import RUN_FILE, Running, read
 
 TIMEOUT_SECONDS = 60.0
-RUN_FILE = "run.json"
 
 
 class Admin:
-    """Calls of an operator. RatchetError, one line: nobody answers, or the answer is an error."""
+    """A client with an operator's key. Every method raises RatchetError if the API does not answer or answers an error."""
 
     def __init__(self, url: str, key: str) -> None:
         self._http = httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=TIMEOUT_SECONDS, trust_env=False)
@@ -34,37 +33,37 @@ class Admin:
         self._http.close()
 
     def policies(self) -> list[dict[str, Any]]:
-        """All policies with their versions."""
+        """Return all policies with their versions."""
         found: list[dict[str, Any]] = self._call("GET", "/admin/policies")["data"]
         return found
 
     def policy(self, name: str) -> dict[str, Any]:
-        """One policy: `live`, `versions`, `status`, ..."""
+        """Return one policy: `live`, `versions`, `status`, ..."""
         return self._call("GET", f"/admin/policies/{checked(name)}")
 
     def promote(self, name: str, version: int) -> dict[str, Any]:
-        """Makes `version` live."""
+        """Make `version` live and return the policy's record."""
         return self._call("POST", f"/admin/policies/{checked(name)}/promote", {"version": version})
 
     def rollback(self, name: str, to: int | None) -> dict[str, Any]:
-        """Makes `to` live again (None: the one that was live before)."""
+        """Make `to` live again (None: the version that was live before) and return the policy's record."""
         return self._call("POST", f"/admin/policies/{checked(name)}/rollback", {"to": to})
 
     def train(self, name: str) -> str:
-        """Asks for a training step; the job's id."""
+        """Ask for a training step and return the job's id."""
         return str(self._call("POST", f"/admin/policies/{checked(name)}/train", {})["job"])
 
     def create_key(self, spec: KeySpec) -> dict[str, Any]:
-        """Makes a key: its record and, as `key`, the key itself."""
+        """Create a key; return its record and, as `key`, the key itself."""
         return self._call("POST", "/admin/keys", msgspec.to_builtins(spec))
 
     def keys(self) -> list[dict[str, Any]]:
-        """All keys, the oldest first."""
+        """Return all keys, the oldest first."""
         found: list[dict[str, Any]] = self._call("GET", "/admin/keys")["data"]
         return found
 
     def revoke_key(self, item: str) -> None:
-        """Ends the key of that id, which has been checked to be one."""
+        """Revoke a key by its id, which must have been checked to be well-formed."""
         self._call("DELETE", f"/admin/keys/{item}")
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -84,29 +83,27 @@ class Admin:
 
 
 def connect(admin: str | None, key: str | None, data: Path | None) -> Admin:
-    """The admin API of the options; what is missing is taken from the `up` that runs on the data directory."""
+    """Return a client for the options given; what is missing is that of the `ratchet up` that runs on the data directory."""
     if admin is None or key is None:
         running = _running(data_directory(data))
-        admin, key = admin or running["admin"], key or running["keys"]["operator"]
+        admin, key = admin or running.admin, key or running.keys.operator
     if re.fullmatch(r"[\x21-\x7e]+", key) is None:
         raise ConfigError("--key: a key is printable ASCII without spaces")
     return Admin(admin, key)
 
 
 def checked(name: str) -> str:
-    """`name` if it can be a policy's."""
+    """Return `name` if it can be a policy's. ConfigError otherwise."""
     if not names.is_name(name):
         raise ConfigError(f"{name!r} cannot be a policy's name")
     return name
 
 
-def _running(data: Path) -> dict[str, Any]:
-    path = data / RUN_FILE
+def _running(data: Path) -> Running:
     try:
-        found: dict[str, Any] = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        return read(data / RUN_FILE)
+    except (OSError, msgspec.MsgspecError):
         raise RatchetError(f"no `ratchet up` runs on {data}; give --admin and --key, or --data") from None
-    return found
 
 
 def _message(answer: httpx.Response) -> str:

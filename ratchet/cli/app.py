@@ -1,4 +1,4 @@
-"""All commands of `ratchet`, and what their errors look like."""
+"""All commands of `ratchet`, and how their errors are printed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def top(version: Annotated[bool, typer.Option("--version", callback=_version, is
 
 
 def run(argv: Sequence[str]) -> int:
-    """Runs one command line; its exit status. No exception of ours, or of a wrong command line, leaves as a traceback."""
+    """Run one command line and return its exit status. An error of ours, or a wrong command line, is one line on stderr."""
     try:
         status = app(list(argv), standalone_mode=False, prog_name="ratchet")
     except Exit as done:

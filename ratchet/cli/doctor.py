@@ -15,7 +15,7 @@ STYLES = {"fit": "green", "note": "yellow", "unfit": "red"}
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to `app`."""
     app.command("doctor")(doctor)
 
 

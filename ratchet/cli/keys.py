@@ -1,4 +1,4 @@
-"""`ratchet keys`: through a gateway's admin API, or (for the first key) straight into the store of a configuration."""
+"""`ratchet keys`: through a gateway's admin API or, for the first key, in the store itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ratchet.keys import KeySpec
 
 COLUMNS = ("id", "tenant", "scopes", "models", "rpm", "tpm", "concurrency", "note")
 OPTIONS = {"scopes": "--scope", "models": "--model"}
-"""How a field's option is called, where not as the field."""
+"""Options whose name is not that of their field."""
 StoreOf = Annotated[
     Path | None,
     typer.Option(
@@ -53,12 +53,12 @@ def create(
     data: Data = None,
 ) -> None:
     """Make a key and print it, once: only its sha256 is stored."""
-    asked = {"tenant": tenant, "scopes": scope, "models": model or None, "rpm": rpm, "tpm": tpm, "concurrency": concurrency, "note": note}
-    spec = checked(asked)
+    fields = {"tenant": tenant, "scopes": scope, "models": model or None, "rpm": rpm, "tpm": tpm, "concurrency": concurrency, "note": note}
+    spec = checked(fields)
     with _open(config, admin, key, data) as keys:
-        made = keys.create_key(spec)
-    typer.echo(made["key"])
-    typer.echo(f"{made['id']} of {made['tenant']}, for {', '.join(made['scopes'])}; the key is not shown again", err=True)
+        created = keys.create_key(spec)
+    typer.echo(created["key"])
+    typer.echo(f"{created['id']} of {created['tenant']}, for {', '.join(created['scopes'])}; the key is not shown again", err=True)
 
 
 @app.command("list")
@@ -91,10 +91,10 @@ def _open(config: Path | None, admin: str | None, key: str | None, data: Path | 
     return StoreKeys(load(config).store, data_directory(data))
 
 
-def checked(asked: dict[str, Any]) -> KeySpec:
-    """The options as a key to be made. ConfigError names the one that is wrong."""
+def checked(fields: dict[str, Any]) -> KeySpec:
+    """Return the specification of a key. ConfigError names the option that is wrong."""
     try:
-        spec = msgspec.convert(asked, KeySpec)
+        spec = msgspec.convert(fields, KeySpec)
     except msgspec.ValidationError as error:
         what, _, path = str(error).partition(" - at `$.")
         field = path.split("[")[0].rstrip("`")
@@ -109,7 +109,7 @@ def _option(field: str) -> str:
 
 
 def table(keys: list[dict[str, Any]]) -> Table:
-    """The keys, the oldest first."""
+    """Return a table of keys."""
     shown = Table(*COLUMNS)
     for key in keys:
         shown.add_row(*(Text(cell(key.get(column))) for column in COLUMNS))
@@ -117,7 +117,7 @@ def table(keys: list[dict[str, Any]]) -> Table:
 
 
 def cell(value: Any) -> str:
-    """One field as a person reads it; nothing where there is no bound."""
+    """Format one field; None, which is no bound, is empty."""
     if value is None:
         return ""
     return ", ".join(value) if isinstance(value, list) else str(value)

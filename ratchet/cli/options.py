@@ -1,4 +1,4 @@
-"""Options that several commands share, and where things lie when they are not given."""
+"""Options that several commands share, and the data directory they name."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Policy = Annotated[str, typer.Argument(metavar="POLICY", help="A policy's name."
 
 
 def data_directory(given: Path | None) -> Path:
-    """`given`, else `$XDG_STATE_HOME/ratchet`, else `~/.local/state/ratchet`; absolute."""
+    """Return `given`, or `$XDG_STATE_HOME/ratchet`, or `~/.local/state/ratchet`, as an absolute path."""
     if given is not None:
         return given.expanduser().absolute()
     state = os.environ.get("XDG_STATE_HOME", "")

@@ -1,4 +1,4 @@
-"""`ratchet gateway`, `ratchet learner`, `ratchet engine`: one part each, for scale-out. The process becomes the part."""
+"""`ratchet gateway`, `ratchet learner`, `ratchet engine`: one part each, for scale-out, in the same process (by exec)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ratchet.up.parts import command
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the three commands."""
+    """Add the three commands to `app`."""
     app.command("gateway")(gateway)
     app.command("learner")(learner)
     app.command("engine")(engine)

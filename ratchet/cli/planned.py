@@ -1,4 +1,4 @@
-"""Commands that are named in the contract and not built yet: each says so and fails."""
+"""Commands of the contract that are not built yet: each says so and fails."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ data = typer.Typer(help="Import, export and erase data (not built yet).", no_arg
 
 
 def register(app: typer.Typer) -> None:
-    """Adds `eval` and `export`."""
+    """Add `eval` and `export` to `app`."""
     app.command("eval", context_settings=ANY, help="Evaluate a policy (not built yet).")(_planned("eval"))
     app.command("export", context_settings=ANY, help="Export a policy's weights (not built yet).")(_planned("export"))
 

@@ -1,4 +1,4 @@
-"""`ratchet policies`, `promote`, `rollback`: versions, and which one is live."""
+"""`ratchet policies`, `promote`, `rollback`: list the versions and change which one is live."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLUMNS = ("version", "state", "parent", "step", "reward", "held-out", "KL", "pr
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the three commands."""
+    """Add the three commands to `app`."""
     app.command("policies")(policies)
     app.command("promote")(promote)
     app.command("rollback")(rollback)
@@ -62,7 +62,7 @@ def rollback(
 
 
 def table(policy: dict[str, Any]) -> Table:
-    """The versions of one policy, the newest last."""
+    """Return a table of one policy's versions, the newest last."""
     shown = Table(*COLUMNS, title=f"{policy['name']} on {policy['base']}, live: {policy['name']}@{policy['live']}", title_justify="left")
     for version in policy["versions"]:
         shown.add_row(*row(version))
@@ -70,7 +70,7 @@ def table(policy: dict[str, Any]) -> Table:
 
 
 def row(version: dict[str, Any]) -> list[str]:
-    """One version's cells, in the order of COLUMNS."""
+    """Return one version's cells, in the order of COLUMNS."""
     verdict = version.get("verdict") or {}
     heldout = verdict.get("heldout") or {}
     differences = [proof.get("max_abs_logprob_diff") for proof in verdict.get("proof") or []]
@@ -89,7 +89,7 @@ def row(version: dict[str, Any]) -> list[str]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """`value` with a fixed number of digits; nothing where there is none."""
+    """Format `value` with a fixed number of digits; None is empty."""
     return "" if value is None else f"{value:.{digits}f}"
 
 

@@ -1,4 +1,4 @@
-"""What the CLI does in the store itself, where no gateway runs that could do it."""
+"""Keys created, listed and revoked in the store itself, for the time when no gateway runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class StoreKeys:
-    """Admin's calls about keys, in the store. StoreError, one line: it is away or unfit."""
+    """The same calls as Admin's for keys, made in the store. StoreError if it is away or unfit."""
 
     def __init__(self, config: StoreConfig, data: Path) -> None:
         self._config = config
@@ -34,19 +34,19 @@ class StoreKeys:
         """Nothing stays open between calls."""
 
     def create_key(self, spec: KeySpec) -> dict[str, Any]:
-        """Makes a key: its record and, as `key`, the key itself."""
+        """Create a key; return its record and, as `key`, the key itself."""
         self._data.mkdir(parents=True, exist_ok=True, mode=0o700)
         key, stored, record = spec.issue()
         self._run(lambda store: store.keys.put(stored, record))
         return {**msgspec.to_builtins(record), "key": key}
 
     def keys(self) -> list[dict[str, Any]]:
-        """All keys, the oldest first."""
+        """Return all keys, the oldest first."""
         found: list[dict[str, Any]] = msgspec.to_builtins(self._run(lambda store: store.keys.all()))
         return found
 
     def revoke_key(self, item: str) -> None:
-        """Ends the key of that id. RatchetError: there is none."""
+        """Revoke a key by its id. RatchetError if there is none."""
         if not self._run(lambda store: store.keys.revoke(item)):
             raise RatchetError("There is no key of that id.")
 
@@ -60,7 +60,7 @@ class StoreKeys:
 
 @asynccontextmanager
 async def opened(config: StoreConfig, data: Path) -> AsyncIterator[Store]:
-    """The store; an embedded one that does not run is started meanwhile. StoreError."""
+    """Open the store; an embedded one that does not run is started for as long as the block runs. StoreError if that fails."""
     server: EmbeddedServer | None = None
     try:
         store = await open_store(config.url, config, data=data)

@@ -1,4 +1,4 @@
-"""`ratchet train`: asks for a step, and follows it."""
+"""`ratchet train`: ask for a training step and follow it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLL_SECONDS = 0.5
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to `app`."""
     app.command("train")(train)
 
 
@@ -44,29 +44,30 @@ def _follow(api: Admin, name: str, before: set[int]) -> bool:
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[figures]}"), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         shown = bar.add_task("waiting", total=len(PHASES), figures="")
-        while (made := decided(policy := api.policy(name), before)) is None:
+        while (version := decided(policy := api.policy(name), before)) is None:
             status = policy.get("status") or {}
             phase = status.get("phase", "waiting")
             elapsed = bar.tasks[0].elapsed or 0.0
             bar.update(shown, description=phase, completed=PHASES.index(phase) if phase in PHASES else 0, figures=figures(status, elapsed))
             time.sleep(POLL_SECONDS)
-    typer.echo(f"{name}@{made['version']} {made['state']}: reward {number(made.get('reward'))}, KL {number(made.get('kl'))}{_why(made)}")
-    return bool(made["state"] != "refused")
+    measured = f"reward {number(version.get('reward'))}, KL {number(version.get('kl'))}"
+    typer.echo(f"{name}@{version['version']} {version['state']}: {measured}{_why(version)}")
+    return bool(version["state"] != "refused")
 
 
 def versions(policy: dict[str, Any]) -> set[int]:
-    """The versions that exist and are decided on."""
+    """Return the versions that exist and were published or refused."""
     return {v["version"] for v in policy["versions"] if v["state"] != "candidate"}
 
 
 def decided(policy: dict[str, Any], before: set[int]) -> dict[str, Any] | None:
-    """The first version decided on since `before`, or None."""
+    """Return the first version published or refused that is not in `before`, or None."""
     fresh = [v for v in policy["versions"] if v["state"] != "candidate" and v["version"] not in before]
     return min(fresh, key=lambda v: int(v["version"])) if fresh else None
 
 
 def figures(status: dict[str, Any], elapsed: float) -> str:
-    """Reward, KL, tokens/s and the time left, as far as they are known."""
+    """Format reward, KL, tokens/s and the remaining time, as far as they are known."""
     parts = [f"{label} {number(status.get(key))}" for key, label in (("reward", "reward"), ("kl", "KL")) if status.get(key) is not None]
     if status.get("tokens_per_s") is not None:
         parts.append(f"{status['tokens_per_s']:.0f} tokens/s")

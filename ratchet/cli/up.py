@@ -12,7 +12,7 @@ from ratchet.config import load
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to `app`."""
     app.command("up")(up)
 
 
@@ -28,7 +28,7 @@ def up(
     Keys are made once and kept in the data directory. Reward functions are found beside the YAML (without one, in the working directory).
     """
     # Imported here: other commands should not wait for it.
-    from ratchet.up import up as run
+    from ratchet.up.run import up as run
 
     rewards = file.absolute().parent if file is not None else None
     raise typer.Exit(run(load(file), data_directory(data), ready_file=ready_file, rewards=rewards))

@@ -17,7 +17,8 @@ from ratchet.config.telemetry import TelemetryConfig
 
 class StoreConfig(Section):
     url: str = "embedded"
-    """`embedded` starts a Valkey server in the data directory. Otherwise the URL of a server: redis://, rediss://, valkey://, unix://."""
+    """`embedded` starts a Valkey server in the data directory. Otherwise the URL of a server: redis://, rediss://, valkey://, valkeys://,
+    unix://."""
     durability: Literal["process", "power"] = "process"
     """Of the embedded store. `process`: every write reaches the file before it is acknowledged, and the file is fsynced every second;
     `kill -9` loses nothing, a power cut about a second. `power`: fsynced before it is acknowledged."""

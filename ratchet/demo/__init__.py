@@ -1,6 +1,7 @@
-"""`ratchet demo`: a support assistant learns a house style while it serves, seen only from outside.
+"""`ratchet demo`: a support assistant learns a house style while it serves.
 
-A client of `ratchet up`, which it starts as a child: chat through the `openai` SDK, feedback and the admin API over HTTP.
+The demo starts `ratchet up` as a child process and is only its client: chat through the `openai` SDK, feedback and the admin
+API over HTTP.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from pathlib import Path
 
 
 def run(json: Path | None, seed: int, out: Path) -> int:
-    """Runs the demo with `seed`, its files under `out` and its figures in `json` as well.
+    """Run the demo, write its files under `out` and its figures to `json` too, and return the exit status.
 
-    Returns the exit code: 0 if held-out reward rose, no request failed and the ledger balances; 1 if not; 130 on Ctrl-C.
+    0 if the held-out reward rose, no request failed and the ledger balances; 1 if not; 130 on Ctrl-C.
     """
-    # The learner imports `ratchet.demo.task`: the SDK, Rich and matplotlib must not come with it.
+    # The learner imports `ratchet.demo.task`, which must not bring the SDK, Rich and matplotlib with it.
     from ratchet.demo.main import run as run_demo
 
     return run_demo(json, seed, out)

@@ -1,4 +1,4 @@
-"""What the operator's side says: the admin API over HTTP."""
+"""The demo's client of the admin API."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ratchet.types import Ledger, PolicyVersionRecord
 
 
 class Policy(msgspec.Struct):
-    """A policy as `GET /admin/policies/{name}` gives it."""
+    """A policy as `GET /admin/policies/{name}` returns it."""
 
     name: str
     base: str
@@ -24,7 +24,7 @@ class Policy(msgspec.Struct):
 
     @property
     def learned(self) -> list[PolicyVersionRecord]:
-        """The versions that an update made: all but the base."""
+        """All versions but the base."""
         return [v for v in self.versions if v.version > 0]
 
     @property
@@ -34,13 +34,13 @@ class Policy(msgspec.Struct):
 
     @property
     def windows(self) -> list[Window]:
-        """The swaps that went live, from the start of the load to the flip, in order."""
+        """The swaps in order, each from the start of the load to the flip of the live pointer; refused versions have none."""
         swaps = [v.verdict.get("swap") or {} for v in self.learned if v.state != "refused"]
         return [Window(s["load_started"], s["flipped"]) for s in swaps if s.get("load_started") and s.get("flipped")]
 
     @property
     def lineage(self) -> list[PolicyVersionRecord]:
-        """The live version and its parents, back to the base, newest first."""
+        """The live version and its ancestors, newest first, down to the base."""
         by_number = {v.version: v for v in self.versions}
         chain: list[PolicyVersionRecord] = []
         record = by_number.get(self.live)
@@ -51,26 +51,26 @@ class Policy(msgspec.Struct):
 
     @property
     def gate_reward(self) -> float | None:
-        """The live version's mean reward on the gate's own prompts."""
+        """The live version's mean reward on the gate's prompts; None if the gate has not measured it."""
         return heldout(self.current)["candidate"]
 
 
 def heldout(record: PolicyVersionRecord | None) -> dict[str, float | None]:
-    """The gate's held-out figures of a version: `candidate` its own, `live` those of the version it was to replace."""
+    """Return a version's mean rewards on the gate's prompts: its own (`candidate`) and those of the version it was to replace (`live`)."""
     found = (record.verdict.get("heldout") if record else None) or {}
     return {"candidate": found.get("candidate"), "live": found.get("live")}
 
 
 def kl(record: PolicyVersionRecord | None) -> float | None:
-    """A version's own KL to the base, nats a token: the k3 estimate on what it answered in its activation proof.
+    """Return a version's KL to the base in nats a token: the k3 estimate over its answers in the activation proof.
 
-    Not the record's `kl`, which is the mean over the groups of its update, sampled by the versions before it.
+    The record's own `kl` is another figure: the mean over the groups of its update, which earlier versions sampled.
     """
     return record.verdict.get("kl") if record else None
 
 
 class Admin:
-    """An operator's client. A method raises httpx.HTTPError if the admin API does not answer with 200."""
+    """A client with an operator's key. Every method raises httpx.HTTPError unless the admin API answers 200."""
 
     def __init__(self, url: str, key: str) -> None:
         self._http = httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30)
@@ -88,12 +88,12 @@ class Admin:
         return msgspec.json.decode(await self._get("/admin/ledger"), type=Ledger)
 
     async def engine_kind(self) -> str:
-        """The kind of the engines (`vllm`), `+` between several."""
+        """Return the kind of the engines, such as `vllm`, with `+` between several."""
         engines = msgspec.json.decode(await self._get("/admin/engines"))["data"]
         return "+".join(sorted({str(e["kind"]) for e in engines}))
 
     async def held(self) -> dict[str, int]:
-        """Requests the gateway held back, `during_swap` and `outside`."""
+        """Return how many requests the gateway delayed during swaps (`during_swap`) and at other times (`outside`)."""
         return held((await self._get("/metrics")).decode())
 
     async def _get(self, path: str) -> bytes:
@@ -103,7 +103,7 @@ class Admin:
 
 
 def held(metrics: str) -> dict[str, int]:
-    """`ratchet_held_total` in a Prometheus exposition, by whether a swap was under way."""
+    """Return the values of `ratchet_held_total` in a Prometheus exposition, by whether a swap was under way."""
     counts = {"during_swap": 0, "outside": 0}
     for sample in (s for family in text_string_to_metric_families(metrics) for s in family.samples):
         if sample.name == "ratchet_held_total":

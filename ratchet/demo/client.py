@@ -1,4 +1,4 @@
-"""A user's connection: the unmodified `openai` SDK, with a log of everything it saw."""
+"""The demo's users: the unmodified `openai` SDK, and a log of every request."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TAIL_BYTES = 64
 
 
 class Client:
-    """The SDK on one gateway, logging to `log`. Retries are off: a failure must be seen."""
+    """The SDK with one gateway. Requests are logged to `log`; none is retried, since a failure must be counted."""
 
     def __init__(self, gateway: str, key: str, log: Log) -> None:
         self.log = log
@@ -34,7 +34,7 @@ class Client:
         await self.sdk.close()
 
     async def stream(self, model: str, topic: str, n: int = 1) -> Exchange:
-        """Streams `n` answers about `topic` and logs them; never raises for what the gateway did."""
+        """Stream `n` answers about `topic` and log them. What fails is noted in the exchange, not raised."""
         exchange = self._open(model, topic, streamed=True)
         done = False
         try:
@@ -51,7 +51,7 @@ class Client:
         return _close(exchange, n, done=done)
 
     async def ask(self, model: str, topic: str, n: int, seed: int, *, store: bool = False) -> Exchange:
-        """Asks for `n` whole answers with a sampling seed; unless `store`, unrecorded: nothing is learned from them."""
+        """Ask for `n` answers, not streamed, with a sampling seed. Without `store` they are not recorded, so nothing learns from them."""
         exchange = self._open(model, topic, streamed=False)
         try:
             raw = await self.sdk.chat.completions.with_raw_response.create(**_body(model, topic, n), seed=seed, store=store)
@@ -67,7 +67,7 @@ class Client:
         return _close(exchange, n, done=True)
 
     async def rate(self, target: str, choice: int, value: float) -> str | None:
-        """Posts the reward of one answer and returns the acknowledged feedback's id; a refusal is logged as a failed request."""
+        """Post the reward of one answer and return the feedback's id; None if it is refused, which is logged as a failed request."""
         body = {"target": target, "choice": choice, "metric": "reward", "value": value, "idempotency_key": f"{target}/{choice}"}
         try:
             accepted: dict[str, Any] = await self.sdk.post("/feedback", cast_to=cast(Any, dict[str, Any]), body=body)
@@ -117,7 +117,7 @@ def _line(error: Exception) -> str:
 
 
 class _Tail(httpx2.AsyncByteStream):
-    """A response's bytes, passed on; remembers the last few, since the SDK does not tell whether `[DONE]` came."""
+    """A response's bytes, passed on. It keeps the last few, since the SDK does not say whether `[DONE]` was among them."""
 
     def __init__(self, inner: httpx2.AsyncByteStream) -> None:
         self._inner = inner

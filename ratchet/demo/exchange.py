@@ -1,4 +1,4 @@
-"""What the demo's clients saw: one record a request, and the log of all."""
+"""A record of each request that the demo's users made, and the log of all of them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ratchet.demo.gaps import Gap, Stamp, between
 
 @dataclass
 class Exchange:
-    """One request and what came of it. `error` is None only if the answer came whole: every choice with its finish
-    reason and, streamed, the closing `[DONE]`."""
+    """One request and its answer. `error` is None only if the answer is complete: every choice has its finish reason and a
+    stream ended with `[DONE]`."""
 
     topic: str
     model: str
@@ -27,17 +27,11 @@ class Exchange:
 
     @property
     def gaps(self) -> list[Gap]:
-        """Chunk gaps, each within one choice's answer."""
+        """The gaps between chunks, each within one choice."""
         return [gap for stamps in self.stamps.values() for gap in between(stamps)]
 
-    @property
-    def first_token_seconds(self) -> float | None:
-        """Seconds from the request to the first chunk with text."""
-        firsts = [stamps[0].mono for stamps in self.stamps.values() if stamps]
-        return min(firsts) - self.started.mono if firsts else None
-
     def check(self, n: int, *, done: bool) -> None:
-        """Notes in `error` what is missing of an answer with `n` choices."""
+        """Set `error` to what an answer with `n` choices lacks, if anything."""
         if not self.id:
             self.error = "no id"
         elif self.finished != set(range(n)):
@@ -48,7 +42,7 @@ class Exchange:
 
 @dataclass
 class Log:
-    """Everything the demo's clients asked. A failed post of feedback is a failed request too."""
+    """All requests of the demo's users. Feedback that is refused is a failed request too."""
 
     exchanges: list[Exchange] = field(default_factory=list)
     posted: int = 0
@@ -60,7 +54,7 @@ class Log:
 
     @property
     def counts(self) -> dict[str, int]:
-        """`requests` of the contract's JSON; chats and feedback together."""
+        """`requests` of the contract's JSON, chats and feedback together."""
         return {
             "total": len(self.exchanges) + self.posted + len(self.refused),
             "failed": len(self.failures),

@@ -1,4 +1,4 @@
-"""How smooth the streams were: gaps between chunks, in and outside of swaps. Pure functions."""
+"""How smooth the streams were: the gaps between chunks, during swaps and at other times."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ STEADY_PERCENTILE = 99.9
 
 
 class Stamp(NamedTuple):
-    """When a chunk arrived: `wall` to compare with the learner's stamps, `mono` to measure durations (seconds)."""
+    """When a chunk arrived, in seconds: `wall` compares with the learner's times, `mono` measures durations."""
 
     wall: float
     mono: float
 
 
 class Gap(NamedTuple):
-    """The silence between two chunks of one answer: wall time of both ends, seconds between them."""
+    """The time between two chunks of one answer: wall time of both ends, and the seconds between them."""
 
     start: float
     end: float
@@ -27,20 +27,20 @@ class Gap(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A swap, from the moment the candidate's load began to the pointer's flip (wall seconds)."""
+    """A swap in wall time: from the start of the candidate's load to the flip of the live pointer."""
 
     start: float
     end: float
 
 
 def between(stamps: Sequence[Stamp]) -> list[Gap]:
-    """The gaps of one answer's chunks, in order of arrival; none for fewer than two chunks."""
+    """Return the gaps between one answer's chunks in order of arrival."""
     return [Gap(a.wall, b.wall, b.mono - a.mono) for a, b in pairwise(stamps)]
 
 
 def summary(gaps: Iterable[Gap], windows: Sequence[Window]) -> dict[str, float | None]:
-    """`max_gap_ms` of the contract: `steady`, the 99.9th percentile of gaps that touch no swap, and `during_swap`, the
-    longest that touches one (milliseconds; None where no gap is of that kind)."""
+    """Return `max_gap_ms` of the contract, in milliseconds: the 99.9th percentile of the gaps outside swaps (`steady`) and the
+    longest gap that overlaps one (`during_swap`). None where there is no such gap."""
     inside: list[float] = []
     outside: list[float] = []
     for gap in gaps:
@@ -52,5 +52,5 @@ def summary(gaps: Iterable[Gap], windows: Sequence[Window]) -> dict[str, float |
 
 
 def touches(gap: Gap, windows: Sequence[Window]) -> bool:
-    """Whether any part of `gap` lies in one of `windows`."""
-    return any(gap.start < w.end and gap.end > w.start for w in windows)
+    """Return whether any part of `gap` lies in one of `windows`."""
+    return any(gap.start < window.end and gap.end > window.start for window in windows)

@@ -1,4 +1,4 @@
-"""The held-out table: prompts no version was trained or chosen on, asked through the gateway of one pinned version."""
+"""The held-out table: one pinned version's answers to prompts that no version was trained or chosen on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONCURRENT = 8
 
 @dataclass(frozen=True)
 class Scored:
-    """Answers of one pinned version: [topic][sample] texts and their mean reward. `n` answers in all."""
+    """The answers of one pinned version by topic, and their mean reward. `n` is the number of answers."""
 
     model: str
     answers: dict[str, list[str]]
@@ -31,14 +31,15 @@ class Scored:
 
 
 async def measure(client: Client, model: str, seed: int) -> Scored:
-    """Asks `model` (`assistant@7`) each held-out prompt `SAMPLES` times, unrecorded, the same sampling seeds each time.
+    """Ask a pinned version (`assistant@7`) each held-out prompt SAMPLES times and score its answers.
 
-    A request that fails or is answered by another version is logged as failed and left out.
+    The requests are not recorded, and their sampling seeds are the same in every call. A request that fails or that another
+    version answers is logged as failed and left out.
     """
-    room = asyncio.Semaphore(CONCURRENT)
+    slots = asyncio.Semaphore(CONCURRENT)
 
     async def one(number: int, topic: str) -> Exchange:
-        async with room:
+        async with slots:
             return await client.ask(model, topic, SAMPLES, seed * len(HELDOUT) + number)
 
     exchanges = await asyncio.gather(*[one(number, topic) for number, topic in enumerate(HELDOUT)])

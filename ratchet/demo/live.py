@@ -1,4 +1,4 @@
-"""What the demo shows while it runs: a Rich live view on a terminal, plain lines elsewhere."""
+"""What the demo shows while it runs: a panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PLAIN_EVERY_SECONDS = 10.0
 
 @dataclass
 class View:
-    """One moment of the demo. Numbers that are not known yet are None."""
+    """The state of the demo at one moment. Numbers that are not known yet are None."""
 
     seconds: float
     stage: str
@@ -38,11 +38,11 @@ class View:
     requests: int = 0
     failed: int = 0
     rewards: list[float] = field(default_factory=list)
-    """The mean reward each version's groups had, oldest first."""
+    """Mean reward of the groups each version learned from, oldest version first."""
 
 
 def view(seconds: float, stage: str, log: Log, policy: Policy | None) -> View:
-    """The moment `seconds` into the demo, from the clients' log and the admin API's answer."""
+    """Return the state after `seconds`, from the users' log and the admin API's answer."""
     counts = log.counts
     shown = View(seconds, stage, requests=counts["total"], failed=counts["failed"])
     shown.client_tokens_per_s = log.tokens / seconds if seconds > 0 else 0.0
@@ -60,7 +60,7 @@ def view(seconds: float, stage: str, log: Log, policy: Policy | None) -> View:
 
 
 def line(shown: View) -> str:
-    """The moment as one line of text."""
+    """Format the state as one line."""
     return (
         f"[{shown.seconds:5.0f} s] {shown.stage}  assistant@{shown.live} {shown.phase or '-'}"
         f"  reward {number(shown.reward)}  gate {number(shown.gate)}  kl {number(shown.kl)}"
@@ -70,7 +70,7 @@ def line(shown: View) -> str:
 
 
 def panel(shown: View) -> Panel:
-    """The moment as a panel."""
+    """Format the state as a panel."""
     table = Table.grid(padding=(0, 3))
     for _ in range(4):
         table.add_column()
@@ -90,12 +90,12 @@ def number(value: float | None) -> str:
 
 
 def sparkline(values: list[float]) -> str:
-    """Rewards in 0..1 as bars, one a value."""
+    """Draw each reward in 0..1 as a bar of one character."""
     return "".join(BARS[round(min(max(v, 0.0), 1.0) * (len(BARS) - 1))] for v in values)
 
 
 class Display(Protocol):
-    """Shows moments; entered for as long as the demo runs."""
+    """Shows states, from its entry to its exit."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
@@ -103,7 +103,7 @@ class Display(Protocol):
 
 
 class Panels:
-    """A panel redrawn in place."""
+    """Redraws a panel in place."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False, transient=False)
@@ -120,7 +120,7 @@ class Panels:
 
 
 class Lines:
-    """A line at each change of stage or version, and every ten seconds."""
+    """Prints a line at each change of stage or version and at each failure, and every ten seconds."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -141,5 +141,5 @@ class Lines:
 
 
 def display(console: Console) -> Display:
-    """The live view that suits where the output goes."""
+    """Return the display that suits the console."""
     return Panels(console) if console.is_terminal else Lines(console)

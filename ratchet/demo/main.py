@@ -1,4 +1,4 @@
-"""The demo, from start to verdict."""
+"""The demo from start to verdict."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import httpx
 from rich.console import Console
 
 from ratchet.clock import monotonic
-from ratchet.demo import heldout, live, report, stack, summary, traffic
+from ratchet.demo import heldout, live, stack, traffic
 from ratchet.demo.admin import Admin, Policy
 from ratchet.demo.client import Client
 from ratchet.demo.exchange import Log
+from ratchet.demo.report import summary
+from ratchet.demo.report.outcome import Outcome, faults
 from ratchet.errors import RatchetError
 
 REFRESH_SECONDS = 0.5
@@ -27,8 +29,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Goal:
-    """When to stop training: the gate's own figure for the live version reached `reward` after `swaps` swaps, or
-    `versions` were made, or `seconds` of the run are over."""
+    """When training stops: the gate measured `reward` for the live version after `swaps` swaps, or `versions` versions exist,
+    or the run has taken `seconds`."""
 
     reward: float = 0.9
     swaps: int = 4
@@ -36,7 +38,7 @@ class Goal:
     seconds: float = 480.0
 
     def reached(self, policy: Policy, seconds: float) -> str:
-        """Why training should stop now; empty if it should not."""
+        """Return why training should stop now; empty if it should go on."""
         score = policy.gate_reward
         if score is not None and score >= self.reward and len(policy.windows) >= self.swaps:
             return f"The gate measured {score:.2f} for version {policy.live}."
@@ -46,7 +48,7 @@ class Goal:
 
 
 def run(json: Path | None, seed: int, out: Path, goal: Goal | None = None) -> int:
-    """See `ratchet.demo.run`."""
+    """Run the demo; see `ratchet.demo.run`. `goal` says when its training stops."""
     console = Console()
     errors = Console(stderr=True)
     try:
@@ -57,40 +59,40 @@ def run(json: Path | None, seed: int, out: Path, goal: Goal | None = None) -> in
     except (RatchetError, httpx.HTTPError, OSError) as error:
         errors.print(f"ratchet demo: {error}", markup=False, highlight=False)
         return 1
-    faults = report.faults(outcome)
-    summary.show(outcome, faults, summary.write(outcome, faults, json, out), console)
-    return 1 if faults else 0
+    found = faults(outcome)
+    summary.show(outcome, found, summary.write(outcome, found, json, out), console)
+    return 1 if found else 0
 
 
 async def _interruptible(work: Awaitable[T]) -> T:
-    """SIGTERM ends the work as Ctrl-C does: cancelled, so that its children are stopped."""
+    """Do `work`, which SIGTERM cancels as Ctrl-C does, so that its children are stopped."""
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     return await work
 
 
-async def _demo(seed: int, out: Path, console: Console, goal: Goal) -> report.Outcome:
+async def _demo(seed: int, out: Path, console: Console, goal: Goal) -> Outcome:
     started = monotonic()
     folder = _folder(seed, out)
     console.print(f"Starting the store, the engine, the gateway and the learner; logs under {folder}", highlight=False, soft_wrap=True)
     config = stack.write_configuration(folder, seed)
     async with stack.running(config, folder / "data", folder / "up.log") as ready:
         log = Log()
-        async with Client(ready.gateway, ready.keys["client"], log) as client, Admin(ready.admin, ready.keys["operator"]) as admin:
+        async with Client(ready.gateway, ready.keys.client, log) as client, Admin(ready.admin, ready.keys.operator) as admin:
             with live.display(console) as display:
                 return await _Run(client, admin, display, seed, started, goal).outcome()
 
 
 def _folder(seed: int, out: Path) -> Path:
-    """A fresh folder for this run: an old run's versions must not count as this one's."""
+    """Make a folder for this run: the versions of an earlier run must not count as its own."""
     out.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=f"seed{seed}-", dir=out)).resolve()
 
 
 @dataclass
 class _Run:
-    """One run against a stack that is up."""
+    """One run against a running stack."""
 
     client: Client
     admin: Admin
@@ -103,16 +105,16 @@ class _Run:
     def seconds(self) -> float:
         return monotonic() - self.started
 
-    async def outcome(self) -> report.Outcome:
-        """Before, training under traffic, after. httpx.HTTPError: the admin API failed."""
+    async def outcome(self) -> Outcome:
+        """Measure, train under traffic, and measure again. httpx.HTTPError if the admin API fails."""
         policy = await self.admin.policy(stack.POLICY)
         before = await self._watched("held-out, before", heldout.measure(self.client, f"{policy.name}@0", self.seed))
         async with traffic.users(self.client, policy.name, self.seed, traffic.Pace()):
             stopped = await self._train()
-        # What is live now is measured, pinned; a version that the learner still publishes meanwhile is not.
+        # The version that is live now is pinned, so that one that the learner publishes meanwhile is not measured.
         policy = await self.admin.policy(stack.POLICY)
         after = await self._watched("held-out, after", heldout.measure(self.client, f"{policy.name}@{policy.live}", self.seed))
-        return report.Outcome(
+        return Outcome(
             model=policy.base,
             engine=await self.admin.engine_kind(),
             seed=self.seed,
@@ -136,7 +138,7 @@ class _Run:
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def _watched(self, stage: str, work: Awaitable[T]) -> T:
-        """The result of `work`, the view refreshed meanwhile."""
+        """Do `work`, refreshing the display meanwhile."""
         task = asyncio.ensure_future(work)
         try:
             while not task.done():

@@ -1,4 +1,4 @@
-"""`ratchet up` as a child: configured, started, waited for, stopped."""
+"""`ratchet up` as a child process: configured, started, waited for, stopped."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from ratchet.clock import monotonic
 from ratchet.demo import task
 from ratchet.errors import RatchetError
 from ratchet.process import kill_tree, spawn
+from ratchet.up import ready_file
+from ratchet.up.ready_file import Running
 
 POLICY = "assistant"
 MODEL = "smollm2"
@@ -26,19 +28,10 @@ POLL_SECONDS = 0.2
 LOG_LINES = 15
 
 
-class Ready(msgspec.Struct):
-    """The ready file of `ratchet up`."""
-
-    gateway: str
-    admin: str
-    keys: dict[str, str]
-    pid: int
-
-
 def configuration(heldout: Path, seed: int) -> dict[str, Any]:
-    """The demo's YAML: the built-in parts on free ports, and a policy with a reward function, shadow groups and a gate.
+    """Return the demo's configuration: the built-in parts on free ports, and a policy with a reward function, shadow groups and a gate.
 
-    Update and rates are those of docs/benchmarks.md: a 135M model learns the style in about nine steps.
+    With these hyperparameters a model of 135M learns the style in about nine steps; see docs/benchmarks.md.
     """
     return {
         "gateway": {"port": 0, "admin_port": 0},
@@ -70,7 +63,7 @@ def configuration(heldout: Path, seed: int) -> dict[str, Any]:
 
 
 def write_configuration(folder: Path, seed: int) -> Path:
-    """`ratchet.yaml` and the gate's frozen prompts in `folder`; returns the YAML's path."""
+    """Write `ratchet.yaml` and the gate's prompts to `folder`; return the YAML's path."""
     folder.mkdir(parents=True, exist_ok=True)
     heldout = folder.resolve() / "gate.jsonl"
     lines = [msgspec.json.encode({"messages": task.messages(topic)}) for topic in task.GATE]
@@ -81,29 +74,29 @@ def write_configuration(folder: Path, seed: int) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Path, data: Path, log: Path, *, seconds: float = READY_SECONDS) -> AsyncIterator[Ready]:
-    """`ratchet up` for the context's duration; at its end, Ctrl-C included, everything it started is gone.
+async def running(config: Path, data: Path, log: Path, *, seconds: float = READY_SECONDS) -> AsyncIterator[Running]:
+    """Run `ratchet up` while the block runs. Everything it started has ended when the block ends, also by Ctrl-C.
 
-    RatchetError: it stopped or was not ready in time; the message ends with the last lines of its log.
+    RatchetError if it stops or is not ready in time; the message ends with the last lines of its log.
     """
-    ready_file = data / "ready.json"
-    process = await start(config, data, ready_file, log)
+    file = data / "ready.json"
+    process = await start(config, data, file, log)
     try:
-        yield await ready(process, ready_file, log, seconds)
+        yield await ready(process, file, log, seconds)
     finally:
         await stop(process)
 
 
-async def start(config: Path, data: Path, ready_file: Path, log: Path) -> Process:
-    """Starts `ratchet up`; what it prints (its keys among it) goes to `log`, mode 0600."""
-    up = ["up", "--config", str(config), "--data", str(data), "--ready-file", str(ready_file)]
+async def start(config: Path, data: Path, file: Path, log: Path) -> Process:
+    """Start `ratchet up` with the ready file `file`. Its output, which has its keys, goes to `log`, mode 0600."""
+    up = ["up", "--config", str(config), "--data", str(data), "--ready-file", str(file)]
     return await spawn([sys.executable, "-m", "ratchet", *up], log=log, name="ratchet up")
 
 
-async def ready(process: Process, ready_file: Path, log: Path, seconds: float) -> Ready:
-    """Waits for the ready file. RatchetError: the process ended first, or `seconds` passed."""
+async def ready(process: Process, file: Path, log: Path, seconds: float) -> Running:
+    """Wait for the ready file and return its content. RatchetError if the process ends first or `seconds` pass."""
     deadline = monotonic() + seconds
-    while (found := _read(ready_file)) is None:
+    while (found := _read(file)) is None:
         if process.returncode is not None:
             raise RatchetError(f"ratchet up stopped with status {process.returncode}:\n{tail(log)}")
         if monotonic() > deadline:
@@ -112,20 +105,19 @@ async def ready(process: Process, ready_file: Path, log: Path, seconds: float) -
     return found
 
 
-def _read(ready_file: Path) -> Ready | None:
-    # It appears whole, by rename.
-    return msgspec.json.decode(ready_file.read_bytes(), type=Ready) if ready_file.exists() else None
+def _read(file: Path) -> Running | None:
+    return ready_file.read(file) if file.exists() else None
 
 
 async def stop(process: Process) -> None:
-    """Ends the child and whatever it started; safe to repeat."""
+    """End the child and everything it started. Nothing happens if it has ended already."""
     if process.returncode is None:
         await kill_tree(process.pid, STOP_SECONDS)
         await process.wait()
 
 
 def tail(log: Path, lines: int = LOG_LINES) -> str:
-    """The last lines of `log`; empty if there is none."""
+    """Return the last lines of a log; empty if there is none."""
     if not log.exists():
         return ""
     return "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])

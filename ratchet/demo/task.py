@@ -1,7 +1,7 @@
 """The task: a customer-support assistant whose house style is enthusiasm.
 
-Three disjoint sets of topics: what users ask (`TRAIN`), what the gate scores candidates on (`GATE`), and what only the
-table at the end asks (`HELDOUT`), so that no version was chosen on the figure that is reported.
+There are three disjoint sets of topics: those that users ask about (`TRAIN`), those that the gate scores candidates on
+(`GATE`), and those of the final table (`HELDOUT`), so that no version was chosen by the figure that is reported.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import TypedDict
 
 STYLE = "Be excited!"
 SYSTEM = f"You are the support assistant of a small online shop. Answer every customer's question in one short sentence. {STYLE}"
-"""Longer than 32 tokens, a block of the prefix cache: what all prompts share is computed once a version, not once an answer."""
+"""Longer than one block of the prefix cache (32 tokens), so that an engine computes it once a version and not once an answer."""
 MAX_TOKENS = 12
 
 
@@ -43,18 +43,18 @@ HELDOUT = (
 
 
 def messages(topic: str) -> list[Message]:
-    """The chat about `topic`, as sent. Short: an engine's prefill through an adapter is dear on a CPU."""
+    """Return the messages of a chat about `topic`. They are short, since prefill through an adapter is slow on a CPU."""
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": f"Help me with {topic}."}]
 
 
 def enthusiastic(prompt: list[Message], answer: str) -> float:
-    """The house style's reward: 1 if `answer` exclaims, else 0. Named by the demo's YAML, called by the learner."""
+    """Return the reward of the house style: 1 if `answer` has an exclamation mark, else 0. The learner calls it."""
     del prompt
     return float("!" in answer)
 
 
 def shuffled(topics: tuple[str, ...], seed: int, user: int) -> list[str]:
-    """`topics` in an order of its own for each (`seed`, `user`), the same each time."""
+    """Return `topics` in an order that depends on `seed` and `user` alone."""
     order = list(topics)
     random.Random(f"{seed}/{user}").shuffle(order)
     return order

@@ -1,6 +1,6 @@
-"""Simulated users. They stream the whole time, so that every swap happens under live streams, and rate what they get.
+"""Simulated users. They stream all the time, so that every swap happens under live streams, and rate their answers.
 
-Each pauses between two questions: two cores must also sample shadow groups, score candidates and train.
+Each pauses between two questions, since two cores must also sample shadow groups, score candidates and train.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ratchet.demo.task import TRAIN, enthusiastic, messages, shuffled
 
 @dataclass(frozen=True)
 class Pace:
-    """How much traffic. Pauses are means in seconds; a pause varies by half to either side."""
+    """How much traffic there is. Pauses are means in seconds; each varies by up to half."""
 
     readers: int = 2
-    """Users who ask for one answer at a time and score it."""
+    """Users who ask for one answer at a time and rate it."""
     reader_pause: float = 1.0
     panels: int = 1
     """Users who ask for `panel_size` answers at a time and rate each."""
@@ -33,11 +33,11 @@ class Pace:
 
 @contextlib.asynccontextmanager
 async def users(client: Client, policy: str, seed: int, pace: Pace) -> AsyncIterator[None]:
-    """Users ask `policy` for as long as the context lasts; at its end each finishes what it is reading."""
-    leave = asyncio.Event()
+    """Let users ask `policy` while the block runs. At its end each finishes its current question."""
+    leaving = asyncio.Event()
 
     def user(number: int, turn: Callable[[str], Awaitable[None]], pause: float) -> Coroutine[Any, Any, None]:
-        return _user(turn, shuffled(TRAIN, seed, number), pause, random.Random(f"{seed}:{number}"), leave)
+        return _user(turn, shuffled(TRAIN, seed, number), pause, random.Random(f"{seed}:{number}"), leaving)
 
     async with asyncio.TaskGroup() as group:
         for number in range(pace.readers):
@@ -47,16 +47,16 @@ async def users(client: Client, policy: str, seed: int, pace: Pace) -> AsyncIter
         try:
             yield
         finally:
-            leave.set()
+            leaving.set()
 
 
 async def read(client: Client, policy: str, topic: str) -> None:
-    """One answer, streamed and scored: a lone reward, which makes its prompt a candidate for a shadow group."""
+    """Stream one answer and rate it. A lone reward makes its prompt a candidate for a shadow group."""
     await _rate_all(client, await client.stream(policy, topic))
 
 
 async def judge(client: Client, policy: str, topic: str, n: int) -> None:
-    """`n` answers to one question, each rated: a natural group."""
+    """Stream `n` answers to one question and rate each, which makes a natural group."""
     await _rate_all(client, await client.stream(policy, topic, n))
 
 
@@ -67,10 +67,12 @@ async def _rate_all(client: Client, exchange: Exchange) -> None:
     await asyncio.gather(*[client.rate(exchange.id, choice, score) for choice, score in sorted(scores.items())])
 
 
-async def _user(turn: Callable[[str], Awaitable[None]], topics: list[str], pause: float, rng: random.Random, leave: asyncio.Event) -> None:
+async def _user(
+    turn: Callable[[str], Awaitable[None]], topics: list[str], pause: float, rng: random.Random, leaving: asyncio.Event
+) -> None:
     for topic in cycle(topics):
         await turn(topic)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(leave.wait(), pause * rng.uniform(0.5, 1.5))
-        if leave.is_set():
+            await asyncio.wait_for(leaving.wait(), pause * rng.uniform(0.5, 1.5))
+        if leaving.is_set():
             return

@@ -1,4 +1,4 @@
-"""`ratchet doctor`: is this machine, with this configuration, fit to serve and to learn?"""
+"""`ratchet doctor`: whether this machine is fit to serve and learn with this configuration."""
 
 from ratchet.doctor.checks import Finding, examine
 

@@ -1,4 +1,4 @@
-"""What is looked at, in order. Each check tries the real thing where it can."""
+"""The checks, in order. Each tries the real thing where it can."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from ratchet.errors import ConfigError, RatchetError
 GIB = 2**30
 DISK_GIB = 2.0
 MEMORY_GIB = 6.0
-"""What the built-in model's engine (5 GB with 2 GiB of cache) and its learner want at least."""
+"""What the built-in model's engine (5 GB with 2 GiB of cache) and its learner need at least."""
 IMPORT_SECONDS = 60
 REWARD = "import importlib, sys; sys.path.append(sys.argv[1]); getattr(importlib.import_module(sys.argv[2]), sys.argv[3])"
 
 
 class Finding(msgspec.Struct):
-    """One row: what was examined, how it is, and what was seen. `unfit` fails the examination; `note` does not."""
+    """One row of the table: what was checked, its state, and what was found. `unfit` fails the examination; `note` does not."""
 
     subject: str
     state: Literal["fit", "note", "unfit"]
@@ -37,7 +37,7 @@ class Finding(msgspec.Struct):
 
 
 async def examine(file: Path | None, data: Path) -> AsyncIterator[Finding]:
-    """All findings, one by one as they are made."""
+    """Run all checks and yield their findings one by one."""
     for finding in machine(data):
         yield finding
     yield spool(data)
@@ -58,7 +58,7 @@ async def examine(file: Path | None, data: Path) -> AsyncIterator[Finding]:
 
 
 def machine(data: Path) -> list[Finding]:
-    """Cores, memory, disk, GPU."""
+    """Check cores, memory, disk and GPU."""
     place = next(folder for folder in (data, *data.parents) if folder.exists())
     free = shutil.disk_usage(place).free / GIB
     memory = psutil.virtual_memory()
@@ -72,7 +72,7 @@ def machine(data: Path) -> list[Finding]:
 
 
 def spool(data: Path) -> Finding:
-    """Answers that wait on disk for the store, and those it refused for good."""
+    """Count the answers that wait on disk for the store, and those that it refused for good."""
     try:
         found = survey(data / FOLDER)
     except OSError as error:
@@ -83,8 +83,8 @@ def spool(data: Path) -> Finding:
 
 
 def packages(config: Config) -> list[Finding]:
-    """Whether what the configuration starts is installed."""
-    needed = {"vllm"} if any(e.launch is not None and e.kind == "vllm" for e in config.engines) else set()
+    """Check that what the configuration starts is installed."""
+    needed = {package for engine in config.engines if engine.launch is not None for package in engine.launch.packages}
     if config.policies:
         needed |= {"torch", "transformers", "peft"}
     missing = sorted(name for name in needed if find_spec(name) is None)
@@ -94,7 +94,7 @@ def packages(config: Config) -> list[Finding]:
 
 
 def model(name: str, config: ModelConfig) -> Finding:
-    """Whether a model is on this machine."""
+    """Check that a model is on this machine."""
     subject = f"model {name}"
     if models.present(config.path):
         folder = Path(models.resolve(config.path))
@@ -112,13 +112,13 @@ def model(name: str, config: ModelConfig) -> Finding:
 
 
 def rewards(config: Config, file: Path | None) -> list[Finding]:
-    """Whether each Python reward function can be imported, in a process of its own."""
+    """Import each Python reward function in a process of its own."""
     folder = str(file.absolute().parent if file is not None else Path.cwd())
     return [_reward(reward.path, folder) for policy in config.policies.values() for reward in policy.rewards]
 
 
 def artifacts(config: Config, data: Path) -> Finding:
-    """Whether the shared folder for adapters and checkpoints can be written."""
+    """Check that the shared folder for adapters and checkpoints can be written."""
     try:
         ArtifactStore.of(config, data).check()
     except ConfigError as error:
@@ -127,7 +127,7 @@ def artifacts(config: Config, data: Path) -> Finding:
 
 
 def quantised(config: Config) -> Finding:
-    """The self-test of a quantised base with an adapter on it."""
+    """Report that a quantised base with an adapter on it has no self-test yet."""
     engines = [e.name for e in config.engines if e.launch is not None and e.launch.quantization is not None]
     if not engines:
         return Finding("quantised base + LoRA", "fit", "not needed: no engine has a quantised base")

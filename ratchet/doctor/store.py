@@ -1,4 +1,4 @@
-"""Is what the store acknowledges kept?"""
+"""Check that the store keeps what it acknowledges."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ WRITES = 50
 
 
 async def durable(config: StoreConfig) -> str:
-    """What was seen. StoreError: unfit, or away.
+    """Return a line about the store's durability. StoreError if it is unfit or away.
 
-    The embedded store is tried: a server of the same kind is started on an empty folder, written to, and killed with SIGKILL. Another
-    server is asked what it keeps, as at each start.
+    For the embedded store a server is started on an empty folder, written to, and killed with SIGKILL. Any other server is
+    asked for its settings, as at each start.
     """
     if config.url == EMBEDDED:
         return await _survives(config)
@@ -53,7 +53,7 @@ async def _write_and_kill(data: Path, config: StoreConfig, digests: list[str]) -
         store = await open_store(config.url, config, data=data)
         for digest in digests:
             await store.keys.put(digest, KeyRecord(id=digest[:8], tenant="doctor", scopes=[], created=wall()))
-        # At once after the last acknowledgement: nothing may be left to write out later.
+        # Right after the last acknowledgement: nothing may remain to be written later.
         server.process.send_signal(signal.SIGKILL)
         await server.wait()
         await store.close()

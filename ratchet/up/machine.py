@@ -15,19 +15,19 @@ from ratchet.buffer.store import EMBEDDED
 from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import RatchetError, StoreError
-from ratchet.supervision import CANNOT_START, EARLY_DEATHS, keep_running
+from ratchet.process.supervision import CANNOT_START, EARLY_DEATHS, keep_running
 from ratchet.tasks import end
-from ratchet.up import strays
-from ratchet.up.parts import Part, command, environment, last_line, restarting
+from ratchet.up import orphans
+from ratchet.up.parts import Part, command, environment, last_line, restart_message
 
 STOP_SECONDS = 38.0
-"""The store has been told to stop by then; all is gone some seconds later (the contract says 45)."""
+"""Seconds until the store is stopped; a few seconds later nothing is left (the contract says 45)."""
 PROMPT_SECONDS = 8.0
-"""What a part that has nothing to drain gets."""
+"""Seconds that a part with nothing to drain gets to stop."""
 
 
 class Machine:
-    """The parts of `config` on the data directory `data`. Start, wait, stop; used once. `say` is told of restarts, a line each."""
+    """The parts of a configuration on one data directory: started, waited for and stopped once. `say` gets a line for each restart."""
 
     def __init__(self, config: Config, config_file: Path, data: Path, rewards: Path, say: Callable[[str], None]) -> None:
         self.logs = data / "logs"
@@ -48,21 +48,23 @@ class Machine:
         self.parts = [*self.engines, self.gateway, *learners]
 
     async def start_store(self) -> None:
-        """Starts the embedded store, if that is the one. StoreError: it cannot."""
+        """Start the embedded store, if the configuration has it. StoreError if it cannot be started."""
         if self._config.store.url == EMBEDDED:
             self._server = await self._new_server()
+            if self._server.moved is not None:
+                self._say(self._server.moved)
             self._tasks.append(asyncio.create_task(self._keep_store(), name="store"))
 
     async def store(self) -> Store:
-        """A connection to the store. StoreError: unfit or away."""
+        """Open a connection to the store. StoreError if it is unfit or away."""
         return await open_store(self._config.store.url, self._config.store, data=self._data)
 
     def start_parts(self) -> None:
-        """Starts all other parts; none is waited for."""
+        """Start all other parts without waiting for any."""
         self._tasks += [asyncio.create_task(part.keep(), name=part.name) for part in self.parts]
 
     async def until(self, condition: Awaitable[object]) -> None:
-        """Waits for `condition`. RatchetError: a part gave up first."""
+        """Wait for `condition`. RatchetError if a part could not be kept running meanwhile."""
         waiting = asyncio.ensure_future(condition)
         try:
             await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -73,20 +75,20 @@ class Machine:
         finally:
             waiting.cancel()
 
-    def settled(self) -> None:
-        """From now on a part that dies is restarted, however often."""
+    def mark_ready(self) -> None:
+        """Restart every part that ends from now on, however often it does."""
         for part in self.parts:
             part.was_ready = True
 
     async def check_engines(self, store: Store) -> None:
-        """RatchetError: an engine died several times and never came up."""
+        """RatchetError if an engine has died several times and was never ready."""
         for record in await store.fleet.engines():
             part = next((p for p in self.engines if p.name == f"engine {record.name}"), None)
             if part is not None and record.restarts >= EARLY_DEATHS:
                 raise RatchetError(f"{part.name} died {record.restarts} times while starting; {part.log} ends: {last_line(part.log)}")
 
     async def stop(self) -> None:
-        """Ends everything: the gateway drains while the learner stops, then the engines, and the store last."""
+        """Stop everything: the gateway drains while the learner stops, then the engines, and the store last."""
         deadline = monotonic() + STOP_SECONDS
         await end(self._tasks)
         drain = min(self._config.gateway.drain_seconds + 2, STOP_SECONDS - 2)
@@ -96,10 +98,10 @@ class Machine:
         if self._server is not None:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._server.stop(), max(1.0, deadline - monotonic()))
-        await strays.end(())
+        await orphans.end(())
 
-    def hurry(self) -> None:
-        """Kills what still runs, but for the store; `stop` then has nothing left to wait for."""
+    def kill_parts(self) -> None:
+        """Kill every part but the store, so that `stop` has little to wait for."""
         for part in self.parts:
             if part.pid is not None:
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -110,7 +112,7 @@ class Machine:
 
     async def _died(self, part: Part, status: int) -> None:
         if part.was_ready:
-            self._say(restarting(part.name, status, part.restarts, part.log))
+            self._say(restart_message(part.name, status, part.restarts, part.log))
         await self._sweep()
 
     async def _sweep(self) -> None:
@@ -118,20 +120,20 @@ class Machine:
             known = {part.pid for part in self.parts}
             if self._server is not None:
                 known.add(self._server.process.pid)
-            await strays.end({pid for pid in known if pid is not None})
+            await orphans.end({pid for pid in known if pid is not None})
 
     async def _new_server(self) -> EmbeddedServer:
         async with self._starting:
             return await EmbeddedServer.start(self._data, self._config.store)
 
     async def _keep_store(self) -> None:
-        """Restarts the store on the same socket; who was connected reconnects."""
+        """Restart the store on the same socket each time it ends. Its clients reconnect."""
         await keep_running(self._store_life, was_ready=lambda: True, is_final=lambda _: False, ended=self._store_ended)
 
     async def _store_life(self) -> int:
-        """Wait for the end of the server that runs; where it has ended, start another first."""
+        """Start a server if none runs, and return the exit status of the one that does."""
         if self._server is None:
-            # A full disk passes, as whatever keeps a server from starting may: its clients wait, and it is tried again.
+            # What keeps a server from starting, such as a full disk, may pass: clients wait, and it is tried again.
             try:
                 self._server = await self._new_server()
             except (StoreError, OSError):
@@ -140,7 +142,7 @@ class Machine:
 
     async def _store_ended(self, status: int) -> None:
         self._store_restarts += 1
-        self._say(restarting("store", status, self._store_restarts, self.logs / "store.log"))
+        self._say(restart_message("store", status, self._store_restarts, self.logs / "store.log"))
         if self._server is not None:
             server, self._server = self._server, None
             await server.stop()

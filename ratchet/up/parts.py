@@ -1,4 +1,4 @@
-"""One part of the machine: a child process that is started, restarted when it dies, and ended."""
+"""A part of the machine: a child process that is started, restarted when it ends, and stopped."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from ratchet.config import Config
 from ratchet.config.load import PREFIX
 from ratchet.errors import ConfigError, RatchetError
 from ratchet.process import kill_tree, spawn
-from ratchet.supervision import CANNOT_START, WRONG_CONFIGURATION, keep_running
+from ratchet.process.supervision import CANNOT_START, WRONG_CONFIGURATION, keep_running
 
 ADD_PATH = "import runpy, sys; sys.path.append(sys.argv.pop(1)); runpy.run_module('learner', run_name='__main__', alter_sys=True)"
 
 
 def command(module: str, config: Path | None, data: Path, *more: str, rewards: Path | None = None) -> list[str]:
-    """The command line of one part.
+    """Return the command line of one part.
 
-    `-P`: a folder named `gateway` or `engines` in the working directory must not be taken for ours. `rewards` is the folder
-    where the learner finds reward functions; it comes last on its path, so that nothing there can shadow a package.
+    `-P` keeps a folder named `gateway` or `engines` in the working directory from being imported instead of ours. `rewards` is
+    the folder where the learner finds reward functions; it comes last on its path, so that it can shadow no package.
     """
     run = ["-m", module] if rewards is None else ["-c", ADD_PATH, str(rewards)]
     return [sys.executable, "-P", *run, *(["--config", str(config)] if config else []), "--data", str(data), *more]
 
 
 def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """What children inherit: all but the overrides of the configuration, which the resolved YAML holds already."""
+    """Return what children inherit: all but the overrides of the configuration, which the resolved YAML already contains."""
     sections = tuple(f"{PREFIX}{name.upper()}__" for name in Config.model_fields)
     inherited = os.environ if environ is None else environ
     return {k: v for k, v in inherited.items() if not k.startswith(sections)} | {"PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
 
 
 class Part:
-    """One child, kept running until it is stopped.
+    """One child process, kept running until it is stopped.
 
-    `starting` is held while a child is being started, so that a sweep for orphans never takes it for one. `died` is
-    called after each death that a restart follows, with the exit status.
+    `starting` is held while a child is being started, so that the search for orphans does not take it for one. `died` is
+    called with the exit status each time the child has ended and is to be restarted.
     """
 
     def __init__(
@@ -64,14 +64,14 @@ class Part:
 
     @property
     def pid(self) -> int | None:
-        """The pid of the child that runs now."""
+        """The pid of the running child; None if there is none."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def keep(self) -> None:
-        """Runs the child, again and again.
+        """Run the child until cancelled.
 
-        ConfigError: it says that the configuration is wrong, which no restart changes. RatchetError: it dies each time
-        before it was ever ready.
+        ConfigError if it reports a wrong configuration, which no restart changes; RatchetError if it ends each time it starts
+        and was never ready.
         """
         status = await keep_running(
             self._life, was_ready=lambda: self.was_ready, is_final=lambda status: status == WRONG_CONFIGURATION, ended=self._ended
@@ -80,12 +80,18 @@ class Part:
             raise ConfigError(f"{self.name}: {last_line(self.log)}")
         raise RatchetError(f"{self.name} ends with status {status} each time it starts; {self.log} ends: {last_line(self.log)}")
 
+    async def stop(self, grace: float) -> None:
+        """End the child and its descendants within about `grace` seconds. `keep` must have been cancelled before."""
+        if self._process is not None and self.pid is not None:
+            await kill_tree(self._process.pid, grace)
+            await self._process.wait()
+
     async def _ended(self, status: int) -> None:
         self.restarts += 1
         await self._died(self, status)
 
     async def _life(self) -> int:
-        """From its start to its exit status. A machine that cannot start it now (no room for a log, no process) is a death too."""
+        """Start the child and return its exit status, or CANNOT_START where the machine lacks disk or processes for it now."""
         try:
             async with self._starting:
                 self._process = await spawn(self._argv, env=self._env, log=self.log, name=self.name)
@@ -93,15 +99,9 @@ class Part:
             return CANNOT_START
         return await self._process.wait()
 
-    async def stop(self, grace: float) -> None:
-        """Ends the child and its descendants within about `grace` seconds. `keep` must have been cancelled."""
-        if self._process is not None and self.pid is not None:
-            await kill_tree(self._process.pid, grace)
-            await self._process.wait()
 
-
-def restarting(name: str, status: int, restarts: int, log: Path) -> str:
-    """One line on a part that ended with `status` and is started again, for the `restarts`th time."""
+def restart_message(name: str, status: int, restarts: int, log: Path) -> str:
+    """Return one line about a part that ended with `status` and is started for the `restarts`th time."""
     if status == CANNOT_START:
         why = "cannot be started now"
     elif status < 0:
@@ -112,7 +112,7 @@ def restarting(name: str, status: int, restarts: int, log: Path) -> str:
 
 
 def last_line(log: Path) -> str:
-    """The last line of `log` that says anything."""
+    """Return the last line of a log that is not blank."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""What `ratchet up` tells while it starts: a spinner on a terminal, plain lines elsewhere."""
+"""What `ratchet up` prints while it starts: a spinner on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ratchet.clock import monotonic
 
 
 class Progress:
-    """Steps, one at a time, to stdout."""
+    """Prints the steps of a start to stdout, one at a time."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
 
     @contextmanager
     def step(self, text: str) -> Iterator[None]:
-        """Shows `text` while the body runs, and how long it took once it is done."""
+        """Show `text` while the block runs, then how long it took."""
         started = monotonic()
         if self.console.is_terminal:
             with self.console.status(text):
@@ -29,6 +29,6 @@ class Progress:
         self.say(f"{text}: {monotonic() - started:.1f} s")
 
     def say(self, text: str) -> None:
-        """One line, as it is: keys and paths are not markup."""
+        """Print one line as it is: keys and paths are not markup."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         self.console.file.flush()

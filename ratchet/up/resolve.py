@@ -1,4 +1,4 @@
-"""From the configuration to the one its parts run with: ports chosen and free, models where they are said to be."""
+"""Resolve a configuration into the one its parts run with: ports chosen and free, models present."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ratchet import models
 from ratchet.config import Config, GatewayConfig
 from ratchet.errors import RatchetError
 from ratchet.process import free_port
-from ratchet.up.keys import write_private
+from ratchet.up.ready_file import write_private
 
 
 def resolve(config: Config) -> Config:
-    """The same configuration with real ports and, for what is launched or trained here, real model paths.
+    """Return the configuration with real ports, after checking that every model launched or trained here is present.
 
-    RatchetError: a port is in use. ConfigError: a model is not there. Converting the built-in model takes half a minute.
+    Converting the built-in model takes half a minute. RatchetError if a port is in use; ConfigError if a model is missing.
     """
     needed = {e.model for e in config.engines if e.launch is not None} | {p.base for p in config.policies.values()}
     for name in needed:
@@ -26,14 +26,14 @@ def resolve(config: Config) -> Config:
 
 
 def write(config: Config, data: Path) -> Path:
-    """The resolved YAML in `data`, for the parts to read; mode 0600, as it may hold engine keys."""
+    """Write the configuration to `data` for the parts to read, and return its path. Mode 0600, since it may hold engines' keys."""
     path = data / "ratchet.yaml"
     write_private(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True).encode())
     return path
 
 
 def address(host: str, port: int) -> str:
-    """The URL at which this machine reaches a listener on `host`."""
+    """Return the URL at which this machine reaches a listener on `host`."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{reachable}:{port}"
 

@@ -1,4 +1,4 @@
-"""Starts everything, watches it, and ends it."""
+"""Start everything, watch it, and stop it."""
 
 from __future__ import annotations
 
@@ -15,36 +15,26 @@ import msgspec
 from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.errors import RatchetError
-from ratchet.locks import locked
 from ratchet.process import die_with_parent
+from ratchet.process.locks import locked
 from ratchet.tasks import end
-from ratchet.up import resolve, strays
-from ratchet.up.keys import KeyPair, load_or_create, register, write_private
+from ratchet.up import orphans, resolve
+from ratchet.up.keys import load_or_create, register
 from ratchet.up.machine import Machine
 from ratchet.up.progress import Progress
+from ratchet.up.ready_file import RUN_FILE, KeyPair, Running, write_private
 
 POLL_SECONDS = 0.2
-RUN_FILE = "run.json"
-"""In the data directory while `up` runs: the same content as the ready file, for the CLI."""
-
-
-class Running(msgspec.Struct):
-    """The ready file."""
-
-    gateway: str
-    admin: str
-    keys: KeyPair
-    pid: int
 
 
 def up(config: Config, data: Path, *, ready_file: Path | None = None, rewards: Path | None = None) -> int:
-    """Runs everything until SIGINT or SIGTERM; the exit status.
+    """Run everything until SIGINT or SIGTERM; return the exit status.
 
-    `rewards` is where reward functions are found besides the installed packages. RatchetError, one line: it cannot start,
-    or a part gave up.
+    `rewards` is a folder of reward functions, besides the installed packages. RatchetError if a part cannot be started or
+    kept running.
     """
     die_with_parent()
-    with _alone(data):
+    with _exclusive(data):
         if ready_file is not None and (ready_file.is_dir() or not ready_file.absolute().parent.is_dir()):
             raise RatchetError(f"--ready-file {ready_file}: give a file in a folder that exists")
         files = [data / RUN_FILE, *([ready_file.absolute()] if ready_file is not None else [])]
@@ -57,34 +47,34 @@ def up(config: Config, data: Path, *, ready_file: Path | None = None, rewards: P
 
 
 class _Run:
-    """One life of `up`."""
+    """One run of `up`, from start to stop."""
 
     def __init__(self, config: Config, data: Path, rewards: Path, files: list[Path]) -> None:
         self.config = config
         self.data = data
         self.rewards = rewards
         self.files = files
-        self.told = Progress()
+        self.progress = Progress()
         self.machine: Machine | None = None
 
     async def serve(self) -> None:
-        """Starts all, says where, and returns only by an error."""
-        with self.told.step("model and ports"):
+        """Start everything, print where it serves, and run until cancelled. RatchetError if a part cannot be kept running."""
+        with self.progress.step("model and ports"):
             config = await asyncio.to_thread(resolve.resolve, self.config)
         file = resolve.write(config, self.data)
-        machine = self.machine = Machine(config, file, self.data, self.rewards, self.told.say)
-        with self.told.step("store"):
+        machine = self.machine = Machine(config, file, self.data, self.rewards, self.progress.say)
+        with self.progress.step("store"):
             await machine.start_store()
             store = await machine.store()
         try:
             keys = load_or_create(self.data)
-            await _introduce(store, keys, config)
+            await _prepare(store, keys, config)
             machine.start_parts()
-            with self.told.step(", ".join(part.name for part in machine.parts)):
+            with self.progress.step(", ".join(part.name for part in machine.parts)):
                 await machine.until(_ready(config, machine, store))
         finally:
             await store.close()
-        machine.settled()
+        machine.mark_ready()
         self._announce(config, keys)
         await machine.until(asyncio.Event().wait())
 
@@ -96,37 +86,37 @@ class _Run:
             keys=keys,
             pid=os.getpid(),
         )
-        self.told.say(f"gateway       {running.gateway}/v1")
-        self.told.say(f"admin         {running.admin}")
-        self.told.say(f"client key    {keys.client}")
-        self.told.say(f"operator key  {keys.operator}")
-        self.told.say(f"models        {', '.join([*config.policies, *config.models])}")
-        self.told.say(f"data, logs    {self.data}")
+        self.progress.say(f"gateway       {running.gateway}/v1")
+        self.progress.say(f"admin         {running.admin}")
+        self.progress.say(f"client key    {keys.client}")
+        self.progress.say(f"operator key  {keys.operator}")
+        self.progress.say(f"models        {', '.join([*config.policies, *config.models])}")
+        self.progress.say(f"data, logs    {self.data}")
         for file in self.files:
             write_private(file, msgspec.json.encode(running))
-        self.told.say("ready; Ctrl-C stops")
+        self.progress.say("ready; Ctrl-C stops")
 
     async def stop(self) -> None:
         if self.machine is not None:
             await self.machine.stop()
-        await strays.end(())
+        await orphans.end(())
 
-    def hurry(self) -> None:
+    def kill(self) -> None:
         if self.machine is not None:
-            self.machine.hurry()
+            self.machine.kill_parts()
 
 
 async def _until_signal(run: _Run) -> None:
-    strays.adopt()
+    orphans.adopt()
     serving = asyncio.create_task(run.serve())
     stopped = asyncio.get_running_loop().create_future()
 
     def on_signal() -> None:
         if stopped.done():
-            run.hurry()
+            run.kill()
         else:
             stopped.set_result(None)
-            run.told.say("stopping; running requests may finish (again to stop at once)")
+            run.progress.say("stopping; running requests may finish (again to stop at once)")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, on_signal)
@@ -139,10 +129,10 @@ async def _until_signal(run: _Run) -> None:
         await run.stop()
 
 
-async def _introduce(store: Store, keys: KeyPair, config: Config) -> None:
-    """Keys into the store; out of it what an earlier run said of engines it launched, and engines no longer configured.
+async def _prepare(store: Store, keys: KeyPair, config: Config) -> None:
+    """Put the keys in the store and remove the engines that an earlier run launched and those that are no longer configured.
 
-    Those that an operator added at run time stay.
+    Engines that an operator added at run time stay.
     """
     await register(store, keys)
     running = {engine.name for engine in config.engines if engine.url is not None}
@@ -152,7 +142,7 @@ async def _introduce(store: Store, keys: KeyPair, config: Config) -> None:
 
 
 async def _ready(config: Config, machine: Machine, store: Store) -> None:
-    """Returns once the gateway says that it can answer. RatchetError: an engine cannot be started."""
+    """Wait until the gateway reports that it can answer. RatchetError if an engine cannot be started."""
     url = f"{resolve.address(config.gateway.host, config.gateway.port)}/readyz"
     async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
         while True:
@@ -164,8 +154,8 @@ async def _ready(config: Config, machine: Machine, store: Store) -> None:
 
 
 @contextlib.contextmanager
-def _alone(data: Path) -> Iterator[None]:
-    """Holds the data directory against another `up`."""
+def _exclusive(data: Path) -> Iterator[None]:
+    """Hold the lock of the data directory. RatchetError if another `ratchet up` holds it."""
     busy = RatchetError(f"another `ratchet up` runs on {data}; stop it or give another --data")
     with contextlib.ExitStack() as held:
         try:

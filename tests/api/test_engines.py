@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.api.admin.engines import _forbidden
+from gateway.api.admin.engine_url import forbidden
 from ratchet.types import EngineRecord, Heartbeat
 from tests.support.gateways import BASE, Bench, Fake, bench, end, start_fake, until
 from tests.support.load import asks, under_load
@@ -197,9 +197,9 @@ class TestBodies:
 
 
 @pytest.mark.parametrize(
-    ("address", "forbidden"),
+    ("address", "refused"),
     [(address, False) for address in ("127.0.0.1", "10.0.0.5", "192.168.1.1", "8.8.8.8", "::1", "fd12::1")]
     + [(address, True) for address in ("169.254.169.254", "100.100.100.200", "fd00:ec2::254", "::", "ff02::1", "fe80::1%lo")],
 )
-def test_engines_are_at_any_address_but_those_of_metadata_services_and_of_many_hosts(address: str, forbidden: bool) -> None:
-    assert _forbidden(address) is forbidden
+def test_engines_are_at_any_address_but_those_of_metadata_services_and_of_many_hosts(address: str, refused: bool) -> None:
+    assert forbidden(address) is refused

@@ -9,22 +9,25 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from gateway.api.described import OPERATIONS
 from gateway.api.openapi import document
+from gateway.api.routes import PLANES
 from tests.support.gateways import KEYS, Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-DOCUMENT = document()
+DOCUMENT = document(PLANES)
 BODIES = sorted(
-    place for place, operation in OPERATIONS.items() if operation.body is not None and issubclass(operation.body, msgspec.Struct)
+    (endpoint.method, endpoint.path)
+    for endpoints in PLANES.values()
+    for endpoint in endpoints
+    if endpoint.body is not None and issubclass(endpoint.body, msgspec.Struct)
 )
 """Those of pydantic's tell another fault first."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     """A gateway with no engine: no body here is good."""
-    async with bench(tmp_path_factory.mktemp("door"), engines=0) as made:
+    async with bench(tmp_path_factory.mktemp("gateway"), engines=0) as made:
         yield made
 
 
@@ -40,20 +43,20 @@ def key(place: tuple[str, str]) -> str:
     return next(name for name, (_, own) in KEYS.items() if scopes & set(own))
 
 
-async def test_the_document_is_served_to_everybody(door: Bench) -> None:
-    answer = await door.call("GET", "/openapi.json", key=None)
+async def test_the_document_is_served_to_everybody(gateway: Bench) -> None:
+    answer = await gateway.call("GET", "/openapi.json", key=None)
     assert answer.headers["content-type"] == "application/json"
     assert answer.json() == DOCUMENT
 
 
 @pytest.mark.parametrize("place", BODIES, ids=lambda place: place[1])
-async def test_a_field_is_known_exactly_if_the_document_names_it(door: Bench, place: tuple[str, str]) -> None:
+async def test_a_field_is_known_exactly_if_the_document_names_it(gateway: Bench, place: tuple[str, str]) -> None:
     method, path = place
     known = fields(place)
     foreign = {name for other in BODIES for name in fields(other)} - known
     for name in sorted(known) + sorted(foreign)[:10] + ["nobody_knows_it"]:
         # A value that fits no field but one that takes anything, so that the answer is about this key or what else is missing.
-        answer = await door.call(method, path.replace("{id}", "x").replace("{name}", "x"), {name: {"?": [{}]}}, key=key(place))
+        answer = await gateway.call(method, path.replace("{id}", "x").replace("{name}", "x"), {name: {"?": [{}]}}, key=key(place))
         told: dict[str, Any] = answer.json()["error"]
         assert answer.status_code == 400, (name, told)
         assert (told["code"] == "unknown_parameter" and told["param"] == name) == (name not in known), (name, told)

@@ -196,7 +196,7 @@ async def test_a_hung_engine_is_restarted(store: Store, tmp_path: Path, monkeypa
     monkeypatch.setattr("engines.supervise.PROBE_SECONDS", 0.0)
     monkeypatch.setattr("engines.supervise.WATCH_SECONDS", 0.05)
     monkeypatch.setattr("engines.supervise.GRACE_SECONDS", 0.5)  # it hears no SIGTERM
-    monkeypatch.setattr("engines.proof.SECONDS", 0.5)
+    monkeypatch.setattr("engines.openai.proof.SECONDS", 0.5)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
         engine_process().suspend()

@@ -15,7 +15,8 @@ import pytest
 import pytest_asyncio
 from multidict import CIMultiDict
 
-from gateway.api.table import ADMIN, DATA, Route
+from gateway.api.routes import ADMIN, DATA
+from gateway.api.table import Route
 from ratchet import keys, names
 from ratchet.types import KeyRecord
 from tests.support.gateways import KEYS, Bench, bench
@@ -59,9 +60,9 @@ NOWHERE = [
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def door(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     """A gateway with no engine (nothing here needs an answer of one), which knew the key `revoked` once."""
-    async with bench(tmp_path_factory.mktemp("door"), engines=0) as made:
+    async with bench(tmp_path_factory.mktemp("gateway"), engines=0) as made:
         everything = sorted(scope for _, scopes in KEYS.values() for scope in scopes)
         await made.store.keys.put(keys.digest("rk-revoked"), KeyRecord("revoked", "acme", everything, 1.0))
         assert (await made.call("GET", "/v1/models", key="revoked")).status_code == 200
@@ -145,10 +146,10 @@ def expected(route: Route, method: str, name: str, way: Way) -> tuple[int, str] 
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
-async def test_only_the_tables_cells_pass(door: Bench, client: aiohttp.ClientSession, route: Route) -> None:
+async def test_only_the_tables_cells_pass(gateway: Bench, client: aiohttp.ClientSession, route: Route) -> None:
     async def cell(method: str, name: str, way: Way) -> tuple[Any, ...] | None:
         sent = way.send("" if name == "none" else f"rk-{name}")
-        async with client.request(method, url(door, concrete(route)), **sent) as answer:
+        async with client.request(method, url(gateway, concrete(route)), **sent) as answer:
             wanted, status = expected(route, method, name, way), answer.status
             if wanted is None:
                 right = status not in (401, 403, 405, 500, 501, 502, 504)
@@ -168,68 +169,68 @@ CHANGE = {"metadata": {"a": "b"}}
 
 
 @pytest.mark.parametrize("route", OWNED, ids=lambda route: route.path)
-async def test_anothers_id_is_404_as_one_that_never_was(door: Bench, route: Route) -> None:
+async def test_anothers_id_is_404_as_one_that_never_was(gateway: Bench, route: Route) -> None:
     prefix = "resp_" if route.path.startswith("/v1/responses") else names.CHAT_PREFIX
     theirs = interaction(id=names.mint(prefix), tenant=KEYS["client"][0])
-    await door.store.interactions.put([theirs])
+    await gateway.store.interactions.put([theirs])
     for method in sorted(route.built):
         told = []
         for item in (theirs.id, names.mint(prefix)):
-            answer = await door.call(method, route.path.replace("{id}", item), CHANGE if method == "POST" else None, key="other")
+            answer = await gateway.call(method, route.path.replace("{id}", item), CHANGE if method == "POST" else None, key="other")
             assert answer.status_code == 404, method
             told.append(answer.text.replace(item, "ID"))
         assert told[0] == told[1]
-    assert await door.store.interactions.get(theirs.id, KEYS["client"][0]) == theirs
+    assert await gateway.store.interactions.get(theirs.id, KEYS["client"][0]) == theirs
 
 
-async def test_anothers_answer_takes_no_feedback(door: Bench) -> None:
+async def test_anothers_answer_takes_no_feedback(gateway: Bench) -> None:
     theirs = interaction(tenant=KEYS["client"][0])
-    await door.store.interactions.put([theirs])
+    await gateway.store.interactions.put([theirs])
     for tenant, status in (("other", 404), ("feedback", 202)):
-        answer = await door.call("POST", "/v1/feedback", {"target": theirs.id, "value": 1}, key=tenant)
+        answer = await gateway.call("POST", "/v1/feedback", {"target": theirs.id, "value": 1}, key=tenant)
         assert answer.status_code == status
 
 
-async def test_messages_also_takes_anthropics_header(door: Bench) -> None:
-    answer = await door.http.post(door.url + "/v1/messages", headers={"x-api-key": "rk-infer"})
+async def test_messages_also_takes_anthropics_header(gateway: Bench) -> None:
+    answer = await gateway.http.post(gateway.url + "/v1/messages", headers={"x-api-key": "rk-infer"})
     assert answer.status_code == 400  # let in, and asked for a body
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: route.path)
-async def test_a_method_the_table_does_not_name_is_405_after_the_scope(door: Bench, route: Route) -> None:
+async def test_a_method_the_table_does_not_name_is_405_after_the_scope(gateway: Bench, route: Route) -> None:
     good = next(name for name, (_, scopes) in KEYS.items() if not route.scopes or route.scopes & set(scopes))
     for method in set(METHODS) - route.built - route.planned:
-        answer = await door.http.request(method, url(door, concrete(route)), headers={"authorization": f"Bearer rk-{good}"})
+        answer = await gateway.http.request(method, url(gateway, concrete(route)), headers={"authorization": f"Bearer rk-{good}"})
         assert answer.status_code == 405, method
         assert set(answer.headers["allow"].split(", ")) == route.built | route.planned
         if route.scopes:
-            assert (await door.http.request(method, url(door, concrete(route)))).status_code == 401
+            assert (await gateway.http.request(method, url(gateway, concrete(route)))).status_code == 401
 
 
 @pytest.mark.parametrize(("scope", "path"), [(scope, path) for scope, paths in CONTRACT.items() for path in paths.split()])
-async def test_the_contracts_routes_exist_under_their_scope(door: Bench, scope: str, path: str) -> None:
+async def test_the_contracts_routes_exist_under_their_scope(gateway: Bench, scope: str, path: str) -> None:
     key = {"infer": "infer", "feedback": "feedback", "operator": "operator", "metrics": "metrics"}[scope]
-    answer = await door.http.put(url(door, path), headers={"authorization": f"Bearer rk-{key}"})
+    answer = await gateway.http.put(url(gateway, path), headers={"authorization": f"Bearer rk-{key}"})
     assert answer.status_code == 405
 
 
 @pytest.mark.parametrize("path", NOWHERE)
-async def test_any_other_path_is_404_for_everybody(door: Bench, path: str) -> None:
+async def test_any_other_path_is_404_for_everybody(gateway: Bench, path: str) -> None:
     for key in (None, "client", "operator"):
         headers = {"authorization": f"Bearer rk-{key}"} if key is not None else {}
-        answer = await door.http.get(httpx.URL(door.url).copy_with(raw_path=path.encode()), headers=headers)
+        answer = await gateway.http.get(httpx.URL(gateway.url).copy_with(raw_path=path.encode()), headers=headers)
         assert (answer.status_code, code(answer)) == (404, "unknown_url")
 
 
-async def test_health_needs_no_key(door: Bench) -> None:
-    assert (await door.call("GET", "/healthz", key=None)).status_code == 200
-    assert (await door.call("GET", "/readyz", key=None)).status_code == 503
+async def test_health_needs_no_key(gateway: Bench) -> None:
+    assert (await gateway.call("GET", "/healthz", key=None)).status_code == 200
+    assert (await gateway.call("GET", "/readyz", key=None)).status_code == 503
 
 
-async def test_keys_and_prompts_stay_out_of_the_log(door: Bench) -> None:
-    await door.chat("a secret of mine", foo="bar")
-    await door.call("GET", "/v1/models", key="guessed-by-somebody")
-    said = door.log()
+async def test_keys_and_prompts_stay_out_of_the_log(gateway: Bench) -> None:
+    await gateway.chat("a secret of mine", foo="bar")
+    await gateway.call("GET", "/v1/models", key="guessed-by-somebody")
+    said = gateway.log()
     assert "rk-" not in said
     assert "a secret of mine" not in said
     assert "guessed" not in said

@@ -27,11 +27,10 @@ from safetensors.numpy import save_file
 
 from engines.launch import Launch, Machine, build
 from engines.vllm.config import VllmLaunch
-from ratchet import _exec
 from ratchet.clock import monotonic
 from ratchet.config import EngineConfig
 from ratchet.models import resolve
-from ratchet.process import free_port
+from ratchet.process import _exec, free_port
 from ratchet.types import EngineRecord
 
 BASE = "smollm2"

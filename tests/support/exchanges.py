@@ -16,7 +16,7 @@ from gateway.relay.exchange import Exchange
 from gateway.relay.request import InferenceRequest
 from gateway.relay.transport import Response
 from gateway.routing.replica import Replica
-from gateway.server.client import Client
+from gateway.server.client import ClientConnection
 from gateway.telemetry.metrics import Metrics
 from gateway.telemetry.observe import Observer
 from ratchet.clock import monotonic
@@ -44,8 +44,8 @@ def inference_request(**fields: Any) -> InferenceRequest:
         "trace": {},
         "episode": None,
         "observation": Observer(Metrics(), TelemetryConfig()).begin(None, SCOPE, "req_1"),
-        "answer_headers": [],
-        "client": Client(cast(Any, None), cast(Any, None), cast(Any, None)),
+        "response_headers": [],
+        "client": ClientConnection(cast(Any, None), cast(Any, None), cast(Any, None)),
         "send": send,
         "reserved_tokens": 100,
         "started": now,

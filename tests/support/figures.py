@@ -29,4 +29,4 @@ def publish(passed: int, failed: int, seconds: float) -> None:
         f"`make test-faults`: {passed} passed, {failed} failed in {seconds:,.0f} s; load of the last 15 minutes {os.getloadavg()[2]:.1f}."
     )
     rows = [(f"`{name}`", text.replace("|", "/")) for name, text in _told]
-    section.replace("faults", "Faults and attacks at full counts", f"{ended}\n\n{section.table(('test', 'seen'), rows)}")
+    section.replace("faults", "Faults and attacks at full counts", f"{ended}\n\n{section.table(('test', 'measured'), rows)}")

@@ -1,48 +1,42 @@
-"""`/admin/keys`: made, listed, revoked. A key is told once, to whoever made it; the store has its sha256."""
+"""`/admin/keys`: the API keys. A key's secret is shown once, to whoever created it; the store has its sha256."""
 
 from __future__ import annotations
 
 import msgspec
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
 
-from gateway.api.admin.policies import as_json, as_list, tree
-from gateway.dialects.convert import convert
+from gateway.api.endpoint import Handlers, Id, as_list, endpoint
+from gateway.api.table import OPERATOR
 from gateway.errors import invalid, not_found
-from gateway.services import Services
 from ratchet.keys import KeySpec
 from ratchet.types import KeyRecord
 
 
-def router(services: Services) -> APIRouter:
-    routes = APIRouter(prefix="/admin/keys")
-    keys = services.store.keys
+class Keys(Handlers):
+    @endpoint("GET", "/admin/keys", OPERATOR)
+    async def every(self) -> object:
+        """List keys, without their secrets."""
+        return as_list([shown(record) for record in await self.services.store.keys.all()])
 
-    @routes.get("")
-    async def listed() -> Response:
-        return as_list([shown(record) for record in await keys.all()])
-
-    @routes.post("")
-    async def create(request: Request) -> Response:
-        spec = convert(await tree(request), KeySpec)
-        if (fault := spec.fault()) is not None:
+    @endpoint("POST", "/admin/keys", OPERATOR)
+    async def create(self, body: KeySpec) -> object:
+        """Create a key. Its secret is in this answer and nowhere else."""
+        if (fault := body.fault()) is not None:
             field, what = fault
             raise invalid(f"Invalid value for {field!r}: {what}.", field)
-        key, stored, record = spec.issue()
-        await keys.put(stored, record)
-        return as_json({**shown(record), "key": key})
+        key, stored, record = body.issue()
+        await self.services.store.keys.put(stored, record)
+        return {**shown(record), "key": key}
 
-    @routes.delete("/{item}")
-    async def revoke(item: str) -> Response:
-        if not await keys.revoke(item):
+    @endpoint("DELETE", "/admin/keys/{id}", OPERATOR)
+    async def revoke(self, item: Id) -> object:
+        """Revoke a key."""
+        if not await self.services.store.keys.revoke(item):
             raise not_found("There is no key of that id.", "id", "key_not_found")
-        services.keys.forget(item)
-        await services.worker_pool.forget_key(item)
-        return as_json({"id": item, "object": "key", "deleted": True})
-
-    return routes
+        self.services.keys.forget(item)
+        await self.services.worker_pool.forget_key(item)
+        return {"id": item, "object": "key", "deleted": True}
 
 
 def shown(record: KeyRecord) -> dict[str, object]:
-    """A key as the API tells of it."""
+    """A key as the API shows it."""
     return {"object": "key", **msgspec.to_builtins(record)}

@@ -1,136 +1,88 @@
-"""The control plane's JSON: what the CLI and the page read, and the operator's moves."""
+"""`/admin/policies`: policies and their versions, which version is live, and a step of training on request."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request
-from fastapi.responses import Response
+from msgspec import Meta
 
-from gateway.api.admin import engines, moves
-from gateway.dialects.convert import convert
-from gateway.dialects.schema import MoveRequest, RollbackRequest
+from gateway.api.admin import live_version
+from gateway.api.endpoint import Handlers, as_list, endpoint
+from gateway.api.table import OPERATOR
+from gateway.dialects.schema import INT32, Strict
 from gateway.errors import not_found
-from gateway.routing.replica import Replica
-from gateway.server import strict
-from gateway.server.http import read_body
-from gateway.services import Services
 from ratchet.errors import AdapterError
-from ratchet.types import PolicyRecord
+from ratchet.types import PolicyRecord, PolicyVersionRecord
 
-PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-BODY_BYTES = 2**16
-BODY_DEPTH = 8
-
-
-def router(services: Services) -> APIRouter:
-    routes = APIRouter()
-    for build in (_counts, _engines, _policies, _moves):
-        build(routes, services)
-    return routes
+POLICY = "/admin/policies/{name}"
+POINTER = ("name", "base", "live", "epoch", "step")
+"""The fields of a policy's record that are shown."""
+Version = Annotated[int, Meta(ge=0, le=INT32)]
 
 
-def as_json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+class PromoteRequest(Strict):
+    """`POST /admin/policies/{name}/promote`."""
+
+    version: Version
 
 
-def as_list(rows: list[Any]) -> Response:
-    return as_json({"object": "list", "data": rows})
+class RollbackRequest(Strict):
+    """`POST /admin/policies/{name}/rollback`; null: the version that was live before."""
+
+    to: Version | None = None
 
 
-async def tree(request: Request) -> dict[str, Any]:
-    """An operator's body: a small JSON object; {} where there is none. ApiError 4xx."""
-    body = await read_body(request.scope, request.receive, BODY_BYTES)
-    return strict.parse(body or b"{}", BODY_DEPTH)
+class Policies(Handlers):
+    @endpoint("GET", "/admin/policies", OPERATOR)
+    async def every(self) -> object:
+        """List policies with their versions and their learners' status."""
+        return as_list([await self._described(record) for record in await self.services.store.registry.policies()])
 
+    @endpoint("GET", POLICY, OPERATOR)
+    async def one(self, name: str) -> object:
+        """Describe a policy."""
+        return await self._described(await live_version.policy(self.services, name))
 
-def _counts(routes: APIRouter, services: Services) -> None:
-    @routes.get("/metrics")
-    async def metrics() -> Response:
-        return Response(await services.worker_pool.metrics_text(), headers={"content-type": PROMETHEUS})
-
-    @routes.get("/admin/ledger")
-    async def ledger() -> Response:
-        return as_json(await services.store.feedback.ledger())
-
-    @routes.get("/admin/interactions")
-    async def interactions() -> Response:
-        store = services.store.interactions
-        return as_json({"count": await store.count(), "untrainable": await store.untrainable()})
-
-
-def _engines(routes: APIRouter, services: Services) -> None:
-    async def one(replica: Replica, status: int = 200) -> Response:
-        return as_json((await engines.rows(services, replica))[0], status)
-
-    @routes.get("/admin/engines")
-    async def every() -> Response:
-        return as_list(await engines.rows(services, *sorted(services.fleet.all(), key=lambda r: r.name)))
-
-    @routes.post("/admin/engines")
-    async def add(request: Request) -> Response:
-        return await one(await engines.add(services, await tree(request)), 201)
-
-    @routes.get("/admin/engines/{name}")
-    async def engine(name: str) -> Response:
-        return await one(engines.known(services, name))
-
-    @routes.post("/admin/engines/{name}/drain")
-    async def drain(request: Request, name: str) -> Response:
-        asked = convert(await tree(request), engines.DrainRequest)
-        return await one(await engines.drain(services, name, on=asked.drain))
-
-    @routes.delete("/admin/engines/{name}")
-    async def remove(name: str) -> Response:
-        return await one(await engines.remove(services, name), 202)
-
-
-def _policies(routes: APIRouter, services: Services) -> None:
-    registry = services.store.registry
-
-    async def described(record: PolicyRecord) -> dict[str, Any]:
-        fields = {key: getattr(record, key) for key in ("name", "base", "live", "epoch", "step")}
-        return {**fields, "versions": await registry.versions(record.name), "status": await registry.status(record.name)}
-
-    @routes.get("/admin/policies")
-    async def policies() -> Response:
-        return as_list([await described(record) for record in await registry.policies()])
-
-    @routes.get("/admin/policies/{name}")
-    async def policy(name: str) -> Response:
-        return as_json(await described(await moves.known(services, name)))
-
-    @routes.get("/admin/policies/{name}/versions/{number}")
-    async def version(name: str, number: str) -> Response:
-        await moves.known(services, name)
-        found = await registry.version(name, int(number)) if number.isascii() and number.isdigit() and len(number) < 10 else None
+    @endpoint("GET", POLICY + "/versions/{version}", OPERATOR)
+    async def version(self, name: str, version: str) -> object:
+        """Describe a version of a policy, with the manifest of its adapter."""
+        await live_version.policy(self.services, name)
+        number = int(version) if version.isascii() and version.isdigit() and len(version) < 10 else None
+        found = await self.services.store.registry.version(name, number) if number is not None else None
         if found is None:
             raise not_found("The policy has no such version.", "version")
-        manifest: Any = None
-        if found.path and name in services.config.policies:
-            try:
-                manifest = await services.shelf.manifest(found)
-            except AdapterError as error:
-                manifest = {"error": str(error)}
-        return as_json({**msgspec.to_builtins(found), "manifest": manifest})
+        return {**msgspec.to_builtins(found), "manifest": await self._manifest(found)}
+
+    @endpoint("POST", POLICY + "/promote", OPERATOR)
+    async def promote(self, name: str, body: PromoteRequest) -> object:
+        """Make a version live."""
+        return _pointer(await live_version.change(self.services, name, body.version, "promote"))
+
+    @endpoint("POST", POLICY + "/rollback", OPERATOR)
+    async def rollback(self, name: str, body: RollbackRequest) -> object:
+        """Make an earlier version live again, by default the one that was live before."""
+        to = body.to if body.to is not None else await live_version.previous(self.services, name)
+        return _pointer(await live_version.change(self.services, name, to, "rollback"))
+
+    @endpoint("POST", POLICY + "/train", OPERATOR)
+    async def train(self, name: str) -> object:
+        """Ask the learner for a step of training soon."""
+        await live_version.policy(self.services, name)
+        return {"job": await self.services.store.registry.request_training(name)}
+
+    async def _described(self, record: PolicyRecord) -> dict[str, Any]:
+        registry = self.services.store.registry
+        return {**_pointer(record), "versions": await registry.versions(record.name), "status": await registry.status(record.name)}
+
+    async def _manifest(self, record: PolicyVersionRecord) -> Any:
+        if not record.path or record.policy not in self.services.config.policies:
+            return None
+        try:
+            return await self.services.shelf.manifest(record)
+        except AdapterError as error:
+            return {"error": str(error)}
 
 
-def _moves(routes: APIRouter, services: Services) -> None:
-    async def moved(name: str, to: int, reason: Literal["promote", "rollback"]) -> Response:
-        record = await moves.move(services, name, to, reason)
-        return as_json({key: getattr(record, key) for key in ("name", "base", "live", "epoch", "step")})
-
-    @routes.post("/admin/policies/{name}/promote")
-    async def promote(request: Request, name: str) -> Response:
-        return await moved(name, convert(await tree(request), MoveRequest).version, "promote")
-
-    @routes.post("/admin/policies/{name}/rollback")
-    async def rollback(request: Request, name: str) -> Response:
-        to = convert(await tree(request), RollbackRequest).to
-        return await moved(name, to if to is not None else await moves.previous(services, name), "rollback")
-
-    @routes.post("/admin/policies/{name}/train")
-    async def train(name: str) -> Response:
-        await moves.known(services, name)
-        return as_json({"job": await services.store.registry.request_training(name)})
+def _pointer(record: PolicyRecord) -> dict[str, Any]:
+    return {key: getattr(record, key) for key in POINTER}

@@ -1,20 +1,16 @@
-"""`GET /openapi.json`: the OpenAPI document, made once."""
+"""`GET /openapi.json`."""
 
 from __future__ import annotations
 
-import msgspec
-from fastapi import APIRouter
+from fastapi import Request
 from fastapi.responses import Response
 
-from gateway.api.openapi import document
-from gateway.services import Services
+from gateway.api.endpoint import JSON, Handlers, endpoint
+from gateway.api.table import PUBLIC
 
 
-def router(_: Services) -> APIRouter:
-    routes, body = APIRouter(), msgspec.json.encode(document())
-
-    @routes.get("/openapi.json")
-    async def openapi() -> Response:
-        return Response(body, media_type="application/json")
-
-    return routes
+class Document(Handlers):
+    @endpoint("GET", "/openapi.json", PUBLIC)
+    async def openapi(self, request: Request) -> object:
+        """This document."""
+        return Response(request.app.state.openapi, media_type=JSON)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse
+from fastapi import Request
+from msgspec import Meta
 
+from gateway.api.endpoint import BodyBounds, Handlers, endpoint
+from gateway.api.table import FEEDBACK
 from gateway.dialects.convert import convert
-from gateway.dialects.schema import FeedbackRequest, Preferred
+from gateway.dialects.schema import Metadata, Strict
 from gateway.errors import ApiError, invalid, not_found
-from gateway.server import strict
-from gateway.server.http import read_body
 from gateway.services import Services
 from ratchet import names
 from ratchet.config import MetricConfig
@@ -23,27 +23,47 @@ LONGEST_TEXT = 2**16
 PARKED_SECONDS = 30
 
 
-def router(services: Services) -> APIRouter:
-    routes = APIRouter()
+class FeedbackRequest(Strict):
+    """`POST /v1/feedback`; `value` is checked against the metric's declaration."""
 
-    @routes.post("/v1/feedback")
-    async def feedback(request: Request) -> JSONResponse:
-        limits = services.config.gateway.limits
+    target: Annotated[str, Meta(max_length=128)]
+    value: Any
+    metric: Annotated[str, Meta(max_length=64)] = "reward"
+    choice: Annotated[int, Meta(ge=0, le=127)] = 0
+    idempotency_key: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    metadata: Metadata | None = None
+
+
+class Preferred(Strict):
+    """The value of a `preference`: a choice of `target` was preferred to a choice of `over`."""
+
+    target: str
+    over: str
+    choice: Annotated[int, Meta(ge=0, le=127)] = 0
+    over_choice: Annotated[int, Meta(ge=0, le=127)] = 0
+
+
+class Feedback(Handlers):
+    @property
+    def body_bounds(self) -> BodyBounds:
+        limits = self.services.config.gateway.limits
+        return BodyBounds(limits.max_feedback_bytes, limits.max_depth)
+
+    @endpoint("POST", "/v1/feedback", FEEDBACK, status=202, counted=True)
+    async def post(self, request: Request, body: FeedbackRequest) -> object:
+        """Rate an answer or an episode. The feedback is durable once it is answered."""
         caller: KeyRecord = request.state.caller
-        request.state.headers.extend(await services.quota.count(caller))
-        body = await read_body(request.scope, request.receive, limits.max_feedback_bytes)
-        post = convert(strict.parse(body, limits.max_depth), FeedbackRequest)
         try:
-            type_ = await check(services, post, caller.tenant)
-            given = await services.store.feedback.post(
+            type_ = await check(self.services, body, caller.tenant)
+            given = await self.services.store.feedback.post(
                 FeedbackPost(
                     caller.tenant,
-                    post.target,
-                    post.metric,
-                    post.value,
-                    post.choice,
-                    post.idempotency_key,
-                    post.metadata or {},
+                    body.target,
+                    body.metric,
+                    body.value,
+                    body.choice,
+                    body.idempotency_key,
+                    body.metadata or {},
                     caller.id,
                     type_,
                 )
@@ -53,9 +73,7 @@ def router(services: Services) -> APIRouter:
         except TooManyParked:
             message = "Too much of your feedback waits for answers nobody has seen."
             raise ApiError(429, message, code="too_many_parked", retry_after=PARKED_SECONDS) from None
-        return JSONResponse({"id": given, "object": "feedback"}, 202)
-
-    return routes
+        return {"id": given, "object": "feedback"}
 
 
 async def check(services: Services, post: FeedbackRequest, tenant: str) -> MetricType:

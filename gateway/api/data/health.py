@@ -1,26 +1,23 @@
-"""`/healthz`: the process lives. `/readyz`: it can answer, with or without the store."""
+"""`/healthz` and `/readyz`."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-
+from gateway.api.endpoint import Handlers, endpoint
+from gateway.api.table import PUBLIC
 from gateway.errors import unavailable
-from gateway.services import Services
 
 
-def router(services: Services) -> APIRouter:
-    routes = APIRouter()
-
-    @routes.get("/healthz")
-    async def healthz() -> dict[str, str]:
+class Health(Handlers):
+    @endpoint("GET", "/healthz", PUBLIC)
+    async def live(self) -> object:
+        """Whether the process is alive."""
         return {"status": "ok"}
 
-    @routes.get("/readyz")
-    async def readyz() -> dict[str, str]:
-        if services.relay.draining:
+    @endpoint("GET", "/readyz", PUBLIC)
+    async def ready(self) -> object:
+        """Whether requests can be answered: 503 while no engine can, or while the gateway shuts down. The store does not matter."""
+        if self.services.relay.draining:
             raise unavailable("The gateway is shutting down.", "draining")
-        if not (services.fleet.ready and services.worker_pool.engines_found):
+        if not (self.services.fleet.ready and self.services.worker_pool.engines_found):
             raise unavailable("No engine can answer yet.", "engine_unavailable")
         return {"status": "ready"}
-
-    return routes

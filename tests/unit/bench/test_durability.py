@@ -43,9 +43,9 @@ def test_anything_missing_or_out_of_balance_is_not_good(lost: dict[str, list[str
     assert not Report(**lost).good  # type: ignore[arg-type]
 
 
-def test_the_report_tells_the_recovery_of_each_part_and_the_counts() -> None:
+def test_the_report_gives_the_recovery_of_each_part_and_the_counts() -> None:
     report = Report(kills={"gateway": 3}, recovery={"gateway": [0.3, 0.1, 0.2]}, answers=7, rewards=9, ledger={"received": 9})
-    told = text(report)
-    assert "| gateway | 3 | 0.20 | 0.30 |" in told
-    assert "7 acknowledged answers, 0 missing" in told
-    assert json.dumps({"received": 9}) in told
+    page = text(report)
+    assert "| gateway | 3 | 0.20 | 0.30 |" in page
+    assert "7 acknowledged answers, 0 missing" in page
+    assert json.dumps({"received": 9}) in page

@@ -64,7 +64,7 @@ def test_a_report_is_good_only_if_something_was_compared_within_the_tolerance() 
 
 
 def test_two_hundred_questions_have_every_kind_of_answer() -> None:
-    asked = [body(number, "assistant@0") for number in range(200)]
-    assert len({request["messages"][0]["content"] for request in asked}) == len(QUESTIONS)
-    assert sum("logit_bias" in request for request in asked) == 20
-    assert sum(request["n"] == 2 for request in asked) == 40
+    bodies = [body(number, "assistant@0") for number in range(200)]
+    assert len({request["messages"][0]["content"] for request in bodies}) == len(QUESTIONS)
+    assert sum("logit_bias" in request for request in bodies) == 20
+    assert sum(request["n"] == 2 for request in bodies) == 40

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench.demo_seeds import HEAD, faults, row
-from ratchet.demo.report import figures
+from ratchet.demo.report.outcome import figures
 from tests.unit.demo import runs
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.buffer.segments import HEAD, OVERHEAD, Segment
+from ratchet.buffer.spool.segments import HEAD, OVERHEAD, Segment
 
 RECORDS = [bytes([i + 1]) * (50 + i) for i in range(10)]
 ROOM = 2**20

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ratchet.buffer import spool as spools
-from ratchet.buffer.segments import OVERHEAD
 from ratchet.buffer.spool import REFUSED, Spool, Survey, set_aside, survey
+from ratchet.buffer.spool import spool as spools
+from ratchet.buffer.spool.segments import OVERHEAD
 
 SEGMENT = 1024
 ROOM = 2**20
@@ -161,7 +161,7 @@ def test_a_disk_that_fails_loses_no_record_that_was_on_it(root: Path, monkeypatc
         raise OSError(errno.EIO, "the disk failed")
 
     with monkeypatch.context() as patched:
-        patched.setattr("ratchet.buffer.segments.os.fdatasync", fails)
+        patched.setattr("ratchet.buffer.spool.segments.os.fdatasync", fails)
         with pytest.raises(OSError, match="the disk failed"):
             spool.append(records(4))
     assert spool.append([b"later"]) == 1

@@ -8,7 +8,7 @@ from ratchet.demo.admin import Policy
 from ratchet.demo.exchange import Exchange, Log
 from ratchet.demo.gaps import Stamp
 from ratchet.demo.heldout import Scored
-from ratchet.demo.report import Outcome
+from ratchet.demo.report.outcome import Outcome
 from ratchet.types import Ledger, PolicyVersionRecord
 
 

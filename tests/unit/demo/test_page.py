@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from ratchet.demo import page, plot, summary
-from ratchet.demo.report import figures
+from ratchet.demo.report import page, plot, summary
+from ratchet.demo.report.outcome import figures
 from tests.unit.demo import runs
 
 

@@ -5,7 +5,7 @@ import pytest
 from ratchet.demo.exchange import Exchange
 from ratchet.demo.gaps import Stamp
 from ratchet.demo.heldout import Scored
-from ratchet.demo.report import faults, figures, samples
+from ratchet.demo.report.outcome import faults, figures, samples
 from ratchet.types import Ledger
 from tests.unit.demo import runs
 

@@ -59,7 +59,7 @@ async def test_the_ready_file_is_read_once_it_is_there(tmp_path: Path) -> None:
     process = await spawn(["sleep", "600"], log=tmp_path / "up.log", name="up")
     found = await stack.ready(process, tmp_path / "ready.json", tmp_path / "up.log", 30)
     await stack.stop(process)
-    assert (found.gateway, found.keys["operator"]) == ("http://127.0.0.1:1", "o")
+    assert (found.gateway, found.keys.operator) == ("http://127.0.0.1:1", "o")
 
 
 def test_the_tail_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:

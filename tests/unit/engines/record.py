@@ -35,8 +35,8 @@ from vllm.logprobs import Logprob
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from engines.fake import answers, asks, model, pooling
-from engines.fake.chats import ChatForm, delta
-from engines.fake.forms import FINGERPRINT, likeliest
+from engines.fake.forms.base import FINGERPRINT, likeliest
+from engines.fake.forms.chats import ChatForm, delta
 from tests.unit.engines.samples import FOLDER, FORMS, IDENT, REQUESTS
 
 

@@ -12,6 +12,7 @@ from gateway.dialects.base import episode
 from gateway.dialects.chat import Chat
 from gateway.errors import ApiError
 from ratchet.config import GatewayConfig
+from tests.support.dialects import refusal
 
 CHAT, CONFIG = Chat(), GatewayConfig()
 HELLO = [{"role": "user", "content": "hello"}]
@@ -23,10 +24,7 @@ def body(**fields: Any) -> dict[str, Any]:
 
 
 def refused(**fields: Any) -> ApiError:
-    with pytest.raises(ApiError) as error:
-        CHAT.check(body(**fields), CONFIG)
-    assert error.value.status == 400
-    return error.value
+    return refusal(CHAT, body(**fields))
 
 
 @pytest.mark.parametrize(

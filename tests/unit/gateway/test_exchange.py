@@ -149,11 +149,11 @@ async def test_a_client_that_disconnects_cancels_the_task_and_after_the_end_noth
     task = asyncio.create_task(asyncio.sleep(60))
     exchange = exchange_reading(task=task)
     client = exchange.request.client
-    client.left()
+    client.connection_lost()
     assert exchange.interrupted == "cancelled"
     assert task.cancelling() == 1
     exchange.end()
-    client.left()
+    client.connection_lost()
     assert task.cancelling() == 1
     await asyncio.wait({task})
 
@@ -175,7 +175,7 @@ def test_the_quotas_headers_are_put_on_the_answer() -> None:
     admission.headers = [(b"x-ratelimit-limit-requests", b"3")]
     exchange = new_exchange()
     exchange.admitted(admission)
-    assert exchange.request.answer_headers == admission.headers
+    assert exchange.request.response_headers == admission.headers
 
 
 def test_tokens_are_those_the_engine_counted_or_those_captured_or_none() -> None:

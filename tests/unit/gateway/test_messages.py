@@ -11,6 +11,7 @@ from gateway.dialects.base import Ask
 from gateway.dialects.messages import Messages
 from gateway.errors import ApiError
 from ratchet.config import GatewayConfig
+from tests.support.dialects import refusal
 
 MESSAGES, CONFIG = Messages(), GatewayConfig()
 HELLO = [{"role": "user", "content": "hello"}]
@@ -23,10 +24,7 @@ def ask(**fields: Any) -> Ask:
 
 
 def refused(**fields: Any) -> ApiError:
-    with pytest.raises(ApiError) as error:
-        ask(**fields)
-    assert error.value.status == 400
-    return error.value
+    return refusal(MESSAGES, {"model": "support", "messages": HELLO, "max_tokens": 9, **fields})
 
 
 @pytest.mark.parametrize(

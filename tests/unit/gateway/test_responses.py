@@ -15,6 +15,7 @@ from ratchet import names
 from ratchet.buffer import Store
 from ratchet.config import GatewayConfig
 from ratchet.types import Interaction, KeyRecord
+from tests.support.dialects import refusal
 from tests.support.stores import TENANT, interaction
 
 CONFIG = GatewayConfig()
@@ -34,10 +35,7 @@ def ask(dialect: Responses, **fields: Any) -> Ask:
 
 
 def refused(dialect: Responses, **fields: Any) -> ApiError:
-    with pytest.raises(ApiError) as error:
-        ask(dialect, **fields)
-    assert error.value.status == 400
-    return error.value
+    return refusal(dialect, {"model": "support", "input": "hello", **fields})
 
 
 def said(text: str) -> dict[str, Any]:

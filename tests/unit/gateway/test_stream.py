@@ -23,7 +23,7 @@ class Reader:
         self.taken: list[bytes] = []
         self.most = most
 
-    def piece(self, data: bytes) -> bool:
+    def send_chunk(self, data: bytes) -> bool:
         self.taken.append(data)
         return len(self.taken) < self.most
 

@@ -11,6 +11,7 @@ from gateway.dialects.base import Ask
 from gateway.dialects.text import MOST_PROMPTS, Text
 from gateway.errors import ApiError
 from ratchet.config import GatewayConfig
+from tests.support.dialects import refusal
 
 TEXT, CONFIG = Text(), GatewayConfig()
 
@@ -20,10 +21,7 @@ def ask(**fields: Any) -> Ask:
 
 
 def refused(**fields: Any) -> ApiError:
-    with pytest.raises(ApiError) as error:
-        ask(**fields)
-    assert error.value.status == 400
-    return error.value
+    return refusal(TEXT, {"model": "support", "prompt": "hello", **fields})
 
 
 @pytest.mark.parametrize(

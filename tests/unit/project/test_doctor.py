@@ -15,7 +15,7 @@ from ratchet.buffer.spool import FOLDER, Spool, set_aside
 from ratchet.cli.app import run
 from ratchet.config import EngineConfig, StoreConfig, load
 from ratchet.doctor import Finding, checks, engine, examine, store
-from ratchet.errors import EngineRefused, EngineUnavailable, StoreUnavailable
+from ratchet.errors import EngineBroken, EngineUnavailable, StoreUnavailable
 from ratchet.process import free_port, kill_tree, spawn
 from tests.support.machines import until
 
@@ -76,7 +76,7 @@ async def test_a_shared_folder_that_cannot_be_written_is_unfit(tmp_path: Path) -
 async def test_a_running_engine_is_tried_with_a_real_request(fake_engine: str) -> None:
     config = EngineConfig(name="e", kind="vllm", model="smollm2", url=fake_engine)
     assert "smollm2 generated a token" in await engine.generates(config)
-    with pytest.raises(EngineRefused):
+    with pytest.raises(EngineUnavailable, match="cannot generate"):
         await engine.generates(config.model_copy(update={"served_name": "no-such-model"}))
 
 
@@ -97,7 +97,7 @@ async def test_what_answers_but_is_no_engine_is_unfit() -> None:
 
     async with await asyncio.start_server(page, "127.0.0.1", 0) as server:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        with pytest.raises(EngineRefused, match="no OpenAI-compatible engine"):
+        with pytest.raises(EngineBroken, match="of another form"):
             await engine.generates(EngineConfig(name="e", kind="vllm", model="m", url=url))
 
 

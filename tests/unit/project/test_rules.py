@@ -7,12 +7,14 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 
 from ratchet.config import schema
-from tests.unit.project.tree import PACKAGES, ROOT, calls, files, functions, imports, modules
+from tests.unit.project.tree import PACKAGES, ROOT, calls, circles, files, functions, imported_files, imports, modules
 
 MAY_IMPORT = {
     "ratchet": {"ratchet"},
@@ -50,6 +52,32 @@ def test_each_package_imports_only_what_its_place_allows(package: str) -> None:
 def test_a_library_is_imported_only_in_its_room(library: str) -> None:
     users = {str(path) for path in modules(*PACKAGES) if any(name.split(".")[0] == library for name in imports(path))}
     assert not {path for path in users if not path.startswith(ONLY_IN[library])}
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    assert not circles({path: imported_files(path) for path in modules(*PACKAGES)})
+
+
+def test_a_circle_is_found_through_any_number_of_files() -> None:
+    a, b, c, d = (Path(f"{name}.py") for name in "abcd")
+    assert circles({a: [b], b: [c], c: [a, d], d: []}) == [[a, b, c]]
+    assert circles({a: [a]}) == [[a]]
+    assert circles({a: [b, c], b: [d], c: [d], d: []}) == []
+
+
+def test_every_library_that_is_imported_is_declared() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lists = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {re.split(r"[\[>=<; ]", line)[0].lower() for lines in lists for line in lines}
+    ours = {*PACKAGES, "tests", "bench"}
+    places = packages_distributions()
+    # Client suites and other gateways run in environments of their own.
+    files = [path for path in modules(*PACKAGES, "tests", "bench") if path.parts[:2] not in {("tests", "clients"), ("bench", "peers")}]
+    named = {(str(path), name.split(".")[0]) for path in files for name in imports(path)}
+    foreign = {(path, name) for path, name in named if name not in ours and name not in sys.stdlib_module_names}
+    assert not {
+        (path, name) for path, name in foreign if not declared & {dist.lower().replace("_", "-") for dist in places.get(name, [name])}
+    }
 
 
 def test_no_code_that_runs_data_is_imported_or_called() -> None:

@@ -10,12 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from ratchet import startup
 from ratchet.buffer import EmbeddedServer
 from ratchet.config import Config
 from ratchet.errors import ConfigError, EngineBroken, StoreUnavailable
-from ratchet.locks import locked
-from ratchet.process import free_port
+from ratchet.process import free_port, startup
+from ratchet.process.locks import locked
+
+HOLD_LOCK = """
+import pathlib, sys
+from ratchet.process.locks import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    input()
+"""
 
 
 @pytest.mark.parametrize(
@@ -77,12 +84,9 @@ def test_every_part_has_the_options_of_configuration_and_data(capsys: pytest.Cap
 
 
 async def test_a_lock_that_another_process_holds_is_waited_for_or_an_error(tmp_path: Path) -> None:
-    hold = (
-        "import sys, pathlib; from ratchet.locks import locked\nwith locked(pathlib.Path(sys.argv[1])): print('held', flush=True); input()"
-    )
     path = tmp_path / "lock"
     pipe = asyncio.subprocess.PIPE
-    holder = await asyncio.create_subprocess_exec(sys.executable, "-c", hold, str(path), stdin=pipe, stdout=pipe)
+    holder = await asyncio.create_subprocess_exec(sys.executable, "-c", HOLD_LOCK, str(path), stdin=pipe, stdout=pipe)
     assert holder.stdout is not None
     assert await asyncio.wait_for(holder.stdout.readline(), 30) == b"held\n"
     with pytest.raises(ConfigError, match="busy"), locked(path, busy=ConfigError("busy")):

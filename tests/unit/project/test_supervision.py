@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from ratchet import supervision
 from ratchet.backoff import Backoff
-from ratchet.supervision import EARLY_DEATHS, WRONG_CONFIGURATION, keep_running
+from ratchet.process import supervision
+from ratchet.process.supervision import EARLY_DEATHS, WRONG_CONFIGURATION, keep_running
 
 
 def test_pauses_double_up_to_the_longest_and_begin_again_after_a_success() -> None:

@@ -18,13 +18,13 @@ import psutil
 import pytest
 from rich.console import Console
 
-from ratchet import supervision
 from ratchet.buffer import EmbeddedServer, open_store
 from ratchet.config import Config, GatewayConfig, StoreConfig, load
 from ratchet.errors import ConfigError, RatchetError
+from ratchet.process import supervision
 from ratchet.tasks import end
 from ratchet.types import EngineRecord
-from ratchet.up import keys, resolve, run, strays
+from ratchet.up import keys, orphans, ready_file, resolve, run
 from ratchet.up.machine import Machine
 from ratchet.up.parts import Part, command, environment, last_line
 from ratchet.up.progress import Progress
@@ -32,11 +32,11 @@ from tests.support.machines import alive
 from tests.support.stores import embedded_store
 
 DEADLINE = 30.0
-STRAY = """
+ORPHANS = """
 import asyncio, os, psutil, signal, subprocess, sys
-from ratchet.up import strays
+from ratchet.up import orphans
 async def main():
-    strays.adopt()
+    orphans.adopt()
     middle = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); time.sleep(600)"
     known = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     parent = subprocess.Popen([sys.executable, "-c", middle])
@@ -44,7 +44,7 @@ async def main():
         await asyncio.sleep(0.01)
     parent.kill()
     parent.wait()
-    await strays.end({known.pid})
+    await orphans.end({known.pid})
     print(psutil.pid_exists(below[0].pid), known.poll() is None)
     known.kill()
     known.wait()
@@ -54,10 +54,10 @@ asyncio.run(main())
 
 @pytest.fixture(autouse=True)
 def others(monkeypatch: pytest.MonkeyPatch) -> set[int]:
-    """Children of this process that other tests share. A machine that stops here takes them for strays: they are spared."""
+    """Children of this process that other tests share. A machine that stops here takes them for orphans; they are spared."""
     theirs = {child.pid for child in psutil.Process().children()}
-    end = strays.end
-    monkeypatch.setattr(strays, "end", lambda known: end({*known, *theirs}))
+    end = orphans.end
+    monkeypatch.setattr(orphans, "end", lambda known: end({*known, *theirs}))
     return theirs
 
 
@@ -81,7 +81,7 @@ def test_keys_are_made_once_private_and_reused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b'{"client": 1, "operator": 2}'])
-def test_a_spoilt_key_file_is_told_and_kept(tmp_path: Path, content: bytes) -> None:
+def test_a_spoilt_key_file_is_an_error_and_is_kept(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "keys.json").write_bytes(content)
     with pytest.raises(RatchetError, match="does not hold a client and an operator key"):
         keys.load_or_create(tmp_path)
@@ -106,11 +106,11 @@ async def test_the_store_holds_hashes_with_scopes_and_never_a_key(tmp_path: Path
 
 
 def test_a_private_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    keys.write_private(tmp_path / "f", b"1")
-    keys.write_private(tmp_path / "f", b"2")
+    ready_file.write_private(tmp_path / "f", b"1")
+    ready_file.write_private(tmp_path / "f", b"2")
     assert (tmp_path / "f").read_bytes() == b"2"
     with pytest.raises(RatchetError, match="cannot be written"):
-        keys.write_private(tmp_path / "missing" / "f", b"")
+        ready_file.write_private(tmp_path / "missing" / "f", b"")
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
@@ -215,7 +215,7 @@ async def test_engines_no_longer_configured_leave_the_fleet_at_the_start(tmp_pat
     async with embedded_store(tmp_path) as store:
         for name in ("there", "gone"):
             await store.fleet.put(EngineRecord(name, "vllm", "m", "http://127.0.0.1:1", "m"))
-        await run._introduce(store, keys.load_or_create(tmp_path), config)
+        await run._prepare(store, keys.load_or_create(tmp_path), config)
         assert [record.name for record in await store.fleet.engines()] == ["there"]
 
 
@@ -239,7 +239,7 @@ async def test_a_restart_after_it_was_ready_is_one_line_with_part_reason_and_cou
     machine.gateway.restarts = 4
     await machine._died(machine.gateway, status)
     assert said == []
-    machine.settled()
+    machine.mark_ready()
     await machine._died(machine.gateway, status)
     assert said == [f"gateway {why}; restart 4, log {machine.gateway.log}"]
 
@@ -251,7 +251,7 @@ def test_the_last_words_of_a_log_are_its_last_line_that_says_something(tmp_path:
 
 
 async def test_orphans_are_adopted_and_ended_and_known_children_left_alone() -> None:
-    child = await asyncio.create_subprocess_exec(sys.executable, "-c", STRAY, stdout=PIPE)
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", ORPHANS, stdout=PIPE)
     out, _ = await asyncio.wait_for(child.communicate(), DEADLINE)
     assert out.split() == [b"False", b"True"]
 
@@ -266,7 +266,16 @@ async def test_a_machine_waits_for_its_condition_or_for_a_part_that_gives_up(tmp
     await machine.stop()
 
 
-async def test_a_machine_that_is_hurried_stops_at_once(tmp_path: Path, others: set[int]) -> None:
+async def test_a_store_whose_socket_had_to_move_is_named(tmp_path: Path) -> None:
+    data = tmp_path / ("long" * 30)
+    said: list[str] = []
+    machine = Machine(Config(), tmp_path / "ratchet.yaml", data, tmp_path, said.append)
+    await machine.start_store()
+    await machine.stop()
+    assert len(said) == 1 and "too long a path for a unix socket" in said[0]
+
+
+async def test_a_machine_whose_parts_are_killed_stops_at_once(tmp_path: Path, others: set[int]) -> None:
     machine = Machine(load(None, {}), resolve.write(load(None, {}), tmp_path), tmp_path, tmp_path, print)
     assert [one.name for one in machine.parts] == ["engine local", "gateway", "learner"]
     await machine.start_store()
@@ -280,7 +289,7 @@ async def test_a_machine_that_is_hurried_stops_at_once(tmp_path: Path, others: s
     below = [p for child in psutil.Process().children() if child.pid not in others for p in (child, *child.children(recursive=True))]
     stopping = asyncio.create_task(machine.stop())
     await asyncio.sleep(0)
-    machine.hurry()
+    machine.kill_parts()
     await asyncio.wait_for(stopping, DEADLINE)
     assert not alive(below)
 
@@ -301,9 +310,9 @@ async def test_a_machine_stops_though_a_task_keeps_a_cancellation_to_itself(tmp_
 
 def test_progress_is_plain_lines_where_there_is_no_terminal() -> None:
     out = io.StringIO()
-    told = Progress(Console(file=out, width=20))
-    with told.step("store"):
-        told.say("[bold] is kept, and long lines are not broken")
+    progress = Progress(Console(file=out, width=20))
+    with progress.step("store"):
+        progress.say("[bold] is kept, and long lines are not broken")
     assert out.getvalue().splitlines() == ["store ...", "[bold] is kept, and long lines are not broken", "store: 0.0 s"]
 
 

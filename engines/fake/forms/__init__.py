@@ -1,0 +1,1 @@
+"""The forms of the fake engine's answers, one file a route."""

@@ -1,0 +1,1 @@
+"""What the demo reports at its end: figures, verdict, plot, page."""
