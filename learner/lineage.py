@@ -10,21 +10,21 @@ from ratchet.config.model import PolicyConfig
 from ratchet.types import Example
 
 
-def interactions_of(groups: Sequence[Example]) -> list[str]:
-    """The ids whose data made the step: the answers, and the prompts that were resampled. Sorted, each once."""
-    found = {group.interactions[0].id for group in groups}
-    return sorted(found | {group.interactions[0].metadata[SOURCE] for group in groups if SOURCE in group.interactions[0].metadata})
+def interactions_of(examples: Sequence[Example]) -> list[str]:
+    """The ids of the interactions that made the step: the answers, and those whose prompts were resampled. Sorted, each once."""
+    answers = [answer for example in examples for answer in example.interactions]
+    return sorted({answer.id for answer in answers} | {answer.metadata[SOURCE] for answer in answers if SOURCE in answer.metadata})
 
 
-def newest(groups: Sequence[Example]) -> float:
-    """Wall time of the newest answer: the manifest's stamp, so that the same experience gives the same manifest."""
-    return max((group.interactions[0].created for group in groups), default=0.0)
+def newest(examples: Sequence[Example]) -> float:
+    """Wall time of the newest answer. It stamps the manifest, so that the same experience gives the same manifest."""
+    return max((answer.created for example in examples for answer in example.interactions), default=0.0)
 
 
 def manifest_fields(
     name: str,
     config: PolicyConfig,
-    groups: Sequence[Example],
+    examples: Sequence[Example],
     *,
     version: int,
     parent: int,
@@ -32,8 +32,8 @@ def manifest_fields(
     base_digest: str,
     consumed: list[str],
 ) -> dict[str, Any]:
-    """The lineage of the version that `groups` made, as `ratchet.adapters.write` takes it."""
-    learned = [group for group in groups if group.id in set(consumed)]
+    """The lineage of the version made of those `examples` that were consumed, as `ratchet.adapters.write` takes it."""
+    learned = [example for example in examples if example.id in set(consumed)]
     return {
         "policy": name,
         "version": version,
@@ -47,5 +47,5 @@ def manifest_fields(
         "consumed": consumed,
         "interactions": interactions_of(learned),
         "algorithm": config.algorithm.model_dump(),
-        "created": newest(groups),
+        "created": newest(examples),
     }

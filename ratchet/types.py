@@ -165,6 +165,8 @@ class Lease(msgspec.Struct):
     policy: str
     step: int
     examples: list[Example]
+    job: str = ""
+    """The request for a step (`registry.request_training`) that the lease answers, if it does."""
 
 
 class PolicyVersionRecord(msgspec.Struct):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from engines import connect
-from engines.supervise import Supervisor
+from engines.supervision.supervisor import Supervisor
 from learner import publish as publishing
 from learner.replicas import Replicas
 from ratchet.buffer import Store
@@ -32,8 +32,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 @pytest.fixture(autouse=True)
 def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks and pauses that are as short as a test is."""
-    monkeypatch.setattr("engines.supervise.WATCH_SECONDS", 0.1)
-    monkeypatch.setattr("engines.supervise.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("engines.supervision.supervisor.WATCH_SECONDS", 0.1)
+    monkeypatch.setattr("engines.supervision.supervisor.FIRST_PAUSE", 0.05)
     monkeypatch.setattr("learner.publish.POLL_SECONDS", 0.05)
 
 

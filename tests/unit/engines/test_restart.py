@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engines.reconcile import Wanted
-from engines.restart import STARTS, NeedsRestart, StartAdapters
+from engines.supervision.restart import STARTS, NeedsRestart, StartAdapters
 from ratchet.buffer import Store
 from ratchet.config import Config
 from tests.support.engines_adapters import commit, corrupt, publish

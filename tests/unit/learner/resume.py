@@ -26,7 +26,7 @@ def train(base: Path, data: Path, digest: str, first: int, last: int) -> tuple[s
     if digest != "-":
         checkpoint.load(artifacts, "support", digest).restore(policy, moving)
     for number in range(first + 1, last + 1):
-        update.step(policy, moving, _groups(scorer, number), GrpoConfig(), token_budget=40)
+        update.step(policy, moving, _groups(scorer, number), GrpoConfig().make(), token_budget=40)
     saved = checkpoint.save(artifacts, "support", policy, moving, step=last, rng={"draws": last})
     return saved, hashlib.sha256(policy.adapter_files()[WEIGHTS_FILE]).hexdigest()
 

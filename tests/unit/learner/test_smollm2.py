@@ -114,7 +114,7 @@ def test_two_runs_on_the_real_model_write_the_same_bytes_and_raise_the_rewarded_
         real.set_adapter_state(start)
         optimiser = AdamW(real.parameters(), learning_rate=1e-3)
         for _ in range(2):
-            update.step(real, optimiser, [learned], GrpoConfig())
+            update.step(real, optimiser, [learned], GrpoConfig().make())
         return real.adapter_files()
 
     assert run() == run()
