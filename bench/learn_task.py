@@ -1,6 +1,6 @@
 """Does the update learn? The exclamation task: 4 prompts x 8 answers a step, reward 1 if a 12-token answer holds `!`.
 
-    python bench/learn_task.py [--steps 9] [--seed 0] [--threads 1] [--targets all-linear|attention|mlp] [--json FILE]
+    python bench/learn_task.py [--steps 9] [--seed 0] [--algorithm grpo --set epochs=2] [--targets attention] [--json FILE]
 
 The model samples for itself here (transformers' generate), so that nothing but the update is measured; in Ratchet engines sample.
 Reports, per step: mean reward, KL to the base, gradient norm, CPU and wall seconds of the update; and held-out reward before and after.
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from learner import update
-from learner.algorithms.grpo import GrpoConfig
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.algorithms.base import Algorithm
+from learner.examples import mean_reward
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet import names
-from ratchet.config.model import LoraConfig
-from ratchet.errors import GateRefused
+from ratchet.config import ALGORITHMS, LoraConfig
 from ratchet.types import Choice, Example, Interaction, Sampling, Signal
 
 TOPICS = [
@@ -104,46 +105,64 @@ def evaluate(policy: Policy) -> tuple[float, list[str]]:
     return sum(sum(g.rewards) for g in groups) / (2 * len(groups)), [g.interactions[0].choices[0].message["content"] for g in groups[:4]]
 
 
-def main() -> int:
+def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, default=Path(sys.prefix) / "share/ratchet/smollm2")
     parser.add_argument("--steps", type=int, default=9)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--targets", choices=TARGETS, default="all-linear")
-    parser.add_argument("--scale", choices=("std", "none"), default="std")
+    parser.add_argument("--algorithm", default="grpo", help="one that learns from groups")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the algorithm's configuration")
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
-    lora = LoraConfig(rank=args.rank, alpha=2 * args.rank, target_modules=TARGETS[args.targets])
-    policy = Policy.load(args.model, lora, seed=args.seed, device="cpu", threads=args.threads)
-    algorithm = GrpoConfig(scale=args.scale, learning_rate=args.lr)
-    optimiser = AdamW(policy.parameters(), learning_rate=algorithm.learning_rate)
-    chooser = random.Random(args.seed)
-    before, _ = evaluate(policy)
-    print(f"held-out before {before:.3f}", flush=True)
-    torch.manual_seed(args.seed)
+    return parser.parse_args()
+
+
+def learn(policy: Policy, algorithm: Algorithm[Any], steps: int, seed: int) -> list[dict[str, Any]]:
+    """Sample, update, print a line, step after step; a row for each step that was made."""
+    config = algorithm.config
+    optimiser = AdamW(
+        policy.parameters(),
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+    )
+    chooser = random.Random(seed)
+    torch.manual_seed(seed)
+    state: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
-    for number in range(1, args.steps + 1):
+    for number in range(1, steps + 1):
         groups = [sample(policy, topic, ANSWERS) for topic in chooser.sample(TOPICS, PROMPTS)]
-        cpu = time.process_time()
-        try:
-            report = update.step(policy, optimiser, groups, algorithm)
-        except GateRefused as refused:
-            print(f"step {number:2d}  reward {sum(sum(g.rewards) for g in groups) / PROMPTS / ANSWERS:.3f}  {refused}", flush=True)
+        found = algorithm.examine(groups, policy.window)
+        print(f"step {number:2d}  reward {mean_reward(groups):.3f}", end="  ", flush=True)
+        if not found.teach:
+            print(f"nothing teaches: {sorted(set(found.aside.values()))}", flush=True)
             continue
-        cpu = time.process_time() - cpu
-        rows.append({"step": number, "reward": report.reward, "kl": report.kl, "grad_norm": report.grad_norm, "tokens": report.tokens,
-                     "zero_spread": len(report.groups_zero_spread), "wall": report.seconds, "cpu": cpu})  # fmt: skip
+        cpu = time.process_time()
+        report = update.step(policy, optimiser, found.teach, algorithm, state=state)
+        cpu, state = time.process_time() - cpu, report.state
+        rows.append({"step": number, "reward": mean_reward(groups), "kl": report.kl, "grad_norm": report.grad_norm,
+                     "tokens": report.tokens, "aside": len(found.aside), "wall": report.seconds, "cpu": cpu})  # fmt: skip
         print(
-            f"step {number:2d}  reward {report.reward:.3f}  kl {report.kl:.3f}  norm {report.grad_norm:6.2f}  "
-            f"used {len(report.groups_used)}  tokens {report.tokens}  cpu {cpu:.2f} s  wall {report.seconds:.2f} s",
+            f"kl {report.kl or 0:.3f}  norm {report.grad_norm:6.2f}  used {len(report.learned)}  tokens {report.tokens}  "
+            f"cpu {cpu:.2f} s  wall {report.seconds:.2f} s",
             flush=True,
         )
+    return rows
+
+
+def main() -> int:
+    args = options()
+    lora = LoraConfig(rank=args.rank, alpha=2 * args.rank, target_modules=TARGETS[args.targets])
+    policy = Policy.load(args.model, lora, seed=args.seed, device="cpu", threads=args.threads)
+    keys = {key: yaml.safe_load(value) for key, _, value in (text.partition("=") for text in args.set)}
+    algorithm = ALGORITHMS.model(args.algorithm).model_validate(keys).make()
+    before, _ = evaluate(policy)
+    print(f"held-out before {before:.3f}", flush=True)
+    rows = learn(policy, algorithm, args.steps, args.seed)
     after, texts = evaluate(policy)
-    updates = sum(row["wall"] for row in rows)
-    print(f"held-out after {after:.3f}; updates {updates:.1f} s; sample answers: {texts}")
+    print(f"held-out after {after:.3f}; updates {sum(row['wall'] for row in rows):.1f} s; sample answers: {texts}")
     if args.json:
         args.json.write_text(
             json.dumps({**{k: str(v) for k, v in vars(args).items()}, "before": before, "after": after, "steps": rows}, indent=1)

@@ -101,7 +101,7 @@ class EngineWire(ABC):
 
         Sampling parameters that the client left out are sent with their neutral values where the engine's own defaults may
         differ. With `record`, ids, log-probs and usage are asked for. `public_id` becomes the answer's id where the engine can
-        take it over. EngineUnsupported: this kind does not have the route.
+        take it over. EngineUnsupported: this kind does not have the route, or cannot show what the client asks to see.
         """
 
     @abstractmethod

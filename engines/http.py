@@ -1,4 +1,4 @@
-"""One aiohttp client for each replica, its failures told as EngineError."""
+"""One aiohttp client for each replica; its failures are EngineErrors."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from engines.base import EngineControl
 from ratchet.errors import EngineBroken, EngineRefused, EngineUnavailable
 from ratchet.types import EngineRecord
 
@@ -72,6 +73,17 @@ class Client:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), trust_env=False)
         return self._session
+
+
+class HttpControl(EngineControl):
+    """A control plane over one HTTP client."""
+
+    def __init__(self, record: EngineRecord) -> None:
+        super().__init__(record)
+        self._client = Client(record)
+
+    async def close(self) -> None:
+        await self._client.close()
 
 
 def authorization(api_key: str | None) -> dict[str, str]:

@@ -77,6 +77,12 @@ class Captured(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, prompt_ids=ids, exact=self.lacks_prompt and counted, lacks_prompt=False)
 
 
+def paired(choices: list[Choice], usage: dict[str, Any]) -> bool:
+    """Whether ids and log-probs pair up in each choice, and their number is what the engine counted."""
+    counted = sum(len(choice.token_ids) for choice in choices) == usage.get("completion_tokens")
+    return bool(choices) and counted and all(len(choice.token_ids) == len(choice.logprobs) for choice in choices)
+
+
 class Request(msgspec.Struct, frozen=True):
     """What is sent to an engine: `POST path` with `body` and `headers` (besides its key and the trace)."""
 

@@ -1,111 +1,74 @@
-"""Groups -> sequences with advantages -> micro-batches -> packed tensors. Deterministic: the lease's order, nothing drawn.
+"""Sequences -> micro-batches -> packed tensors. Deterministic: everything keeps the order of the lease, nothing is drawn.
 
-A packed row holds segments end to end with no padding. The answers of a group hang from one copy of its prompt like
-branches from a trunk: each sees the prompt and itself, never its siblings (docs/learner-math.md, "Shared prompts").
+A packed row holds segments end to end with no padding. The answers of an example that have one prompt hang from a single copy of
+it like branches from a trunk: each sees the prompt and itself, never its siblings (docs/learner-math.md, "Shared prompts").
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from learner import advantages
-from ratchet.types import Choice, Example
-
-
-@dataclass(frozen=True)
-class Sequence:
-    """One answer to learn from. `group` is its group's place in the batch; `logprobs` are the engine's, one a token."""
-
-    group: int
-    prompt_ids: list[int]
-    token_ids: list[int]
-    logprobs: list[float]
-    temperature: float
-    advantage: float
+from learner.algorithms.terms import Whole
+from learner.examples import Sequence
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one update learns from, and what it had to leave out.
+    """The B sequences of a step and their scored log-probs (nats) [B, T], T the tokens of the longest answer; zero past an answer's end.
 
-    `reward` is the mean over all answers of used and zero-spread groups; `skipped` groups miss ids, log-probs or rewards.
+    `old` are those of the policy before the step, `reference` those of the base; None where nobody needs them.
     """
 
     sequences: list[Sequence]
-    used: list[str]
-    zero_spread: list[str]
-    skipped: list[str]
-    reward: float
+    old: Tensor | None = None
+    reference: Tensor | None = None
 
     @property
-    def tokens(self) -> int:
-        """Answer tokens."""
-        return sum(len(s.token_ids) for s in self.sequences)
+    def lengths(self) -> Tensor:
+        """Answer tokens of each sequence [B]."""
+        return torch.tensor([len(s.token_ids) for s in self.sequences])
 
+    @property
+    def mask(self) -> Tensor:
+        """True [B, T] on answer tokens."""
+        inside: Tensor = torch.arange(self.whole.longest)[None] < self.lengths[:, None]
+        return inside
 
-def build(groups: Iterable[Example], estimator: str, **params: Any) -> Batch:
-    """The batch of `groups`, advantages estimated by `estimator` over all of them at once."""
-    groups = list(groups)
-    whole = [g for g in groups if is_whole(g)]
-    mixed = [g for g in whole if has_spread(g)]
-    rewards = [r for g in whole for r in g.rewards]
-    return Batch(
-        sequences=list(_sequences(mixed, estimator, params)),
-        used=[g.id for g in mixed],
-        zero_spread=[g.id for g in whole if not has_spread(g)],
-        skipped=[g.id for g in groups if not is_whole(g)],
-        reward=sum(rewards) / len(rewards) if rewards else 0.0,
-    )
+    @property
+    def rewards(self) -> Tensor:
+        """The reward of each sequence [B], float64. ValueError: one has none."""
+        rewards = [s.reward for s in self.sequences if s.reward is not None]
+        if len(rewards) < len(self.sequences):
+            raise ValueError("a sequence has no reward of its own")
+        return torch.tensor(rewards, dtype=torch.float64)
 
+    @property
+    def groups(self) -> Tensor:
+        """The example of each sequence [B], numbered from 0."""
+        numbered: Tensor = torch.unique(torch.tensor([s.example for s in self.sequences]), return_inverse=True)[1]
+        return numbered
 
-def is_whole(group: Example) -> bool:
-    """Whether every answer was sampled (T > 0) and has exact ids, a log-prob for each and a reward, all finite: nothing is padded in."""
-    found = group.interactions[0]
-    numbers = [*group.rewards, *(value for c in found.choices for value in c.logprobs)]
-    return (
-        not found.untrainable
-        and found.sampling.temperature > 0
-        and bool(found.prompt_ids)
-        and len(group.rewards) == len(found.choices) > 0
-        and all(0 < len(c.token_ids) == len(c.logprobs) for c in found.choices)
-        and all(map(math.isfinite, numbers))
-    )
-
-
-def has_spread(group: Example) -> bool:
-    """Whether its rewards differ: only then do they say which answer was better."""
-    return max(group.rewards) > min(group.rewards)
-
-
-def _sequences(groups: list[Example], estimator: str, params: dict[str, Any]) -> Iterator[Sequence]:
-    if not groups:
-        return
-    rows: list[tuple[int, Example, Choice]] = [(i, g, c) for i, g in enumerate(groups) for c in g.interactions[0].choices]
-    rewards = torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64)
-    ids = torch.tensor([i for i, _, _ in rows])
-    lengths = torch.tensor([len(c.token_ids) for _, _, c in rows])
-    estimated = advantages.estimate(estimator, rewards, ids, lengths=lengths, **params).tolist()
-    for (i, group, choice), advantage in zip(rows, estimated, strict=True):
-        found = group.interactions[0]
-        yield Sequence(i, found.prompt_ids, choice.token_ids, choice.logprobs, found.sampling.temperature, advantage)
+    @property
+    def whole(self) -> Whole:
+        """The constants that every micro-batch shares."""
+        lengths = [len(s.token_ids) for s in self.sequences]
+        return Whole(len(lengths), sum(lengths), max(lengths))
 
 
 def micro_batches(sequences: Iterable[Sequence], budget: int) -> list[list[Sequence]]:
-    """`sequences` in order, cut so that no part costs more than `budget` tokens, a shared prompt counted once.
+    """Cut `sequences`, in order, so that no part has more than `budget` tokens, a shared prompt counted once.
 
-    One sequence that alone is above the budget is a part of its own.
+    A sequence that alone is above the budget is a part of its own.
     """
     parts: list[list[Sequence]] = []
     spent = 0
     for sequence in sequences:
-        shares = bool(parts) and parts[-1][-1].group == sequence.group
+        shares = bool(parts) and _trunk(parts[-1][-1]) == _trunk(sequence)
         cost = len(sequence.token_ids) + (0 if shares else len(sequence.prompt_ids))
         if not parts or spent + cost > budget:
             parts.append([])
@@ -113,6 +76,11 @@ def micro_batches(sequences: Iterable[Sequence], budget: int) -> list[list[Seque
         parts[-1].append(sequence)
         spent += cost
     return parts
+
+
+def _trunk(sequence: Sequence) -> tuple[int, list[int], float]:
+    """What neighbours have in common that share one copy of a prompt."""
+    return sequence.example, sequence.prompt_ids, sequence.temperature
 
 
 @dataclass(frozen=True)
@@ -146,17 +114,17 @@ class Packed:
 
 
 def pack(sequences: list[Sequence], device: torch.device | str = "cpu") -> Packed:
-    """One row of `sequences`; neighbours of one group share their prompt. ValueError: an empty prompt or answer."""
+    """Pack `sequences` into one row; neighbours of one example and prompt share it. ValueError: an empty prompt or answer."""
     if not sequences or not all(s.prompt_ids and s.token_ids for s in sequences):
         raise ValueError("a sequence needs a prompt and an answer of at least one token")
     row = _Row()
-    for _, group in groupby(enumerate(sequences), key=lambda item: item[1].group):
-        row.add(list(group))
+    for _, branches in groupby(enumerate(sequences), key=lambda item: _trunk(item[1])):
+        row.add(list(branches))
     return row.tensors((len(sequences), max(len(s.token_ids) for s in sequences)), torch.device(device))
 
 
 class _Row:
-    """Lists that grow one group at a time."""
+    """A packed row that grows by one prompt and its answers at a time."""
 
     def __init__(self) -> None:
         self.ids: list[int] = []
@@ -167,12 +135,12 @@ class _Row:
         self.temperature: list[float] = []
         self.answers: list[tuple[int, int, int, int]] = []
 
-    def add(self, group: list[tuple[int, Sequence]]) -> None:
-        first = group[0][1]
+    def add(self, branches: list[tuple[int, Sequence]]) -> None:
+        first = branches[0][1]
         trunk = len(self.ids)
         self._feed(first.prompt_ids, 0, trunk, branch=0)
         shared = self._predict(len(self.ids) - 1, first.temperature)
-        for row, sequence in group:
+        for row, sequence in branches:
             # The last token of an answer predicts nothing, so it is not fed.
             start = len(self.ids)
             self._feed(sequence.token_ids[:-1], len(first.prompt_ids), trunk, branch=row + 1)

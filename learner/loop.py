@@ -11,14 +11,14 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from learner import lineage, publish
-from learner.batch import has_spread
 from learner.gate.gate import Gate, Verdict
-from learner.publish import Retirement
-from learner.replicas import Replicas
-from learner.shadow import AHEAD, BUSY_SECONDS, Shadow
+from learner.leasing import Leasing, Lesson
+from learner.policy.trainer import Abandoned, Trainer
+from learner.publication import lineage, publish
+from learner.publication.publish import Retirement
+from learner.publication.replicas import Replicas
+from learner.shadow.shadow import BUSY_SECONDS, Shadow
 from learner.status import Status
-from learner.trainer import Abandoned, Trainer
 from learner.update import StepReport
 from ratchet import adapters, clock, failpoints
 from ratchet.adapters import ArtifactStore
@@ -27,11 +27,10 @@ from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.errors import Conflict, EngineError, GateRefused, RatchetError, StoreUnavailable
 from ratchet.tasks import end
-from ratchet.types import Example, ExampleKind, Lease, PolicyRecord, PolicyVersionRecord
+from ratchet.types import Example, PolicyRecord, PolicyVersionRecord
 
 log = logging.getLogger(__name__)
 
-GROUPS: tuple[ExampleKind, ...] = ("group",)
 POLL_SECONDS = 0.25
 """Between two looks at the store for enough groups."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
@@ -47,6 +46,7 @@ class Parts:
     store: Store
     replicas: Replicas
     trainer: Trainer
+    leasing: Leasing
     gate: Gate
     shadow: Shadow
     retirement: Retirement
@@ -63,6 +63,7 @@ class PolicyLoop:
         self._parts = parts
         self._store = parts.store
         self._trainer = parts.trainer
+        self._leasing = parts.leasing
         self._status = parts.status
         self._notes: set[asyncio.Task[None]] = set()
 
@@ -106,11 +107,11 @@ class PolicyLoop:
         candidate = await self._undecided(record)
         if candidate is None:
             await self._sweep()
-            lease = await self._lease(record)
-            if lease is None:
+            lesson = await self._leasing.next(record)
+            if lesson is None:
                 await self._waiting(record)
                 return False
-            candidate = await self._step(record, lease)
+            candidate = await self._step(record, lesson)
             if candidate is None:
                 return True
         await self._decide(candidate)
@@ -123,42 +124,12 @@ class PolicyLoop:
         last = await self._store.registry.version(self.name, record.next_version - 1)
         return last if last is not None and last.state == "candidate" else None
 
-    async def _lease(self, record: PolicyRecord) -> Lease | None:
-        step, schedule, experience = record.step + 1, self.config.schedule, self._store.experience
-        # With room for no group, only a lease that the step holds already is answered: a crash left it.
-        held = await experience.lease(self.name, step, kinds={}, max_examples=0)
-        if held is not None:
-            return held
-        asked = await self._store.registry.asked_to_train(self.name) is not None
-        if not asked and not schedule.automatic:
-            return None
-        least = 1 if asked else schedule.min_groups
-        if await experience.ready(self.name, GROUPS) < least:
-            return None
-        retained = await self._store.registry.retained(self.name, schedule.max_staleness)
-        oldest = publish.oldest_learnable(record, retained, schedule.max_staleness)
-        kinds: dict[ExampleKind, int] = dict.fromkeys(GROUPS, oldest)
-        lease = await experience.lease(self.name, step, kinds=kinds, max_examples=AHEAD * schedule.min_groups, min_examples=least)
-        return lease and await self._spread(lease, kinds, least)
-
-    async def _spread(self, lease: Lease, kinds: dict[ExampleKind, int], least: int) -> Lease | None:
-        """The lease with more groups in place of those whose rewards are all equal; None, and given up, with fewer than `least` then."""
-        experience = self._store.experience
-        while flat := {group.id: "zero_spread" for group in lease.examples if not has_spread(group)}:
-            grown = await experience.more(self.name, lease.step, kinds=kinds, max_examples=len(flat))
-            await experience.reject(self.name, lease.step, flat)
-            lease = Lease(lease.policy, lease.step, [group for group in grown.examples if group.id not in flat])
-        if len(lease.examples) >= least:
-            return lease
-        await experience.release(self.name)
-        return None
-
     async def _waiting(self, record: PolicyRecord) -> None:
         phase = "sampling" if self._parts.shadow.active else "waiting"
         if self._status.fields.get("live") != record.live or self._status.fields["phase"] not in (phase, "waiting", "sampling"):
             await self._status.registered(record)
             await self._status.phase("waiting", why="")
-        await self._status.progress(phase=phase, groups=await self._store.experience.ready(self.name, GROUPS))
+        await self._status.progress(phase=phase, groups=await self._leasing.ready())
 
     async def _sweep(self) -> None:
         keep = {v.checkpoint for v in await self._store.registry.versions(self.name) if v.state in KEPT and v.checkpoint}
@@ -168,45 +139,46 @@ class PolicyLoop:
 
     # One step
 
-    async def _step(self, record: PolicyRecord, lease: Lease) -> PolicyVersionRecord | None:
+    async def _step(self, record: PolicyRecord, lesson: Lesson) -> PolicyVersionRecord | None:
         """Learns from the lease and commits; None if the live pointer moved meanwhile (the lease is kept: learn from it anew)."""
         failpoints.hit("learner.after_lease")
         live = await self._store.registry.version(self.name, record.live)
         if live is None:
             raise Conflict(f"{self.name}@{record.live} is live and not in the registry")
         await self._status.registered(record)
-        await self._status.phase("updating", groups=len(lease.examples), why="", done=0, total=0)
+        await self._status.phase("updating", groups=len(lesson.examples), why="", done=0, total=0)
         await self._trainer.at(live)
-        candidate = await self._learn(record, lease)
+        candidate = await self._learn(record, lesson)
         now = await self._store.registry.policy(self.name)
         if now is None or now.live != record.live:
             log.info("%s: the live version changed during the update; learning again from it", self.name)
             return None
         failpoints.hit("learner.before_commit")
-        await self._store.registry.commit_step(self.name, lease.step, candidate)
+        await self._store.registry.commit_step(self.name, lesson.step, candidate, rejected=lesson.aside)
+        self._leasing.set_aside(lesson.aside)
         failpoints.hit("learner.after_commit")
         return candidate
 
-    async def _learn(self, record: PolicyRecord, lease: Lease) -> PolicyVersionRecord:
+    async def _learn(self, record: PolicyRecord, lesson: Lesson) -> PolicyVersionRecord:
         """The candidate that the lease makes of the live version; all it needs is on disk."""
         candidate = PolicyVersionRecord(
-            self.name, record.next_version, "candidate", clock.wall(), parent=record.live, step=lease.step, verdict={"failed": None}
+            self.name, record.next_version, "candidate", clock.wall(), parent=record.live, step=lesson.step, verdict={"failed": None}
         )
         try:
-            report = await self._trainer.update(lease.examples, self._progress())
+            report = await self._trainer.update(lesson.examples, self._progress())
         except GateRefused as error:
             # Committed all the same, with no adapter: the gate refuses it, and its rewards are rejected, not tried again for ever.
-            candidate.consumed = [group.id for group in lease.examples]
+            candidate.consumed = [example.id for example in lesson.examples]
             candidate.verdict = {"failed": error.why}
             return candidate
         failpoints.hit("learner.after_update")
-        await self._status.progress(**_numbers(report))
-        candidate.consumed = report.groups_used
-        candidate.reward, candidate.kl = report.reward, report.kl
+        await self._status.progress(reward=lesson.reward, **_numbers(report))
+        candidate.consumed = report.learned
+        candidate.reward, candidate.kl = lesson.reward, report.kl
         candidate.verdict = {"failed": None, "grad_norm": report.grad_norm, "seconds": report.seconds}
-        candidate.checkpoint = await self._trainer.save(lease.step, candidate.version)
+        candidate.checkpoint = await self._trainer.save(lesson.step, candidate.version)
         failpoints.hit("learner.after_checkpoint")
-        candidate.path, candidate.digest = await self._write(lease.examples, candidate)
+        candidate.path, candidate.digest = await self._write(lesson.examples, candidate)
         failpoints.hit("learner.after_adapter")
         return candidate
 
@@ -303,7 +275,6 @@ class PolicyLoop:
 def _numbers(report: StepReport) -> dict[str, Any]:
     """A step's figures as the status shows them."""
     return {
-        "reward": report.reward,
         "kl": report.kl,
         "loss": report.loss,
         "grad_norm": report.grad_norm,

@@ -15,13 +15,14 @@ from learner.gate import heldout, proof
 from learner.gate.gate import Gate
 from learner.gate.heldout import Heldout
 from learner.gate.proof import Prover
+from learner.leasing import Leasing
 from learner.loop import Parts, PolicyLoop
-from learner.publish import Retirement
-from learner.replicas import Replicas
+from learner.policy.trainer import Trainer, Worker
+from learner.publication.publish import Retirement
+from learner.publication.replicas import Replicas
 from learner.rewards.python import Scorer
-from learner.shadow import Shadow
+from learner.shadow.shadow import Shadow
 from learner.status import Status
-from learner.trainer import Trainer, Worker
 from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
 from ratchet.config.model import Config, PolicyConfig
@@ -65,14 +66,16 @@ def build(name: str, config: Config, data: Path, *, store: Store, replicas: Repl
     model_path = config.models[policy.base].path
     artifacts = ArtifactStore.of(config, data)
     trainer = Trainer(name, policy, model_path=model_path, artifacts=artifacts, learner=config.learner, worker=worker)
+    leasing = Leasing(name, policy, store=store, trainer=trainer, status=status)
     evaluation = _evaluation(name, policy, trainer, scorer)
     prover = Prover(name, trainer, _probes(policy, evaluation))
     parts = Parts(
         store=store,
         replicas=replicas,
         trainer=trainer,
+        leasing=leasing,
         gate=Gate(policy, artifacts=artifacts, store=store, replicas=replicas, prover=prover, evaluation=evaluation),
-        shadow=Shadow(name, policy, store=store, replicas=replicas, scorer=scorer, status=status),
+        shadow=Shadow(name, policy, store=store, replicas=replicas, scorer=scorer, leasing=leasing, status=status),
         retirement=Retirement(name, policy.base, policy.schedule.max_staleness, store=store, replicas=replicas),
         status=status,
     )

@@ -1,23 +1,30 @@
-"""One update, top to bottom: groups -> advantages -> micro-batches -> forward and backward -> one optimiser step.
+"""One update in four phases, top to bottom.
 
-However it is cut into micro-batches, the gradient is that of the whole batch. The old policy is the current one,
-detached: one on-policy step a batch, so r = 1 in value and its gradient is that of log pi.
+    1. score     log-probs of the reference (adapter off) and of the policy before the step, where somebody needs them
+    2. targets   the algorithm's advantages or targets of the whole batch, from rewards and scores
+    3. learn     micro-batch after micro-batch: forward, the algorithm's loss, backward
+    4. step      clip the gradient, check it, move the weights
+
+Phases 3 and 4 are repeated `epochs` times. However the batch is cut into micro-batches, the gradient is that of the whole batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from learner import batch, losses
-from learner.batch import Batch, Packed, Sequence
-from learner.model import Policy
-from learner.optim import AdamW
+from learner import losses
+from learner.algorithms.base import Algorithm, Targets
+from learner.algorithms.terms import Terms, Whole
+from learner.batch import Batch, Packed, micro_batches, pack
+from learner.examples import Sequence
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet import clock
 from ratchet.errors import GateRefused
 from ratchet.types import Example
@@ -26,121 +33,175 @@ TOKEN_BUDGET = 512
 """Tokens of a micro-batch, prompts counted once. Bounds memory: about 0.6 MB a token of logits at 49k entries, with gradients."""
 
 Progress = Callable[[int, int], None]
-"""Called after each micro-batch with the answer tokens done and in all."""
+"""Called after each micro-batch with the answer tokens that passed through the model so far, and how many will in all."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did. `loss`, `kl` (nats a token to the base; None when beta is 0) and `grad_norm` (before clipping) are
-    of the weights before the step; `reward` is the mean over all scored answers; `groups_*` are group ids; times in seconds."""
+    """What a step did.
+
+    `loss`, `kl` (nats a token to the base; None without a reference) and `metrics` are measured before the weights move; with
+    several epochs their mean. `grad_norm`: the largest, before clipping. `tokens`: of all answers. `learned`: ids of the examples.
+    `state`: the algorithm's own after the step. Times in seconds.
+    """
 
     loss: float
     kl: float | None
     grad_norm: float
-    reward: float
     tokens: int
-    groups_used: list[str]
-    groups_zero_spread: list[str]
-    groups_skipped: list[str]
+    learned: list[str]
+    state: dict[str, Any]
     seconds: float
     learning_rate: float
-    metrics: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """Loss, metrics and gradient norm of one pass over the batch."""
+
+    loss: float
+    metrics: dict[str, float]
+    grad_norm: float
 
 
 def step(
     policy: Policy,
     optimiser: AdamW,
-    groups: list[Example],
-    algorithm: Any,
+    examples: list[Example],
+    algorithm: Algorithm[Any],
     *,
+    state: dict[str, Any] | None = None,
     progress: Progress | None = None,
     token_budget: int = TOKEN_BUDGET,
 ) -> StepReport:
-    """Moves `policy` by one step learned from `groups`. The caller commits it or puts the old state back.
+    """Move `policy` by what `examples` teach; all of them must (`algorithm.examine`). The caller commits it or restores the old state.
 
-    GateRefused("sanity"): no group has a spread of rewards, or the loss or gradient norm is not finite; weights and
-    optimiser are then as they were.
+    `state`: the algorithm's own, as the report of the step before has it. GateRefused("sanity"): no answer to learn from, or a loss
+    or gradient norm that is not finite; weights and optimiser are then as they were.
     """
     began = clock.monotonic()
-    data = batch.build(groups, algorithm.type, **_estimator_params(algorithm))
-    if not data.sequences:
-        raise GateRefused("sanity", f"no group to learn from: {len(data.zero_spread)} of zero spread, {len(data.skipped)} incomplete")
-    optimiser.zero()
-    loss, metrics = _accumulate(policy, data, algorithm, progress, token_budget)
-    norm = optimiser.clip()
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        optimiser.zero()
-        raise GateRefused("sanity", f"loss {loss} or gradient norm {norm} is not finite")
-    optimiser.step()
+    sequences = [s for place, example in enumerate(examples) for s in algorithm.sequences(example, place)]
+    if not sequences:
+        raise GateRefused("sanity", "no answer to learn from")
+    work = _Update(policy, algorithm, sequences, token_budget, progress)
+    data = work.score()
+    targets = algorithm.targets(data, state or {})
+    epochs = _epochs(work, optimiser, data, targets)
+    metrics = {key: sum(epoch.metrics[key] for epoch in epochs) / len(epochs) for key in epochs[0].metrics}
+    kl = metrics.pop("kl", None)
     return StepReport(
-        loss=loss,
-        kl=metrics.pop("kl") if algorithm.beta > 0 else None,
-        grad_norm=norm,
-        reward=data.reward,
-        tokens=data.tokens,
-        groups_used=data.used,
-        groups_zero_spread=data.zero_spread,
-        groups_skipped=data.skipped,
+        loss=sum(epoch.loss for epoch in epochs) / len(epochs),
+        kl=kl if algorithm.uses_reference else None,
+        grad_norm=max(epoch.grad_norm for epoch in epochs),
+        tokens=data.whole.tokens,
+        learned=[example.id for example in examples],
+        state=targets.state,
         seconds=clock.monotonic() - began,
         learning_rate=optimiser.learning_rate,
         metrics=metrics,
     )
 
 
-def _accumulate(policy: Policy, data: Batch, algorithm: Any, progress: Progress | None, budget: int) -> tuple[float, dict[str, float]]:
-    """Adds the whole batch's gradient, part by part; returns its loss and metrics (means over its tokens)."""
-    total, done = 0.0, 0
-    metrics: dict[str, float] = {}
-    for part in batch.micro_batches(data.sequences, budget):
-        tokens = sum(len(s.token_ids) for s in part)
-        result = _loss(policy, part, algorithm)
-        share = _share(algorithm.type, part, tokens, data)
-        (result.loss * share).backward()  # type: ignore[no-untyped-call]
-        total += float(result.loss.detach()) * share
-        for key, value in result.metrics.items():
-            metrics[key] = metrics.get(key, 0.0) + value * tokens / data.tokens
-        done += tokens
-        if progress is not None:
-            progress(done, data.tokens)
-    return total, metrics
+def _epochs(work: _Update, optimiser: AdamW, data: Batch, targets: Targets) -> list[_Epoch]:
+    """Phases 3 and 4, `epochs` times. Where a later one is refused, the steps before it are undone."""
+    count = work.algorithm.config.epochs
+    before = (work.policy.adapter_state(), optimiser.state()) if count > 1 else None
+    try:
+        return [_epoch(work, optimiser, data, targets) for _ in range(count)]
+    except GateRefused:
+        if before is not None:
+            work.policy.set_adapter_state(before[0])
+            optimiser.load_state(before[1])
+        raise
 
 
-def _share(name: str, part: list[Sequence], tokens: int, data: Batch) -> float:
-    """The weight of a micro-batch's loss in the whole batch's."""
-    by_token = losses.LOSSES[name].unit == "token"
-    return tokens / data.tokens if by_token else len(part) / len(data.sequences)
+def _epoch(work: _Update, optimiser: AdamW, data: Batch, targets: Targets) -> _Epoch:
+    optimiser.zero()
+    loss, metrics = work.learn(data, targets)
+    norm = optimiser.clip()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        optimiser.zero()
+        raise GateRefused("sanity", f"loss {loss} or gradient norm {norm} is not finite")
+    optimiser.step()
+    return _Epoch(loss, metrics, norm)
 
 
-def _loss(policy: Policy, part: list[Sequence], algorithm: Any) -> losses.PolicyLoss:
-    packed = batch.pack(part, policy.device)
-    reference = _reference(policy, packed) if algorithm.beta > 0 else None
-    log_probs = policy.packed_log_probs(packed)
-    return losses.policy_loss(
-        algorithm.type,
-        log_probs,
-        log_probs.detach(),
-        torch.tensor([s.advantage for s in part], dtype=log_probs.dtype, device=policy.device),
-        packed.mask,
-        ref_log_probs=reference,
-        rollout_log_probs=_rollout(part, packed),
-        beta=algorithm.beta,
-        **_loss_params(algorithm),
-    )
+class _Update:
+    """The passes of one batch, cut into micro-batches, through the model."""
+
+    def __init__(
+        self, policy: Policy, algorithm: Algorithm[Any], sequences: list[Sequence], budget: int, progress: Progress | None
+    ) -> None:
+        self.policy = policy
+        self.algorithm = algorithm
+        self._sequences = sequences
+        self._parts = micro_batches(sequences, budget)
+        self._progress = progress
+        # With one epoch the policy before the step is the current one, and costs no pass of its own.
+        self._scores_old = algorithm.uses_old or algorithm.config.epochs > 1
+        self._shape = (len(sequences), max(len(s.token_ids) for s in sequences))
+        self._done = 0
+        self._total = sum(len(s.token_ids) for s in sequences) * (algorithm.uses_reference + self._scores_old + algorithm.config.epochs)
+
+    def score(self) -> Batch:
+        """Phase 1."""
+        reference = self._scored(adapter=False) if self.algorithm.uses_reference else None
+        return Batch(self._sequences, self._scored(adapter=True) if self._scores_old else None, reference)
+
+    def learn(self, data: Batch, targets: Targets) -> tuple[float, dict[str, float]]:
+        """Phase 3: the gradient of the whole batch, added up part by part. Returns its loss and metrics."""
+        whole = replace(data.whole, constants=targets.constants)
+        values = targets.values.to(self.policy.device, torch.float32)
+        total, metrics = 0.0, dict[str, float]()
+        for rows, packed in self._packed():
+            log_probs = self.policy.packed_log_probs(packed)
+            share = self.algorithm.loss(self._terms(log_probs, rows, packed, data, values, whole))
+            share.loss.backward()  # type: ignore[no-untyped-call]
+            total += float(share.loss.detach())
+            metrics = {key: metrics.get(key, 0.0) + value for key, value in share.metrics.items()}
+            self._passed(packed)
+        return total, metrics
+
+    def _scored(self, *, adapter: bool) -> Tensor:
+        """Log-probs [B, T] of all sequences, without a gradient."""
+        scores = torch.zeros(self._shape, device=self.policy.device)
+        for rows, packed in self._packed():
+            with torch.inference_mode():
+                found = self.policy.packed_log_probs(packed, adapter=adapter)
+            scores[rows, : found.shape[1]] = found
+            self._passed(packed)
+        return scores
+
+    def _terms(self, log_probs: Tensor, rows: slice, packed: Packed, data: Batch, values: Tensor, whole: Whole) -> Terms:
+        """What the loss of one part is made of; `values`: the targets of the batch."""
+        place = (rows, slice(log_probs.shape[1]))
+        return losses.terms(
+            log_probs,
+            log_probs if data.old is None else data.old[place],
+            values[rows] if values.ndim == 1 else values[place],
+            packed.mask,
+            None if data.reference is None else data.reference[place],
+            _rollout(self._sequences[rows], packed),
+            whole,
+        )
+
+    def _packed(self) -> Iterator[tuple[slice, Packed]]:
+        """The micro-batches, with their rows in the batch. Packed when they are needed: together they would not fit in memory."""
+        first = 0
+        for part in self._parts:
+            yield slice(first, first + len(part)), pack(part, self.policy.device)
+            first += len(part)
+
+    def _passed(self, packed: Packed) -> None:
+        self._done += len(packed.target)
+        if self._progress is not None:
+            self._progress(self._done, self._total)
 
 
-def _reference(policy: Policy, packed: Packed) -> Tensor:
-    with torch.inference_mode():
-        return policy.packed_log_probs(packed, adapter=False)
-
-
-def _rollout(part: list[Sequence], packed: Packed) -> Tensor:
-    """The engine's log-probs [B, T], in the packed order."""
-    return packed.spread(torch.tensor([value for s in part for value in s.logprobs], device=packed.ids.device))
-
-
-def _estimator_params(algorithm: Any) -> dict[str, Any]:
-    return dict(algorithm.estimator_params)
-
-
-def _loss_params(algorithm: Any) -> dict[str, Any]:
-    return {"eps_low": algorithm.eps_low, "eps_high": algorithm.eps_high, "is_cap": algorithm.is_cap}
+def _rollout(part: list[Sequence], packed: Packed) -> Tensor | None:
+    """The engine's log-probs [b, T]; NaN for answers without, None if no answer has any."""
+    if not any(s.logprobs for s in part):
+        return None
+    values = [value for s in part for value in (s.logprobs or [math.nan] * len(s.token_ids))]
+    return packed.spread(torch.tensor(values, device=packed.ids.device))

@@ -165,6 +165,8 @@ class Lease(msgspec.Struct):
     policy: str
     step: int
     examples: list[Example]
+    job: str = ""
+    """The request for a step (`registry.request_training`) that the lease answers, if it does."""
 
 
 class PolicyVersionRecord(msgspec.Struct):
@@ -226,7 +228,8 @@ class EngineRecord(msgspec.Struct):
     `slots` is how many sequences it decodes at a time, where Ratchet launched it and so knows (0: unknown). `weight` is its
     share of the requests beside other replicas'. `added`: by an operator at run time. `desired` is the operator's word:
     `drain` takes no new requests, `remove` goes once it has none in hand. `pools`: it was seen to give embeddings or scores and
-    to generate nothing, so that it takes no adapter.
+    to generate nothing, so that it takes no adapter. `refused`: candidates that it could not be started with, where its kind
+    takes adapters only at its start.
     """
 
     name: str
@@ -244,6 +247,7 @@ class EngineRecord(msgspec.Struct):
     added: bool = False
     desired: Desired = "serve"
     pools: bool = False
+    refused: list[str] = []
 
 
 class KeyRecord(msgspec.Struct):

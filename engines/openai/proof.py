@@ -6,17 +6,17 @@ That it listens shows nothing: some quantised bases start, and die on their firs
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
+from engines.decode import decode
 from engines.http import Client
 from engines.routes import EMBEDDINGS, SCORE
 from ratchet.errors import EngineBroken, EngineRefused, EngineUnavailable
 
 SECONDS = 120.0
 """A first generation on a busy CPU takes up to half a minute."""
-_T = TypeVar("_T")
 ONE_TOKEN: dict[str, Any] = {"max_tokens": 1, "temperature": 0}
 POOLING = frozenset({EMBEDDINGS, SCORE})
 """Routes that are answered without generating."""
@@ -65,17 +65,10 @@ class Proof:
 
     async def _ask(self, path: str, model: str) -> None:
         answer = await self._client.post(path, {"model": model, **self._probes[path]}, seconds=SECONDS)
-        if not (_pooled(answer) if path in POOLING else _decoded(answer, _Choices).choices):
+        if not (_pooled(answer) if path in POOLING else decode(answer, _Choices).choices):
             raise EngineBroken("it generated nothing")
 
 
 def _pooled(answer: bytes) -> bool:
     """Whether there is a number in it (JSON has no NaN)."""
-    return any(item.embedding or item.score is not None for item in _decoded(answer, _Pool).data)
-
-
-def _decoded(answer: bytes, form: type[_T]) -> _T:
-    try:
-        return msgspec.json.decode(answer, type=form)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise EngineBroken(f"malformed: {error}") from None
+    return any(item.embedding or item.score is not None for item in decode(answer, _Pool).data)

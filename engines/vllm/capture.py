@@ -9,7 +9,7 @@ import msgspec
 from engines import sse
 from engines.openai.message import Message
 from engines.stream import EventCapture
-from engines.types import ENDS, Captured, Wants
+from engines.types import ENDS, Captured, Wants, paired
 from engines.vllm import body as wire
 from engines.vllm import cut
 from ratchet.errors import EngineBroken
@@ -77,7 +77,7 @@ class ChoicesCapture(EventCapture[bytes]):
         """See `StreamCapture`; `exact` only once the stream has given its usage."""
         choices = [choice.choice(index) for index, choice in sorted(self._choices.items())]
         sound = all(choice.sound for choice in self._choices.values())
-        return Captured(self._prompt_ids, choices, self._usage, sound and agrees(self._prompt_ids, choices, self._usage))
+        return Captured(self._prompt_ids, choices, self._usage, sound and _exact(self._prompt_ids, choices, self._usage))
 
 
 def capture_whole(body: bytes, wants: Wants, public_id: str, model: str) -> tuple[bytes, Captured]:
@@ -94,15 +94,12 @@ def capture_whole(body: bytes, wants: Wants, public_id: str, model: str) -> tupl
         prompt_ids = prompt_ids or wire.ids(part.prompt_token_ids)
         message = part.message if part.text is None else {"role": "assistant", "content": part.text}
         choices.append(Choice(part.index, wire.ids(part.token_ids), values, message or {}, part.finish_reason))
-    captured = Captured(prompt_ids, choices, usage, sound and agrees(prompt_ids, choices, usage))
+    captured = Captured(prompt_ids, choices, usage, sound and _exact(prompt_ids, choices, usage))
     return cut.visible(body, parsed, wants, public_id, model), captured
 
 
-def agrees(prompt_ids: list[int], choices: list[Choice], usage: dict[str, Any]) -> bool:
-    """Whether ids and log-probs pair up in each choice, and their number is what the engine counted."""
-    paired = all(len(c.token_ids) == len(c.logprobs) for c in choices)
-    counted = sum(len(c.token_ids) for c in choices) == usage.get("completion_tokens")
-    return bool(choices) and paired and counted and 0 < len(prompt_ids) == usage.get("prompt_tokens")
+def _exact(prompt_ids: list[int], choices: list[Choice], usage: dict[str, Any]) -> bool:
+    return paired(choices, usage) and 0 < len(prompt_ids) == usage.get("prompt_tokens")
 
 
 class _Choice(Message):

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
-from engines.base import EngineControl
-from engines.http import Client
+from engines.decode import decode
+from engines.http import HttpControl
 from engines.openai.proof import ONE_TOKEN, Proof
 from engines.routes import CHAT, EMBEDDINGS, SCORE, TEXT
 from engines.types import Load, Sample
@@ -35,7 +35,6 @@ LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 ASK_SECONDS = 15.0
 LOAD_SECONDS = 120.0
 GENERATE_SECONDS = 600.0
-_T = TypeVar("_T")
 _GAUGE = re.compile(rb"^vllm:num_requests_(running|waiting)\{.*\} ([0-9.eE+]+)$", re.MULTILINE)
 
 
@@ -65,12 +64,11 @@ class _Texts(msgspec.Struct):
     choices: list[_Text]
 
 
-class VllmControl(EngineControl):
+class VllmControl(HttpControl):
     """See `engines.base.EngineControl`."""
 
     def __init__(self, record: EngineRecord) -> None:
         super().__init__(record)
-        self._client = Client(record)
         self._proof = Proof(self._client, record.name, PROBES)
 
     async def models(self) -> list[str]:
@@ -136,11 +134,8 @@ class VllmControl(EngineControl):
             found[name.decode()] += float(value)
         return Load(int(found["running"]), int(found["waiting"]), self.record.slots)
 
-    async def close(self) -> None:
-        await self._client.close()
-
     def _samples(self, answer: bytes, n: int) -> list[Sample]:
-        choices = sorted(self._decode(answer, _Texts).choices, key=lambda c: c.index)
+        choices = sorted(decode(answer, _Texts).choices, key=lambda c: c.index)
         samples = [_sample(c) for c in choices]
         if len(samples) != n or any(len(s.token_ids) != len(s.logprobs) for s in samples):
             raise EngineBroken(f"engine {self.record.name}: ids and log-probs of {n} continuations do not pair up")
@@ -150,13 +145,7 @@ class VllmControl(EngineControl):
         return {c.id: c.root or "" for c in await self._cards() if c.parent is not None}
 
     async def _cards(self) -> list[_Card]:
-        return self._decode(await self._client.get("/v1/models", seconds=ASK_SECONDS), _Cards).data
-
-    def _decode(self, answer: bytes, form: type[_T]) -> _T:
-        try:
-            return msgspec.json.decode(answer, type=form)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise EngineBroken(f"engine {self.record.name} answered in another form: {error}") from None
+        return decode(await self._client.get("/v1/models", seconds=ASK_SECONDS), _Cards).data
 
     def _engines_path(self, path: Path) -> str:
         """`path` as the engine sees it: POLICY/VERSION-DIGEST below `adapters_at`, where that is given."""

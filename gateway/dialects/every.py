@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gateway.api.paths import POOLING, TOKENS
+from engines.routes import POOLING, TOKENS
 from gateway.dialects.base import Dialect
 from gateway.dialects.chat import Chat
 from gateway.dialects.messages import Messages

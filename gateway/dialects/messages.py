@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.api.paths import MESSAGES
+from engines.routes import MESSAGES
 from gateway.dialects.base import Ask, Events, or_neutral, sendable
 from gateway.dialects.convert import convert, without_nulls
 from gateway.dialects.fitness import shaped

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.api.paths import POOLING, TOKENS
+from engines.routes import POOLING, TOKENS
 from gateway.dialects import forms
 from gateway.dialects.base import Ask, Dialect, sendable
 from gateway.dialects.convert import convert

@@ -6,8 +6,8 @@ from typing import Any
 
 import msgspec
 
+from engines.routes import RESPONSES
 from engines.types import Wants
-from gateway.api.paths import RESPONSES
 from gateway.dialects import fitness
 from gateway.dialects.base import Ask, Events, sendable
 from gateway.dialects.convert import convert, without_nulls

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from engines.routes import TEXT
 from engines.types import Wants
-from gateway.api.paths import TEXT
 from gateway.dialects import fitness, schema
 from gateway.dialects.base import Ask, Dialect, sendable
 from gateway.dialects.chat import check_options, wants_usage

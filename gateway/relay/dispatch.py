@@ -13,7 +13,7 @@ from gateway.catalog import Catalog, Target
 from gateway.errors import ApiError, invalid, no_model, unavailable
 from gateway.relay.answer import Answer
 from gateway.relay.exchange import Exchange
-from gateway.relay.refusal import Busy, ConnectionBroke, NotServed, StaleConnection
+from gateway.relay.refusal import Busy, ConnectionBroke, NotServed, StaleConnection, Unsupported
 from gateway.routing.budget import Budget, Ticket
 from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Replica
@@ -148,6 +148,8 @@ class Dispatcher:
         if pause is not None:
             status, seconds = pause
             return ApiError(status, "Every engine is overloaded; try again later.", code="engine_overloaded", retry_after=seconds)
+        if isinstance(fault, Unsupported):
+            return ApiError(501, f"No engine of {target.base!r} can do this: {fault}.", code="not_implemented")
         if fault is not None:
             return unavailable(f"No engine answered: {fault}", "engine_unavailable")
         if target.adapter is not None and not self._catalog.is_live(target) and self._fleet.serves(Target(target.base)):

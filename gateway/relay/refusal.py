@@ -9,9 +9,12 @@ from gateway.errors import ApiError
 from gateway.routing.replica import Replica
 from ratchet.errors import EngineUnavailable
 
+BUSY = (429, 503)
+"""Statuses with which clients are told to come back later."""
+
 
 class NotServed(EngineUnavailable):
-    """The replica lacks the adapter or the route. That is no failure and costs nearly nothing: the next replica is tried."""
+    """The replica lacks what the request needs. That is no failure and costs nearly nothing: the next replica is tried."""
 
 
 class NoAdapter(NotServed):
@@ -20,6 +23,10 @@ class NoAdapter(NotServed):
 
 class NoRoute(NotServed):
     """It does not have the route."""
+
+
+class Unsupported(NotServed):
+    """Engines of its kind cannot do what the request asks for."""
 
 
 class ConnectionBroke(EngineUnavailable):
@@ -47,7 +54,7 @@ def refusal(replica: Replica, model: str, status: int, headers: Mapping[str, str
         case types.NoRoute():
             return NoRoute(f"{replica.name} does not have this route")
         case types.Overloaded(seconds):
-            return Busy(f"{replica.name} is overloaded", status, seconds)
+            return Busy(f"{replica.name} is overloaded", status if status in BUSY else 503, seconds)
         case types.ClientFault(message, param):
             return ApiError(status, message, param=param, code="engine_refused")
         case types.EngineFault():

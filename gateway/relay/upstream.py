@@ -7,7 +7,7 @@ import asyncio
 from gateway.errors import out_of_time
 from gateway.relay.answer import Answer
 from gateway.relay.exchange import Exchange
-from gateway.relay.refusal import Busy, ConnectionBroke, NoAdapter, NoRoute, StaleConnection, refusal
+from gateway.relay.refusal import Busy, ConnectionBroke, NoAdapter, NoRoute, StaleConnection, Unsupported, refusal
 from gateway.relay.transport import Closed, NotConnected, Pool, Response, TransportError
 from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Replica
@@ -89,8 +89,7 @@ class Upstream:
             case NoAdapter():
                 replica.forget(exchange.target.adapter or "")
             case EngineUnsupported():
-                replica.lacks_route(exchange.request.path)
-                return NoRoute(str(error))
+                return Unsupported(str(error))
             case NoRoute():
                 replica.lacks_route(exchange.request.path)
             case Busy():

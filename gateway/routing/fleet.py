@@ -18,7 +18,7 @@ from gateway.routing.replica import Replica
 from ratchet.buffer import Store
 from ratchet.clock import monotonic
 from ratchet.config import BreakerConfig, EngineConfig
-from ratchet.errors import AdapterError, EngineError, EngineUnavailable
+from ratchet.errors import AdapterError, EngineError, EngineUnavailable, EngineUnsupported
 from ratchet.tasks import end
 from ratchet.types import EngineRecord
 
@@ -96,12 +96,17 @@ class Fleet:
         await asyncio.gather(*(self._list(replica) for replica in able), return_exceptions=True)
 
     async def place(self, base: str, wanted: dict[str, Path]) -> None:
-        """Loads adapters on every replica of `base` that generates and answers. EngineError if one does not take them or none is there."""
+        """Load adapters on every replica of `base` that generates and answers.
+
+        EngineError: one does not take them, or none is there. EngineUnsupported: one takes no adapters while it runs, and lacks them.
+        """
         able = [r for r in self.all() if r.serves(base, None) and not r.record.pools]
         if not able:
             raise EngineUnavailable(f"no engine of {base} that generates answers")
         for replica, held in zip(able, await asyncio.gather(*(reconcile(r.engine, wanted, unload=False) for r in able)), strict=True):
             if not wanted.keys() <= held:
+                if replica.engine.brings != "load":
+                    raise EngineUnsupported(f"{replica.name} takes adapters only at its start and does not hold {', '.join(wanted)}")
                 raise EngineUnavailable("a replica does not list what it was given")
             replica.barred -= wanted.keys()
         await self.relist(base)

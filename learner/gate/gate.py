@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engines import EngineControl
-from learner import publish
 from learner.gate import heldout, proof
 from learner.gate.heldout import Heldout
 from learner.gate.proof import Comparison, Prover
-from learner.replicas import Replicas
+from learner.publication import publish
+from learner.publication.replicas import Replicas
 from ratchet import adapters, clock, failpoints
 from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
@@ -113,8 +113,9 @@ class Gate:
             fresh = [engine for engine in ready if _life(engine) not in proven]
             if not fresh:
                 return ready
-            verdict.load_seconds |= await publish.load(fresh, self._replicas, candidate)
-            for engine in fresh:
+            brought = await publish.bring(fresh, self._replicas, candidate)
+            verdict.load_seconds |= {engine.record.name: seconds for engine, seconds in brought}
+            for engine, _ in brought:
                 await self._prove(engine, candidate, verdict)
                 proven.add(_life(engine))
 

@@ -99,7 +99,9 @@ class Experience:
         found = {item.id: item for item in await self._interactions.many(wanted)}
         if len(found) != len(wanted):
             raise StoreError(f"{policy}: an interaction of the leased examples is missing")
-        return Lease(policy, step, sorted((row.example(found) for row in leased), key=lambda example: example.id))
+        job = await self._link.do("HGET", schema.lease(policy), "job")
+        examples = sorted((row.example(found) for row in leased), key=lambda example: example.id)
+        return Lease(policy, step, examples, job.decode() if job else "")
 
 
 class _Row:

@@ -54,6 +54,10 @@ def ready(policy: str, kind: str) -> str:
     return f"r:ready:{kind}:{policy}"
 
 
+def lease(policy: str) -> str:
+    return f"r:l:{policy}"
+
+
 def policy(name: str) -> str:
     return f"r:p:{name}"
 

@@ -1,14 +1,17 @@
-"""What every learning algorithm's configuration has in common."""
+"""What the configuration of every learning algorithm has in common."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
 
 from pydantic import Field
 
 from ratchet.config.section import Section
 
 
-class AlgorithmConfig(Section):
-    """How a policy learns. Each algorithm derives from it and sets `type` to its name."""
+class AlgorithmConfig(Section, ABC):
+    """How a policy learns. Each algorithm derives from it, sets `type` to its name, and says how it is made."""
 
     type: str
     """The algorithm."""
@@ -18,5 +21,11 @@ class AlgorithmConfig(Section):
     """AdamW's decay a step, times the learning rate."""
     max_grad_norm: float = Field(default=1.0, gt=0)
     """The gradient's 2-norm is clipped to this."""
+    epochs: int = Field(default=1, ge=1)
+    """Optimiser steps on each batch. With several the policy moves away from the one that was scored, so that clipping is active."""
     metric: str = "reward"
     """The metric it learns from."""
+
+    @abstractmethod
+    def make(self) -> Any:
+        """The algorithm with this configuration: a `learner.algorithms.base.Algorithm`."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from ratchet.config.kinds import Algorithm, default_algorithm
+from ratchet.config.registry import ENGINES
 from ratchet.config.section import Name, Section
 from ratchet.config.serving import EngineConfig, GatewayConfig, StoreConfig
 
@@ -181,8 +182,21 @@ class Config(Section):
             if name not in self.policies:
                 raise ValueError(f"gateway.routing.fallback: no policy named {name!r} in `policies`")
         for engine in self.engines:
+            self.check_brings(engine)
             self._room_for_adapters(engine)
         return self
+
+    def check_brings(self, engine: EngineConfig) -> None:
+        """ValueError: the policies of its model could never get a version onto the engine."""
+        policies = [name for name, policy in self.policies.items() if policy.base == engine.model]
+        brings = ENGINES.model(engine.kind).brings
+        if not policies or brings == "load" or (brings == "restart" and engine.launch is not None):
+            return
+        if brings == "weights":
+            why = "takes a new version only as merged weights, which is not built yet"
+        else:
+            why = "takes adapters only when it is started, so that Ratchet has to launch it (`launch` in place of `url`)"
+        raise ValueError(f"engines.{engine.name}: {engine.kind} {why}; policies.{policies[0]} is served by it")
 
     def _room_for_adapters(self, engine: EngineConfig) -> None:
         if engine.launch is None or not engine.launch.takes_adapters:

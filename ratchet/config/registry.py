@@ -80,7 +80,7 @@ ENGINES = Registry("ratchet.engines", LaunchConfig, planned=("sglang", "lmdeploy
 """Launch configuration by kind of engine."""
 ALGORITHMS = Registry(
     "ratchet.algorithms",
-    AlgorithmConfig,
+    AlgorithmConfig,  # type: ignore[type-abstract]  # never instantiated itself
     planned=("bnpo", "dapo", "gspo", "sapo", "cispo", "rloo", "reinforce_pp", "chord", "dpo", "ipo", "kto"),
 )
 """Configuration by algorithm (`type`)."""

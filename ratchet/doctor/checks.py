@@ -33,7 +33,7 @@ class Finding(msgspec.Struct):
 
     subject: str
     state: Literal["fit", "note", "unfit"]
-    seen: str
+    detail: str
 
 
 async def examine(file: Path | None, data: Path) -> AsyncIterator[Finding]:
@@ -84,7 +84,7 @@ def spool(data: Path) -> Finding:
 
 def packages(config: Config) -> list[Finding]:
     """Check that what the configuration starts is installed."""
-    needed = {"vllm"} if any(e.launch is not None and e.kind == "vllm" for e in config.engines) else set()
+    needed = {package for engine in config.engines if engine.launch is not None for package in engine.launch.packages}
     if config.policies:
         needed |= {"torch", "transformers", "peft"}
     missing = sorted(name for name in needed if find_spec(name) is None)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from engines.routes import CHAT, MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from gateway.api.openapi import document
-from gateway.api.paths import CHAT, MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from gateway.api.routes import ADMIN, DATA, PLANES
 from ratchet.types import KeyRecord
 from tests.clients.environments import SUITES, beside, interpreter, run

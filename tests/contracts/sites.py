@@ -1,10 +1,11 @@
-"""An engine under contract: the fake, or the real vLLM."""
+"""An engine under contract."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 
@@ -17,7 +18,8 @@ BASE = "smollm2"
 JSON = {"content-type": "application/json"}
 
 
-class Site(NamedTuple):
+@dataclass
+class Site:
     """An engine, the form that it speaks, and what it takes to make it say a text."""
 
     engine: EngineControl

@@ -18,8 +18,8 @@ import pytest_asyncio
 
 from engines import connect
 from engines.launch import build, this_machine
+from engines.routes import CHAT, MESSAGES, POOLING, RESPONSES, TEXT
 from engines.vllm.config import VllmLaunch
-from gateway.api.paths import CHAT, MESSAGES, POOLING, RESPONSES, TEXT
 from ratchet.config import EngineConfig
 from ratchet.errors import EngineRefused
 from ratchet.process import free_port

@@ -1,4 +1,4 @@
-"""Every inference route of an engine, as the gateway's dialects ask and read it: over the fake and over the real vLLM."""
+"""Every inference route of an engine, as the gateway's dialects ask and read it: over every engine under contract."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 
 from engines import Captured, sse
+from engines.routes import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from engines.types import NoAdapter, NoRoute
-from gateway.api.paths import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from gateway.dialects import every
 from ratchet import names
 from ratchet.buffer.interactions import Interactions
@@ -89,15 +89,6 @@ async def test_a_list_of_prompts_is_answered_one_by_one(site: Site, session: aio
     assert answer.kept.finished
     assert all(choice.message["content"] == answer.text(choice.index) for choice in answer.kept.choices)
     assert all(len(choice.token_ids) == len(choice.logprobs) for choice in answer.kept.choices)
-
-
-async def test_a_client_that_asks_for_ids_and_log_probs_of_a_text_gets_them(site: Site, session: aiohttp.ClientSession) -> None:
-    for streamed in (False, True):
-        answer = await relayed(session, site, TEXT, prompt="The moon", max_tokens=2, logprobs=1, return_token_ids=True, stream=streamed)
-        drawn = [token for part in answer.parts for token in part["token_ids"]]
-        values = [value for part in answer.parts for value in part["logprobs"]["token_logprobs"]]
-        assert (drawn, values) == (answer.kept.choices[0].token_ids, answer.kept.choices[0].logprobs)
-        assert answer.parts[0]["prompt_token_ids"] == answer.kept.prompt_ids
 
 
 @BOTH

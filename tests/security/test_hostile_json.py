@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from gateway.api.paths import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
+from engines.routes import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from tests.support.figures import FULL, measured
 from tests.support.gateways import POLICY, Bench
 

@@ -13,8 +13,8 @@ from tests.support.engines_real import BASE, write_adapter
 from tests.support.stores import candidate
 
 
-async def publish(store: Store, data: Path, policy: str, version: int, *, rank: int = 8, shared: Path | None = None) -> PolicyVersionRecord:
-    """A random adapter written, committed as the policy's next version, and live."""
+async def commit(store: Store, data: Path, policy: str, version: int, *, rank: int = 8, shared: Path | None = None) -> PolicyVersionRecord:
+    """A random adapter written, and committed as the policy's next version, a candidate."""
     source = write_adapter(data / "made" / f"{policy}-{version}", version, rank=rank)
     files = {file.name: file.read_bytes() for file in source.iterdir()}
     lineage = {"policy": policy, "version": version, "parent": version - 1, "base": BASE, "base_digest": "0" * 64, "rank": rank}
@@ -23,6 +23,12 @@ async def publish(store: Store, data: Path, policy: str, version: int, *, rank: 
     await store.registry.ensure(policy, BASE)
     record = candidate(version, version, [], policy=policy, path=str(folder.relative_to(data.resolve())), digest=digest, parent=version - 1)
     await store.registry.commit_step(policy, version, record)
+    return record
+
+
+async def publish(store: Store, data: Path, policy: str, version: int, *, rank: int = 8, shared: Path | None = None) -> PolicyVersionRecord:
+    """The same, and live."""
+    record = await commit(store, data, policy, version, rank=rank, shared=shared)
     await store.registry.publish(policy, version, expect_live=version - 1, verdict={"passed": True})
     return record
 

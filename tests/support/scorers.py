@@ -13,6 +13,11 @@ def early_letters(prompt: Messages, answer: str) -> float:
     return sum(character < "P" for character in answer) / max(1, len(answer))
 
 
+def early_letters_of_learn(prompt: Messages, answer: str) -> float:
+    """`early_letters` of answers to "learn"; 1 for all others."""
+    return early_letters(prompt, answer) if prompt[-1]["content"] == "learn" else 1.0
+
+
 def constant(prompt: Messages, answer: str) -> float:
     return 1.0
 

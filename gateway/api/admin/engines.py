@@ -127,6 +127,10 @@ def _checked(services: Services, tree: dict[str, Any]) -> EngineConfig:
         raise invalid(f"Invalid value for {param or 'body'!r}: {first['msg']}.", param) from None
     if engine.model not in services.config.models:
         raise invalid(f"No model named {engine.model!r} is configured.", "model")
+    try:
+        services.config.check_brings(engine)
+    except ValueError as error:
+        raise invalid(f"{error}.", "kind") from None
     for param in ("served_name", "api_key", "adapters_at"):
         text = getattr(engine, param)
         if text is not None and not (0 < len(text) <= LONGEST and text.isascii() and text.isprintable()):

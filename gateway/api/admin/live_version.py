@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-from gateway.errors import conflict, invalid, not_found, unavailable
+from gateway.errors import ApiError, conflict, invalid, not_found, unavailable
 from gateway.services import Services
 from ratchet import names
-from ratchet.errors import AdapterError, Conflict, EngineError
+from ratchet.errors import AdapterError, Conflict, EngineError, EngineUnsupported
 from ratchet.types import PolicyRecord, PolicyVersionRecord
 
 WAS_LIVE = ("live", "retired", "rolled_back")
@@ -37,8 +37,8 @@ async def previous(services: Services, name: str) -> int:
 async def change(services: Services, name: str, to: int, reason: Literal["promote", "rollback"]) -> PolicyRecord:
     """Make version `to` live.
 
-    ApiError: 404 if it is unknown; 409 if it is not fit to serve, or somebody else moved the pointer meanwhile; 503 if an engine does
-    not take it.
+    ApiError: 404 if it is unknown; 409 if it is not fit to serve, or somebody else moved the pointer meanwhile; 501 or
+    503 if an engine does not take it.
     """
     current = await policy(services, name)
     record = await services.store.registry.version(name, to)
@@ -66,5 +66,7 @@ async def _place(services: Services, policy: PolicyRecord, record: PolicyVersion
         await services.fleet.place(policy.base, wanted)
     except AdapterError as error:
         raise conflict(f"The adapter is not what was published: {error}") from None
+    except EngineUnsupported as error:
+        raise ApiError(501, f"{error}.", code="not_implemented") from None
     except EngineError as error:
         raise unavailable(f"Not every engine took the adapter: {error}", "engine_unavailable") from None

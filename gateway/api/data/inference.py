@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engines.routes import CHAT, MESSAGES, RESPONSES, TEXT
 from gateway.api.endpoint import JSON, STREAM, Endpoint, Form
-from gateway.api.paths import CHAT, MESSAGES, RESPONSES, TEXT
 from gateway.api.table import INFER
 from gateway.dialects.forms import MessagesRequest, ResponsesRequest
 from gateway.dialects.plain import FORMS

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request
 
+from engines.routes import CHAT
 from gateway.api.endpoint import BodyBounds, Handlers, Id, endpoint
-from gateway.api.paths import CHAT
 from gateway.api.table import INFER
 from gateway.dialects.schema import Metadata, Strict
 from gateway.errors import ApiError, invalid, not_found

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fastapi import Request
 
+from engines.routes import RESPONSES
 from gateway.api.endpoint import Handlers, Id, endpoint
-from gateway.api.paths import RESPONSES
 from gateway.api.table import INFER
 from gateway.dialects.responses import retrievable
 from gateway.errors import ApiError, not_found

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from engines import connect
-from engines.reconcile import Retained, reconcile
+from engines.reconcile import Wanted, reconcile
 from ratchet.adapters import FILES, WEIGHTS
 from ratchet.buffer import Store
 from ratchet.config import Config
@@ -22,35 +22,35 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         yield found
 
 
-def retained(store: Store, data: Path, *, max_staleness: int = 1, shared: Path | None = None) -> Retained:
+def adapters(store: Store, data: Path, *, max_staleness: int = 1, shared: Path | None = None) -> Wanted:
     policy = {"base": BASE, "lora": {"rank": 8}, "schedule": {"max_staleness": max_staleness}}
     other = {"base": "other", "lora": {"rank": 8}}
     models = {BASE: {"path": "x"}, "other": {"path": "y"}}
     artifacts = {"url": str(shared) if shared else None}
     config = Config.model_validate({"models": models, "policies": {"support": policy, "far": other}, "artifacts": artifacts})
-    return Retained(config, data, BASE, store)
+    return Wanted(config, data, BASE, store)
 
 
 async def test_the_live_version_and_those_just_before_it_are_wanted(store: Store, tmp_path: Path) -> None:
     records = [await publish(store, tmp_path, "support", v) for v in (1, 2, 3)]
-    wanted = await retained(store, tmp_path).wanted()
+    wanted = await adapters(store, tmp_path).retained()
     assert wanted == {f"support@{r.version}": tmp_path.resolve() / r.path for r in records[1:]}
 
 
 async def test_a_policy_at_its_base_wants_nothing(store: Store, tmp_path: Path) -> None:
     await store.registry.ensure("support", BASE)
-    assert await retained(store, tmp_path).wanted() == {}
+    assert await adapters(store, tmp_path).retained() == {}
 
 
 async def test_policies_of_another_base_are_not_wanted(store: Store, tmp_path: Path) -> None:
     await publish(store, tmp_path, "far", 1)
-    assert await retained(store, tmp_path).wanted() == {}
+    assert await adapters(store, tmp_path).retained() == {}
 
 
 async def test_a_corrupted_adapter_is_not_restored_and_said(store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first, second = [await publish(store, tmp_path, "support", v) for v in (1, 2)]
     corrupt(tmp_path, second)
-    assert set(await retained(store, tmp_path).wanted()) == {f"support@{first.version}"}
+    assert set(await adapters(store, tmp_path).retained()) == {f"support@{first.version}"}
     assert "support@2 is not restored" in caplog.text
 
 
@@ -59,20 +59,36 @@ async def test_a_supervisor_with_another_data_directory_fetches_what_it_lacks(st
     shared.mkdir()
     first, second = [await publish(store, tmp_path, "support", v, shared=shared) for v in (1, 2)]
     (shared / second.digest / WEIGHTS).write_bytes(b"half")
-    wanted = await retained(store, elsewhere, shared=shared).wanted()
+    wanted = await adapters(store, elsewhere, shared=shared).retained()
     assert wanted == {"support@1": elsewhere.resolve() / first.path}
     assert {path.name for path in wanted["support@1"].iterdir()} == FILES
     assert [path.name for path in (elsewhere / "adapters" / "support").iterdir() if path.is_dir()] == [Path(first.path).name]
 
 
+async def test_an_adapter_that_could_not_be_fetched_is_tried_again_and_not_at_each_look(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared, away = tmp_path / "shared", tmp_path / "away"
+    shared.mkdir()
+    await publish(store, tmp_path, "support", 1, shared=shared)
+    shared.rename(away)
+    keeper = adapters(store, tmp_path / "elsewhere", shared=shared)
+    assert not await keeper.retained()
+    assert not await keeper.retained()
+    assert caplog.text.count("support@1 is not restored") == 1
+    away.rename(shared)
+    monkeypatch.setattr("engines.reconcile.RETRY_SECONDS", 0.0)
+    assert set(await keeper.retained()) == {"support@1"}
+
+
 async def test_an_adapter_is_verified_anew_only_for_another_life_of_the_engine(store: Store, tmp_path: Path) -> None:
     record = await publish(store, tmp_path, "support", 1)
-    keeper = retained(store, tmp_path)
-    assert await keeper.wanted()
+    keeper = adapters(store, tmp_path)
+    assert await keeper.retained()
     corrupt(tmp_path, record)
-    assert await keeper.wanted()
+    assert await keeper.retained()
     keeper.forget()
-    assert not await keeper.wanted()
+    assert not await keeper.retained()
 
 
 async def test_the_engine_gets_what_the_registry_retains(store: Store, tmp_path: Path) -> None:
@@ -80,7 +96,7 @@ async def test_the_engine_gets_what_the_registry_retains(store: Store, tmp_path:
         await publish(store, tmp_path, "support", version)
     async with fake_engine() as (fake, record):
         engine = connect(record)
-        listed = await reconcile(engine, await retained(store, tmp_path).wanted(), unload=True)
+        listed = await reconcile(engine, await adapters(store, tmp_path).retained(), unload=True)
         await engine.close()
     assert listed == {BASE, "support@2", "support@3"}
     assert set(fake.adapters) == {"support@2", "support@3"}

@@ -6,13 +6,16 @@ import json
 from typing import Any
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
-from engines import Captured, Wants
+from engines import Captured, Wants, connect
 from engines.routes import CHAT, MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
 from engines.types import ClientFault, NoAdapter, NoRoute
 from engines.vllm.capture import ChoicesCapture, capture_whole
 from engines.vllm.wire import COLDEST, VllmWire
-from ratchet.types import Sampling
+from ratchet.errors import EngineBroken
+from ratchet.types import EngineRecord, Sampling
 from tests.unit.engines.samples import payloads, whole
 
 ID = "cmpl-" + "cd" * 16
@@ -133,3 +136,25 @@ def test_a_client_that_asked_sees_all_of_a_text() -> None:
     streamed, entire = (seen for seen, _ in texts(wants))
     for seen, sent in ((streamed, payloads("completion.sse")[:-1]), (entire, [whole("text.json")])):
         assert seen == [json.loads(old) | {"id": ID, "model": "support@3"} for old in sent]
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        '{"index":0,"token_ids":[1,2],"logprobs":{"token_logprobs":[-1.0]}}',
+        '{"index":0,"token_ids":[1],"logprobs":{"token_logprobs":[-9999.0]}}',
+        '{"index":0,"token_ids":[1],"logprobs":null}',
+        "",
+    ],
+)
+async def test_samples_that_do_not_pair_up_are_broken(choices: str) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.Response(text=f'{{"choices":[{choices}]}}')
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", answer)
+    async with TestServer(app) as server:
+        engine = connect(EngineRecord("odd", "vllm", "m", str(server.make_url("")), "m"))
+        with pytest.raises(EngineBroken, match="pair up"):
+            await engine.generate("m", [1], max_tokens=2)
+        await engine.close()

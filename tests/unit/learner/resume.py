@@ -9,10 +9,11 @@ import hashlib
 import sys
 from pathlib import Path
 
-from learner import checkpoint, update
+from learner import update
 from learner.algorithms.grpo import GrpoConfig
-from learner.model import WEIGHTS_FILE, Policy
-from learner.optim import AdamW
+from learner.policy import checkpoint
+from learner.policy.model import WEIGHTS_FILE, Policy
+from learner.policy.optim import AdamW
 from ratchet.adapters import ArtifactStore
 from ratchet.types import Example
 from tests.unit.learner import tiny
@@ -26,7 +27,7 @@ def train(base: Path, data: Path, digest: str, first: int, last: int) -> tuple[s
     if digest != "-":
         checkpoint.load(artifacts, "support", digest).restore(policy, moving)
     for number in range(first + 1, last + 1):
-        update.step(policy, moving, _groups(scorer, number), GrpoConfig(), token_budget=40)
+        update.step(policy, moving, _groups(scorer, number), GrpoConfig().make(), token_budget=40)
     saved = checkpoint.save(artifacts, "support", policy, moving, step=last, rng={"draws": last})
     return saved, hashlib.sha256(policy.adapter_files()[WEIGHTS_FILE]).hexdigest()
 

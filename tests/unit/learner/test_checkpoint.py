@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner import checkpoint, update
+from learner import update
 from learner.algorithms.grpo import GrpoConfig
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy import checkpoint
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet.adapters import ArtifactStore
 from ratchet.config.model import LoraConfig
 from ratchet.durable import UNFINISHED
@@ -36,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def moved(policy: Policy) -> tuple[Policy, AdamW]:
     optimiser = AdamW(policy.parameters(), learning_rate=0.01)
-    update.step(policy, optimiser, [tiny.group(policy, 1, [0.0, 1.0])], GrpoConfig())
+    update.step(policy, optimiser, [tiny.group(policy, 1, [0.0, 1.0])], GrpoConfig().make())
     return policy, optimiser
 
 
@@ -95,7 +96,7 @@ def test_a_checkpoint_is_fetched_from_the_shared_folder_and_deleted_there_too(mo
 def test_a_checkpoint_before_the_first_step_brings_back_a_fresh_optimiser(policy: Policy, store: ArtifactStore) -> None:
     optimiser = AdamW(policy.parameters(), learning_rate=0.01)
     digest = checkpoint.save(store, NAME, policy, optimiser, step=0, rng={})
-    update.step(policy, optimiser, [tiny.group(policy, 1, [0.0, 1.0])], GrpoConfig())
+    update.step(policy, optimiser, [tiny.group(policy, 1, [0.0, 1.0])], GrpoConfig().make())
     checkpoint.load(store, NAME, digest).restore(policy, optimiser)
     assert optimiser.state() == {}
 

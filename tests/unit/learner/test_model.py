@@ -11,8 +11,9 @@ import transformers
 from safetensors.torch import load as read_tensors
 from torch import Tensor
 
-from learner.batch import Sequence, pack
-from learner.model import CONFIG_FILE, WEIGHTS_FILE, Policy, base_digest
+from learner.batch import pack
+from learner.examples import Sequence
+from learner.policy.model import CONFIG_FILE, WEIGHTS_FILE, Policy, base_digest
 from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError, ConfigError
 from tests.unit.learner import tiny
@@ -59,7 +60,7 @@ def test_shared_prompt_gradients_are_those_of_the_plain_forward(stirred: Policy)
 
 def test_groups_packed_together_score_as_they_do_alone(stirred: Policy) -> None:
     other = [40, 41]
-    rows = [Sequence(n, prompt, a, [], t, 0.0) for n, (prompt, t) in enumerate([(PROMPT, 1.0), (other, 0.5)]) for a in ANSWERS]
+    rows = [Sequence(n, prompt, a, [], t) for n, (prompt, t) in enumerate([(PROMPT, 1.0), (other, 0.5)]) for a in ANSWERS]
     together = stirred.packed_log_probs(pack(rows))
     for n, (prompt, t) in enumerate([(PROMPT, 1.0), (other, 0.5)]):
         alone = stirred.log_probs(prompt, ANSWERS, temperature=t)[0]

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from learner import publish
-from learner.publish import oldest_learnable
-from learner.replicas import Replicas
+from learner.publication import publish
+from learner.publication.publish import oldest_learnable
+from learner.publication.replicas import Replicas
 from ratchet import process
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable, GateRefused
@@ -83,7 +83,7 @@ async def test_an_adapter_the_engine_refuses_is_refused_by_the_gate(store: Store
     async with world(store, tmp_path, configuration(model, url)) as w:
         missing = PolicyVersionRecord(POLICY, 1, "candidate", 0.0, path=f"adapters/{POLICY}/1-absent")
         with pytest.raises(GateRefused, match="refused the adapter") as caught:
-            await publish.load([await w.engine()], w.replicas, missing)
+            await publish.bring([await w.engine()], w.replicas, missing)
         assert caught.value.gate == "load"
 
 
@@ -92,7 +92,7 @@ async def test_an_engine_that_cannot_be_reached_says_nothing_of_the_candidate(st
     async with world(store, tmp_path, configuration(model, nobody)) as w:
         await w.loop._parts.replicas.some("tiny")
         with pytest.raises(EngineUnavailable):
-            await publish.load([await w.engine()], w.replicas, PolicyVersionRecord(POLICY, 1, "candidate", 0.0, path="adapters/x/y"))
+            await publish.bring([await w.engine()], w.replicas, PolicyVersionRecord(POLICY, 1, "candidate", 0.0, path="adapters/x/y"))
 
 
 async def test_an_engine_that_generates_nothing_is_no_replica_of_a_policy(store: Store, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from engines import Load
-from learner.shadow import room
+from learner.leasing import AHEAD, CROWDED
+from learner.shadow.shadow import room
 from ratchet.buffer import Store
 from ratchet.config import Config, ShadowConfig
 from ratchet.types import Sampling
@@ -80,8 +81,8 @@ async def test_nothing_is_made_beyond_what_the_next_steps_take(store: Store, mod
         assert await store.experience.ready(POLICY, ["group"]) == 2
 
 
-@pytest.mark.parametrize(("scorer", "reason"), [("constant", "zero_spread"), ("nan", "reward_not_finite"), ("raising", "reward_raised")])
-async def test_a_group_that_cannot_teach_is_dropped_and_counted(
+@pytest.mark.parametrize(("scorer", "reason"), [("nan", "reward_not_finite"), ("raising", "reward_raised")])
+async def test_a_group_without_its_rewards_is_not_stored_and_counted(
     scorer: str, reason: str, store: Store, model: Path, url: str, tmp_path: Path
 ) -> None:
     async with world(store, tmp_path, shadowed(model, url, f"tests.support.scorers:{scorer}", min_groups=1)) as w:
@@ -90,6 +91,47 @@ async def test_a_group_that_cannot_teach_is_dropped_and_counted(
         await w.loop._status.write()
         assert (await store.registry.status(POLICY))["skipped"] == {reason: 1}
         assert await store.experience.ready(POLICY, ["group"]) == 0
+
+
+async def test_while_no_group_teaches_sampling_goes_on_and_the_store_does_not_fill(
+    store: Store, model: Path, url: str, tmp_path: Path
+) -> None:
+    """A scorer that gives every answer the same: groups are stored, counted, set aside, and drawn anew; no version is made."""
+    async with world(store, tmp_path, shadowed(model, url, "tests.support.scorers:constant", min_groups=2)) as w:
+        for text in "ab":
+            await w.ask(text, 1)
+        for turn in range(3):
+            while await store.experience.ready(POLICY, ["group"]) < 2:
+                assert await w.loop._parts.shadow.once() > 0, f"sampling stopped in turn {turn}"
+            assert not await w.loop.cycle()
+            assert await store.experience.ready(POLICY, ["group"]) == 0
+        await w.loop._status.write()
+        assert (await store.registry.status(POLICY))["skipped"]["zero_spread"] >= 6
+        assert await store.registry.version(POLICY, 1) is None
+
+
+async def test_groups_that_teach_nothing_do_not_count_as_ready_but_bound_what_is_sampled_ahead(
+    store: Store, model: Path, url: str, tmp_path: Path
+) -> None:
+    async with world(store, tmp_path, shadowed(model, url, "tests.support.scorers:constant", min_groups=1)) as w:
+        for text in "abcd":
+            await w.ask(text, 1)
+        while await w.loop._parts.shadow.once():
+            pass
+        assert await store.experience.ready(POLICY, ["group"]) == CROWDED * AHEAD
+
+
+async def test_a_step_is_made_once_enough_of_the_sampled_groups_teach(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    """One prompt in three gives groups with a spread: the others are set aside, with their rewards in the reported mean."""
+    async with world(store, tmp_path, shadowed(model, url, "tests.support.scorers:early_letters_of_learn", min_groups=2)) as w:
+        for text in ("flat one", "flat two", "learn"):
+            await w.ask(text, 1)
+        while not await w.loop.cycle():
+            await w.loop._parts.shadow.once()
+        version = await store.registry.version(POLICY, 1)
+        assert version is not None and version.state == "live" and len(version.consumed) >= 2
+        assert w.loop._status.fields["skipped"]["zero_spread"] >= 1
+        assert version.reward is not None and version.reward > 0.5, "groups of reward 1 that teach nothing are in the mean"
 
 
 async def test_an_engine_without_the_live_version_is_passed_over(store: Store, model: Path, url: str, tmp_path: Path) -> None:

@@ -19,6 +19,9 @@ from ratchet.config import AlgorithmConfig
 class OursConfig(AlgorithmConfig):
     type: Literal["ours"] = "ours"
     strength: int = 3
+
+    def make(self):
+        return "ours"
 """
 
 
@@ -64,6 +67,9 @@ def test_a_registered_algorithm_is_chosen_by_its_type_with_its_own_keys(tmp_path
     class OwnConfig(AlgorithmConfig):
         type: Literal["own"] = "own"
         strength: int = 3
+
+        def make(self) -> str:
+            return "own"
 
     ALGORITHMS.register("own", OwnConfig)
     try:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from engines import EngineControl
-from learner.replicas import Replicas, live_name
+from learner.publication.replicas import Replicas, live_name
 from ratchet import clock, failpoints, names
 from ratchet.buffer import Store
 from ratchet.errors import EngineError, EngineRefused, EngineUnavailable, GateRefused, RatchetError
@@ -21,20 +23,31 @@ PASSING = frozenset({408, 425, 429, 502, 503, 504})
 DRAIN_SECONDS = 60.0
 """How long old versions may take to drain; what is left then goes with the next publication."""
 POLL_SECONDS = 0.25
+RESTART_SECONDS = 900.0
+"""How long a replica that takes adapters only at its start may take to come back with the candidate."""
 
 
-async def load(engines: Sequence[EngineControl], replicas: Replicas, candidate: PolicyVersionRecord) -> dict[str, float]:
-    """Loads the candidate on each replica under its own name; seconds a replica.
+class Brought(NamedTuple):
+    """A replica that holds the candidate (a restarted one has another connection than before), and the seconds that it took."""
+
+    engine: EngineControl
+    seconds: float
+
+
+async def bring(engines: Sequence[EngineControl], replicas: Replicas, candidate: PolicyVersionRecord) -> list[Brought]:
+    """Get the candidate onto each replica under a name of its own, in the way of the replica's kind.
 
     GateRefused("load"): one refuses it. EngineUnavailable: one does not answer, so nothing can be said of the candidate.
+    EngineUnsupported: one is of a kind that takes no adapters.
     """
-    seconds = await asyncio.gather(*(_load(engine, replicas, candidate) for engine in engines))
-    return {engine.record.name: took for engine, took in zip(engines, seconds, strict=True)}
+    return list(await asyncio.gather(*(_bring(engine, replicas, candidate) for engine in engines)))
 
 
 async def unload(engines: Iterable[EngineControl], policy: str, version: int) -> None:
-    """Takes a refused candidate off the replicas; one that does not answer is left to its reconciler."""
+    """Take a refused candidate off the replicas that can unload it; a replica that does not answer keeps it until its next start."""
     for engine in engines:
+        if engine.brings != "load":
+            continue
         try:
             await engine.unload(live_name(engine, policy, version))
         except EngineError as error:
@@ -83,6 +96,8 @@ class Retirement:
         """Unloads what can be now; whether something is left. StoreUnavailable, EngineError."""
         left = False
         for engine in await self._replicas.ready(self._base):
+            if engine.brings != "load":
+                continue  # at its next start it gets only what is retained
             for name in await self._surplus(engine):
                 if await self._idle(name):
                     failpoints.hit("learner.before_unload")
@@ -117,13 +132,36 @@ def oldest_learnable(record: PolicyRecord, retained: Sequence[PolicyVersionRecor
     return min(version.version for version in retained)
 
 
-async def _load(engine: EngineControl, replicas: Replicas, candidate: PolicyVersionRecord) -> float:
+async def _bring(engine: EngineControl, replicas: Replicas, candidate: PolicyVersionRecord) -> Brought:
     began = clock.monotonic()
+    if engine.brings == "restart":
+        engine = await _restarted(engine, replicas, candidate)
+    else:
+        await _load(engine, replicas, candidate)
+    failpoints.hit("learner.after_load")
+    return Brought(engine, clock.monotonic() - began)
+
+
+async def _restarted(engine: EngineControl, replicas: Replicas, candidate: PolicyVersionRecord) -> EngineControl:
+    """The replica, once its supervisor has restarted it with the candidate."""
+    replica, name = engine.record.name, live_name(engine, candidate.policy, candidate.version)
+    deadline = clock.monotonic() + RESTART_SECONDS
+    while clock.monotonic() < deadline:
+        ready = {found.record.name: found for found in await replicas.ready(engine.record.model)}
+        if (now := ready.get(replica)) is not None:
+            if name in now.record.refused:
+                raise GateRefused("load", f"{replica} could not be started with the adapter")
+            with contextlib.suppress(EngineUnavailable):  # it is being restarted just now
+                if name in await now.models():
+                    return now
+        await asyncio.sleep(POLL_SECONDS)
+    raise EngineUnavailable(f"{replica} was not restarted with {name} in {RESTART_SECONDS:.0f} s")
+
+
+async def _load(engine: EngineControl, replicas: Replicas, candidate: PolicyVersionRecord) -> None:
     try:
         await engine.load(live_name(engine, candidate.policy, candidate.version), replicas.folder(candidate))
     except EngineRefused as error:
         if error.status in PASSING:
             raise EngineUnavailable(f"{engine.record.name} cannot load now: {error}") from error
         raise GateRefused("load", f"{engine.record.name} refused the adapter: {error}") from error
-    failpoints.hit("learner.after_load")
-    return clock.monotonic() - began

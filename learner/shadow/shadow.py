@@ -7,9 +7,11 @@ import logging
 from collections import Counter
 
 from engines import EngineControl, Load
-from learner import resample, seeds
-from learner.replicas import Replicas, live_name
+from learner import seeds
+from learner.leasing import Leasing
+from learner.publication.replicas import Replicas, live_name
 from learner.rewards.python import Scorer, Unscored
+from learner.shadow import resample
 from learner.status import Status
 from ratchet import failpoints
 from ratchet.buffer import Store
@@ -19,8 +21,6 @@ from ratchet.types import Interaction, PolicyRecord
 
 log = logging.getLogger(__name__)
 
-AHEAD = 2
-"""Shadow groups are made until this many times `min_groups` are ready: the next step's, sampled while this one's is computed."""
 LOW_PRIORITY = 10
 """Engines that have priorities serve users (0) first."""
 BUSY_SECONDS = 0.5
@@ -30,20 +30,23 @@ BUSY_SECONDS = 0.5
 class Shadow:
     """Makes shadow groups of one policy."""
 
-    def __init__(self, name: str, config: PolicyConfig, *, store: Store, replicas: Replicas, scorer: Scorer, status: Status) -> None:
+    def __init__(
+        self, name: str, config: PolicyConfig, *, store: Store, replicas: Replicas, scorer: Scorer, leasing: Leasing, status: Status
+    ) -> None:
         self._name = name
         self._config = config
         self._store = store
         self._replicas = replicas
         self._scorer = scorer
+        self._leasing = leasing
         self._status = status
         self._rounds: Counter[tuple[int, str]] = Counter()
         self.active = False
 
     @property
     def enabled(self) -> bool:
-        """Whether there is anything to make: shadow groups need a scorer."""
-        return self._config.shadow.enabled and bool(self._scorer)
+        """Whether there is anything to make: shadow groups need a scorer, and an algorithm that takes groups."""
+        return self._config.shadow.enabled and bool(self._scorer) and self._leasing.takes("group")
 
     async def once(self) -> int:
         """Resamples as many prompts as are wanted and the engines have room for; the number of groups stored.
@@ -51,8 +54,7 @@ class Shadow:
         StoreUnavailable, EngineError: an engine that is asked for its load does not answer.
         """
         record = await self._store.registry.policy(self._name)
-        ready = await self._store.experience.ready(self._name, ("group",))
-        missing = 0 if record is None else AHEAD * self._config.schedule.min_groups - ready
+        missing = 0 if record is None else await self._leasing.missing()
         if record is None or missing <= 0:
             return 0
         engines = await self._replicas.ready(self._config.base)
@@ -76,12 +78,10 @@ class Shadow:
         rewards = await self._rewards(sampled)
         if rewards is None:
             return 0
-        if max(rewards) == min(rewards):
-            self._status.skip("zero_spread")
-            return 0
         failpoints.hit("learner.before_shadow")
         await self._store.experience.add_shadow(sampled, rewards)
         failpoints.hit("learner.after_shadow")
+        self._leasing.sampled(resample.group(sampled, rewards))
         return 1
 
     async def _sampled(self, engine: EngineControl, record: PolicyRecord, source: Interaction, seed: int, ident: str) -> Interaction | None:

@@ -8,7 +8,7 @@ from typing import Any
 from engines import Sample
 from ratchet import clock
 from ratchet.buffer.schema import SHADOW_TENANT
-from ratchet.types import Choice, Interaction, Sampling
+from ratchet.types import Choice, Example, Interaction, Sampling, Signal
 
 SOURCE = "source"
 """Metadata key of a resampled interaction: the id of the interaction whose prompt it has."""
@@ -58,6 +58,12 @@ def interaction(source: Interaction, samples: Sequence[Sample], *, ident: str, v
         model=f"{source.policy}@{version}",
         metadata={SOURCE: source.id},
     )
+
+
+def group(sampled: Interaction, rewards: Sequence[float]) -> Example:
+    """The example that `sampled` and the rewards [n] of its answers make, as the store leases it."""
+    signals = [Signal(sampled.id, choice, sampled.metric, reward) for choice, reward in enumerate(rewards)]
+    return Example(sampled.id, "group", [sampled], signals, shadow=True)
 
 
 def _choice(index: int, sample: Sample) -> Choice:

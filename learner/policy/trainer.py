@@ -11,9 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from learner import checkpoint, update
-from learner.model import Policy
-from learner.optim import AdamW
+from learner import update
+from learner.algorithms.base import Algorithm
+from learner.policy import checkpoint
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet import models
 from ratchet.adapters import ArtifactStore
 from ratchet.config.model import LearnerConfig, PolicyConfig
@@ -61,6 +63,7 @@ class Trainer:
     ) -> None:
         self.config = config
         self.worker = worker
+        self.algorithm: Algorithm[Any] = config.algorithm.make()
         self._model_path = model_path
         self._learner = learner
         self._name = name
@@ -68,6 +71,7 @@ class Trainer:
         self._policy: Policy | None = None
         self._optimiser: AdamW
         self._first: dict[str, Tensor]
+        self._state: dict[str, Any] = {}
         self._version: int | None = None
 
     async def at(self, version: PolicyVersionRecord) -> None:
@@ -77,8 +81,8 @@ class Trainer:
             await self.worker.run(self._restore, version)
             self._version = version.version
 
-    async def update(self, groups: list[Example], progress: update.Progress) -> update.StepReport:
-        """One step from where `at` put the weights; they are the candidate's afterwards, so call `saved_as` or `at` next.
+    async def update(self, examples: list[Example], progress: update.Progress) -> update.StepReport:
+        """Learn one step from where `at` set the weights. They are the candidate's afterwards: call `save` or `at` next.
 
         GateRefused("sanity"): nothing finite to learn; Abandoned: the process is stopping.
         """
@@ -88,17 +92,28 @@ class Trainer:
             self.worker.check()
             progress(done, total)
 
-        return await self.worker.run(lambda: update.step(self.policy, self._optimiser, groups, self.config.algorithm, progress=watched))
+        def work() -> update.StepReport:
+            return update.step(self.policy, self._optimiser, examples, self.algorithm, state=self._state, progress=watched)
+
+        report = await self.worker.run(work)
+        self._state = report.state
+        return report
 
     async def save(self, step: int, version: int) -> str:
         """Checkpoints the weights, durably, as those of `version`; the digest."""
 
         def write() -> str:
-            return checkpoint.save(self._artifacts, self._name, self.policy, self._optimiser, step=step, rng={"seed": self.config.seed})
+            moving, drawn = (self.policy, self._optimiser), {"seed": self.config.seed}
+            return checkpoint.save(self._artifacts, self._name, *moving, step=step, rng=drawn, algorithm=self._state)
 
         digest = await self.worker.run(write)
         self._version = version
         return digest
+
+    async def window(self) -> int:
+        """Tokens that the model attends to."""
+        await self.loaded()
+        return self.policy.window
 
     async def adapter_files(self) -> dict[str, bytes]:
         """The adapter's two files."""
@@ -158,7 +173,10 @@ class Trainer:
             self._load()
         self._optimiser.zero()
         if version.checkpoint:
-            checkpoint.load(self._artifacts, self._name, version.checkpoint).restore(self.policy, self._optimiser)
+            found = checkpoint.load(self._artifacts, self._name, version.checkpoint)
+            found.restore(self.policy, self._optimiser)
+            self._state = found.algorithm
         else:
             self.policy.set_adapter_state(self._first)
             self._optimiser.load_state({})
+            self._state = {}

@@ -22,8 +22,9 @@ import transformers
 from torch import Tensor
 from torch.nn import Parameter
 
-from learner.batch import Packed, Sequence, pack
-from learner.head import chosen_log_probs
+from learner.batch import Packed, pack
+from learner.examples import Sequence
+from learner.policy.head import chosen_log_probs
 from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError, ConfigError
 
@@ -84,7 +85,7 @@ class Policy:
 
         The prompt is computed once for the group, with gradients. `adapter=False`: the base's. ValueError: nothing to score.
         """
-        rows = [Sequence(0, prompt_ids, answer, [], temperature, 0.0) for answer in completions]
+        rows = [Sequence(0, prompt_ids, answer, [], temperature) for answer in completions]
         packed = pack(rows, self.device)
         return self.packed_log_probs(packed, adapter=adapter), packed.mask
 
@@ -102,11 +103,15 @@ class Policy:
             ).logits[0]
         return packed.spread(chosen_log_probs(logits, packed.temperature, packed.source, packed.target))
 
-    def _check_window(self, packed: Packed) -> None:
+    @cached_property
+    def window(self) -> int:
+        """Tokens that the model attends to."""
         config = self.model.config.get_text_config()
-        window = getattr(config, "sliding_window", None) or config.max_position_embeddings
-        if int(packed.positions.max()) >= window:
-            raise ValueError(f"a sequence is longer than the {window} tokens the model attends to")
+        return int(getattr(config, "sliding_window", None) or config.max_position_embeddings)
+
+    def _check_window(self, packed: Packed) -> None:
+        if int(packed.positions.max()) >= self.window:
+            raise ValueError(f"a sequence is longer than the {self.window} tokens the model attends to")
 
     def _self_check(self) -> None:
         """Compares packed with plain log-probs: an architecture that ignores the mask or the positions must not train."""

@@ -1,0 +1,124 @@
+"""The examples of a step: leased until enough of them teach; the others are set aside, each for a reason."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from learner.algorithms.base import Examined
+from learner.examples import mean_reward
+from learner.policy.trainer import Trainer
+from learner.publication import publish
+from learner.status import Status
+from ratchet.buffer import Store
+from ratchet.config.model import PolicyConfig
+from ratchet.types import Example, ExampleKind, Lease, PolicyRecord
+
+AHEAD = 2
+"""A step learns from at most this many times `min_groups` examples; shadow groups are made until as many are ready."""
+CROWDED = 4
+"""No shadow groups are made while this many times as many are ready, however few of them teach."""
+ROUNDS = 16
+"""How often a lease is made larger while too few of its examples teach. Bounds memory where thousands do not."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a step learns from: `examples`, and the rest of its lease in `aside`, by id, with the reason in a word.
+
+    `reward` is the mean over the whole lease: without the groups that teach nothing, since all their answers are equally good or
+    bad, it would be biased.
+    """
+
+    step: int
+    examples: list[Example]
+    aside: dict[str, str]
+    reward: float | None
+
+
+class Leasing:
+    """Leases the examples of one policy's steps."""
+
+    def __init__(self, name: str, config: PolicyConfig, *, store: Store, trainer: Trainer, status: Status) -> None:
+        self._name = name
+        self._schedule = config.schedule
+        self._store = store
+        self._trainer = trainer
+        self._algorithm = trainer.algorithm
+        self._status = status
+        self._idle = 0
+
+    def takes(self, kind: ExampleKind) -> bool:
+        """Whether the algorithm learns from examples of this kind."""
+        return kind in self._algorithm.kinds
+
+    async def ready(self) -> int:
+        """How many examples of the algorithm's kinds are ready, whether they teach or not."""
+        return await self._store.experience.ready(self._name, self._algorithm.kinds)
+
+    async def missing(self) -> int:
+        """How many groups to sample: until the next step's are ready, not counting those that are known to teach nothing."""
+        ready = await self.ready()
+        return max(0, min(self._room - (ready - self._idle), CROWDED * self._room - ready))
+
+    def sampled(self, group: Example) -> None:
+        """Take note of a group that was made ready: one that teaches nothing will not help the next step."""
+        self._idle += len(self._algorithm.examine([group], sys.maxsize).aside)
+
+    async def next(self, record: PolicyRecord) -> Lesson | None:
+        """Lease what the next step learns from, or None while too few examples teach.
+
+        At least `min_groups` must; one after `ratchet train`. A lease that a crash left is taken up again.
+        """
+        lease = await self._held(record.step + 1)
+        requested = bool(lease and lease.job) or await self._store.registry.asked_to_train(self._name) is not None
+        least = 1 if requested else self._schedule.min_groups
+        if lease is None and (await self.ready() < least or not (requested or self._schedule.automatic)):
+            return None
+        kinds = await self._kinds(record)
+        if lease is None:
+            lease = await self._store.experience.lease(
+                self._name, record.step + 1, kinds=kinds, max_examples=self._room, min_examples=least
+            )
+        return None if lease is None else await self._enough(lease, kinds, least)
+
+    @property
+    def _room(self) -> int:
+        return AHEAD * self._schedule.min_groups
+
+    async def _held(self, step: int) -> Lease | None:
+        """The lease that the step holds already; with room for no example, no other is made."""
+        return await self._store.experience.lease(self._name, step, kinds={}, max_examples=0)
+
+    async def _kinds(self, record: PolicyRecord) -> dict[ExampleKind, int]:
+        """The oldest version whose answers may be learned from, for each kind that the algorithm takes."""
+        keep = self._schedule.max_staleness
+        oldest = publish.oldest_learnable(record, await self._store.registry.retained(self._name, keep), keep)
+        return {kind: oldest if age == "fresh" else 0 for kind, age in self._algorithm.kinds.items()}
+
+    async def _enough(self, lease: Lease, kinds: dict[ExampleKind, int], least: int) -> Lesson | None:
+        """Add to the lease until `least` examples teach. If nothing is left to add, give it up."""
+        window = await self._trainer.window()
+        for _ in range(ROUNDS):
+            self._idle = 0
+            found = self._algorithm.examine(lease.examples, window)
+            if len(found.teach) >= least:
+                return Lesson(lease.step, found.teach, found.aside, mean_reward(lease.examples))
+            room = self._room - len(found.teach)
+            grown = await self._store.experience.more(self._name, lease.step, kinds=kinds, max_examples=room)
+            if len(grown.examples) == len(lease.examples):
+                break
+            lease = grown
+        await self._give_up(lease.step, found)
+        return None
+
+    async def _give_up(self, step: int, found: Examined) -> None:
+        """Reject what does not teach, so that it is not looked at again; what does is ready again for a larger lease."""
+        await self._store.experience.reject(self._name, step, found.aside)
+        self.set_aside(found.aside)
+        await self._store.experience.release(self._name)
+
+    def set_aside(self, aside: dict[str, str]) -> None:
+        """Count, in the status, the examples that were rejected."""
+        for reason in aside.values():
+            self._status.skip(reason)
