@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines.supervise import Supervisor
+from engines.supervision.supervisor import Supervisor
 from ratchet.config import Config, EngineConfig, load
 from ratchet.errors import ConfigError
 from ratchet.process import die_with_parent, startup

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from engines import EngineControl
 from ratchet.adapters import ArtifactStore, engine_name, verify
 from ratchet.buffer import Store
+from ratchet.clock import monotonic
 from ratchet.config import Config, PolicyConfig
 from ratchet.errors import AdapterError, EngineRefused
 from ratchet.names import parse_version
 from ratchet.types import PolicyVersionRecord
+
+RETRY_SECONDS = 30.0
+"""Seconds until an adapter that was damaged or missing is looked for again: the shared folder may be back by then."""
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +51,14 @@ class Wanted:
         self._policies = {name: policy for name, policy in config.policies.items() if policy.base == model}
         self._artifacts = ArtifactStore.of(config, data)
         self._store = store
-        self._sound: dict[str, bool] = {}
+        self._sound: set[str] = set()
+        self._unsound: dict[str, float] = {}
+        """When an adapter that is damaged or not here was last looked for."""
 
     async def retained(self) -> dict[str, Path]:
         """The folders, by engine-side name, of each policy's live version and of `max_staleness` versions before it.
 
-        Each is verified once; an unsound one is logged and left out. StoreUnavailable.
+        Each is verified once. An unsound one is logged and left out, and looked for again after RETRY_SECONDS. StoreUnavailable.
         """
         found: dict[str, Path] = {}
         for name, policy in self._policies.items():
@@ -69,16 +76,21 @@ class Wanted:
     def forget(self) -> None:
         """Verify them again, since another process of the engine will read the files again."""
         self._sound.clear()
+        self._unsound.clear()
 
     async def _sound_ones(self, policy: PolicyConfig, records: Iterable[PolicyVersionRecord]) -> dict[str, Path]:
         return {engine_name(r.policy, r.version): self._artifacts.data / r.path for r in records if await self._is_sound(r, policy)}
 
     async def _is_sound(self, record: PolicyVersionRecord, policy: PolicyConfig) -> bool:
-        if record.digest not in self._sound:
-            try:
-                await asyncio.to_thread(verify, self._artifacts, record, rank=policy.lora.rank, base=policy.base)
-                self._sound[record.digest] = True
-            except AdapterError as error:
-                log.error("%s@%d is not restored: %s", record.policy, record.version, error)
-                self._sound[record.digest] = False
-        return self._sound[record.digest]
+        if record.digest in self._sound:
+            return True
+        if monotonic() < self._unsound.get(record.digest, -math.inf) + RETRY_SECONDS:
+            return False
+        try:
+            await asyncio.to_thread(verify, self._artifacts, record, rank=policy.lora.rank, base=policy.base)
+        except AdapterError as error:
+            log.error("%s@%d is not restored: %s", record.policy, record.version, error)
+            self._unsound[record.digest] = monotonic()
+            return False
+        self._sound.add(record.digest)
+        return True

@@ -11,11 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from learner.loop import PolicyLoop
-from learner.ownership import new_identity
-from learner.parts import build
-from learner.replicas import Replicas
-from learner.trainer import Worker
+from learner.loop.loop import PolicyLoop
+from learner.loop.ownership import new_identity
+from learner.loop.parts import build
+from learner.policy.trainer import Worker
+from learner.publication.replicas import Replicas
 from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
 from ratchet.config.model import Config

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Sequence
 
 from engines import EngineControl
-from learner import publish
 from learner.gate import alarms, heldout, proof
 from learner.gate.heldout import Heldout
 from learner.gate.proof import Prover
 from learner.gate.verdict import Verdict
-from learner.replicas import Replicas
+from learner.publication import publish
+from learner.publication.replicas import Replicas
 from ratchet import adapters, clock, failpoints
 from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store

@@ -30,13 +30,13 @@ def doctor(file: ConfigFile = None, data: Data = None) -> None:
 async def _examine(file: Path | None, data: Path) -> int:
     from ratchet.doctor import examine
 
-    table = Table("subject", "state", "seen")
+    table = Table("subject", "state", "detail")
     console = Console()
     unfit = 0
     with console.status("examining"):
         async for finding in examine(file, data):
             unfit += finding.state == "unfit"
             style = STYLES[finding.state]
-            table.add_row(finding.subject, f"[{style}]{finding.state}[/{style}]", finding.seen)
+            table.add_row(finding.subject, f"[{style}]{finding.state}[/{style}]", finding.detail)
     console.print(table)
     return 1 if unfit else 0

@@ -33,7 +33,7 @@ class Finding(msgspec.Struct):
 
     subject: str
     state: Literal["fit", "note", "unfit"]
-    seen: str
+    detail: str
 
 
 async def examine(file: Path | None, data: Path) -> AsyncIterator[Finding]:

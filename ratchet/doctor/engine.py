@@ -1,4 +1,4 @@
-"""Does an engine that already runs really generate?"""
+"""Check that an engine that already runs generates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ratchet.types import EngineRecord
 
 
 async def generates(config: EngineConfig) -> str:
-    """What was seen after the engine listed its models and proved its health, as its kind does. EngineError: it did not."""
+    """List the engine's models, check its health as its kind does, and return a line about it. EngineError if either fails."""
     record = EngineRecord(config.name, config.kind, config.model, config.url or "", config.served_name or "", api_key=config.api_key)
     control = ENGINES.model(config.kind).kind().control(record)
     try:

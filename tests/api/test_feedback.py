@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ratchet import names
+from ratchet.types import ExampleKind
 from tests.support.gateways import BASE, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -58,6 +59,25 @@ async def test_each_metric_takes_a_value_of_its_type(shared: Bench, metric: str,
 
 
 @pytest.mark.parametrize(
+    ("metric", "value", "kind"),
+    [
+        ("reward", 1, "lone"),
+        ("liked", False, "lone"),
+        ("note", "well said", "comment"),
+        ("better", "It should have been this.", "demonstration"),
+        ("choice", {"choice": 1, "over_choice": 0}, "pair"),
+    ],
+)
+async def test_feedback_becomes_an_example_of_its_metrics_kind(shared: Bench, metric: str, value: Any, kind: ExampleKind) -> None:
+    target = (await shared.chat(n=2 if kind == "pair" else 1)).json()["id"]
+    if isinstance(value, dict):
+        value = {"target": target, "over": target, **value}
+    before = await shared.store.experience.ready("support", [kind])
+    assert (await send(shared, target=target, metric=metric, value=value)).status_code == 202
+    assert await shared.store.experience.ready("support", [kind]) == before + 1
+
+
+@pytest.mark.parametrize(
     ("metric", "value"),
     [
         ("reward", 1.01),
@@ -76,6 +96,7 @@ async def test_each_metric_takes_a_value_of_its_type(shared: Bench, metric: str,
         ("choice", {"target": "chatcmpl-" + "1" * 32}),
         ("choice", {"target": "chatcmpl-" + "1" * 32, "over": "chatcmpl-" + "1" * 32}),
         ("choice", {"target": "a", "over": "b"}),
+        ("choice", {"target": "chatcmpl-" + "1" * 32, "over": "chatcmpl-" + "2" * 32, "over_choice": 128}),
         ("unheard", 1),
         ("", 1),
     ],

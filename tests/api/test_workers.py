@@ -25,10 +25,10 @@ TRIES = 200
 """Connections opened until one is a certain worker's; each has an even chance."""
 
 
-def pids(made: Bench) -> tuple[int, list[int]]:
+def pids(gateway: Bench) -> tuple[int, list[int]]:
     """The first worker, and the others."""
-    assert made.process is not None
-    return made.process.pid, [child.pid for child in psutil.Process(made.process.pid).children() if child.is_running()]
+    assert gateway.process is not None
+    return gateway.process.pid, [child.pid for child in psutil.Process(gateway.process.pid).children() if child.is_running()]
 
 
 def _port(answer: httpx.Response) -> int:
@@ -36,13 +36,13 @@ def _port(answer: httpx.Response) -> int:
 
 
 @asynccontextmanager
-async def at(made: Bench, pid: int) -> AsyncIterator[httpx.AsyncClient]:
+async def at(gateway: Bench, pid: int) -> AsyncIterator[httpx.AsyncClient]:
     """A client with one connection, which that worker has."""
     async with AsyncExitStack() as opened:
         for _ in range(TRIES):
             limits = httpx.Limits(max_connections=1)
             headers = {"authorization": "Bearer rk-client"}
-            http = await opened.enter_async_context(plain_http(base_url=made.url, headers=headers, limits=limits, timeout=DEADLINE))
+            http = await opened.enter_async_context(plain_http(base_url=gateway.url, headers=headers, limits=limits, timeout=DEADLINE))
             port = _port(await http.get("/healthz"))
             if any(c.raddr and c.raddr.port == port for c in psutil.Process(pid).net_connections("tcp")):
                 yield http
@@ -54,26 +54,26 @@ def body(text: str, **fields: object) -> dict[str, object]:
     return {"model": POLICY, "messages": [{"role": "user", "content": text}], **fields}
 
 
-async def values(made: Bench, name: str) -> dict[str, float]:
+async def values(gateway: Bench, name: str) -> dict[str, float]:
     """A metric's samples, by the label `worker` or `engine`."""
-    text = (await made.call("GET", "/metrics", key="metrics")).text
+    text = (await gateway.call("GET", "/metrics", key="metrics")).text
     samples = [s for family in text_string_to_metric_families(text) for s in family.samples if s.name == name]
     assert len({tuple(s.labels.items()) for s in samples}) == len(samples)
     return {s.labels.get("worker", s.labels.get("engine", "")): s.value for s in samples}
 
 
-async def chats(made: Bench) -> float:
-    return await made.metric("ratchet_requests_total", route=CHAT, status="200")
+async def chats(gateway: Bench) -> float:
+    return await gateway.metric("ratchet_requests_total", route=CHAT, status="200")
 
 
-async def gone(pid: int) -> bool:
+async def ended(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def two(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
-    async with bench(tmp_path_factory.mktemp("two"), workers=2, port=0) as made:
-        yield made
+    async with bench(tmp_path_factory.mktemp("two"), workers=2, port=0) as gateway:
+        yield gateway
 
 
 async def test_both_workers_answer_on_one_port_and_their_counts_add_up(two: Bench) -> None:
@@ -120,101 +120,101 @@ async def test_feedback_for_an_answer_that_runs_at_the_other_worker_is_joined(tw
 
 
 async def test_a_revoked_key_ends_at_every_worker_at_once(two: Bench) -> None:
-    made = (await two.call("POST", "/admin/keys", {"tenant": "acme", "scopes": ["infer"]}, key="operator")).json()
+    key = (await two.call("POST", "/admin/keys", {"tenant": "acme", "scopes": ["infer"]}, key="operator")).json()
     _, (other,) = pids(two)
     async with at(two, other) as http:
-        headers = {"authorization": f"Bearer {made['key']}"}
+        headers = {"authorization": f"Bearer {key['key']}"}
         assert (await http.get("/v1/models", headers=headers)).status_code == 200
-        assert (await two.call("DELETE", f"/admin/keys/{made['id']}", key="operator")).status_code == 200
+        assert (await two.call("DELETE", f"/admin/keys/{key['id']}", key="operator")).status_code == 200
         assert (await http.get("/v1/models", headers=headers)).status_code == 401
 
 
 async def test_a_worker_that_stands_still_is_killed_and_started_again(tmp_path: Path) -> None:
-    async with bench(tmp_path, workers=2, port=0, worker_silence_seconds=2) as made:
-        first, (other,) = pids(made)
+    async with bench(tmp_path, workers=2, port=0, worker_silence_seconds=2) as gateway:
+        first, (other,) = pids(gateway)
 
-        async def beating(workers: int) -> None:
-            async def seen() -> bool:
-                return len(await made.store.fleet.heartbeats()) == workers
+        async def heartbeats(workers: int) -> None:
+            async def counted() -> bool:
+                return len(await gateway.store.fleet.heartbeats()) == workers
 
-            await until(seen, f"{workers} heartbeats")
+            await until(counted, f"{workers} heartbeats")
 
-        await beating(2)
+        await heartbeats(2)
         os.kill(first, signal.SIGSTOP)
-        await beating(1)
+        await heartbeats(1)
         os.kill(first, signal.SIGCONT)
-        await beating(2)
-        assert await made.metric("ratchet_worker_restarts_total", worker="1") == 0, "it was the first that stood still"
+        await heartbeats(2)
+        assert await gateway.metric("ratchet_worker_restarts_total", worker="1") == 0, "it was the first that stood still"
         os.kill(other, signal.SIGSTOP)
 
         async def back() -> bool:
-            return (await values(made, "process_open_fds")).keys() == {"0", "1"} and other not in pids(made)[1]
+            return (await values(gateway, "process_open_fds")).keys() == {"0", "1"} and other not in pids(gateway)[1]
 
         await until(back, "another worker listens")
-        assert await made.metric("ratchet_worker_restarts_total", worker="1") == 1
-        assert "worker 1 stands still" in made.log()
+        assert await gateway.metric("ratchet_worker_restarts_total", worker="1") == 1
+        assert "worker 1 stands still" in gateway.log()
 
 
 async def test_a_killed_worker_comes_back_and_no_client_of_the_other_notices(tmp_path: Path) -> None:
-    async with bench(tmp_path, workers=2, port=0) as made:
-        first, (other,) = pids(made)
-        async with at(made, other) as http:
+    async with bench(tmp_path, workers=2, port=0) as gateway:
+        first, (other,) = pids(gateway)
+        async with at(gateway, other) as http:
             assert (await http.post(CHAT, json=body("say:hello"))).status_code == 200
-        assert await chats(made) == 1
-        await made.fakes["fake-0"].faults(token_ms=20)
-        async with at(made, first) as http:
+        assert await chats(gateway) == 1
+        await gateway.fakes["fake-0"].faults(token_ms=20)
+        async with at(gateway, first) as http:
             running = asyncio.create_task(http.post(CHAT, json=body(LONG, stream=True)))
             os.kill(other, signal.SIGKILL)
             assert (await running).text.endswith("data: [DONE]\n\n")
-            await made.fakes["fake-0"].faults()
+            await gateway.fakes["fake-0"].faults()
             assert (await http.post(CHAT, json=body("say:hello"))).status_code == 200
 
         async def back() -> bool:
-            return (await values(made, "process_open_fds")).keys() == {"0", "1"} and other not in pids(made)[1]
+            return (await values(gateway, "process_open_fds")).keys() == {"0", "1"} and other not in pids(gateway)[1]
 
         await until(back, "another worker listens")
-        (new,) = pids(made)[1]
-        async with at(made, new) as http:
+        (new,) = pids(gateway)[1]
+        async with at(gateway, new) as http:
             assert (await http.post(CHAT, json=body("say:hello"))).status_code == 200, "it knows the engines before it listens"
-        assert await chats(made) == 4, "what the dead one had counted is not lost"
-        assert await values(made, "ratchet_worker_restarts_total") == {"1": 1}
+        assert await chats(gateway) == 4, "what the killed one had counted is not lost"
+        assert await values(gateway, "ratchet_worker_restarts_total") == {"1": 1}
 
 
 async def test_sigterm_drains_all_workers(tmp_path: Path) -> None:
-    async with bench(tmp_path, workers=2, port=0) as made:
-        first, (other,) = pids(made)
-        assert made.process is not None
-        await made.fakes["fake-0"].faults(token_ms=20)
-        async with at(made, first) as one, at(made, other) as two_:
+    async with bench(tmp_path, workers=2, port=0) as gateway:
+        first, (other,) = pids(gateway)
+        assert gateway.process is not None
+        await gateway.fakes["fake-0"].faults(token_ms=20)
+        async with at(gateway, first) as one, at(gateway, other) as two_:
             running = [asyncio.create_task(http.post(CHAT, json=body(LONG, stream=True))) for http in (one, two_)]
 
             async def both() -> bool:
-                return bool((await made.fakes["fake-0"].seen())["running"] == 2)
+                return bool((await gateway.fakes["fake-0"].seen())["running"] == 2)
 
             await until(both, "both answer")
-            made.process.terminate()
+            gateway.process.terminate()
             for answer in running:
                 assert (await answer).text.endswith("data: [DONE]\n\n")
-        assert await asyncio.wait_for(made.process.wait(), DEADLINE) == 0
-        assert await gone(other)
-        assert await made.store.interactions.count() == 2
+        assert await asyncio.wait_for(gateway.process.wait(), DEADLINE) == 0
+        assert await ended(other)
+        assert await gateway.store.interactions.count() == 2
 
 
 async def test_kill_nine_of_the_first_leaves_no_worker_and_its_port_is_free(tmp_path: Path) -> None:
-    async with bench(tmp_path, workers=2, port=0) as made:
-        _, (other,) = pids(made)
-        assert made.process is not None
-        made.process.kill()
-        await made.process.wait()
-        await until(lambda: gone(other), "the other worker ends")
-        made.config["gateway"]["port"] = int(made.url.rpartition(":")[2])
-        await made.launch()
-        assert (await made.call("GET", "/healthz", key=None)).status_code == 200
+    async with bench(tmp_path, workers=2, port=0) as gateway:
+        _, (other,) = pids(gateway)
+        assert gateway.process is not None
+        gateway.process.kill()
+        await gateway.process.wait()
+        await until(lambda: ended(other), "the other worker ends")
+        gateway.config["gateway"]["port"] = int(gateway.url.rpartition(":")[2])
+        await gateway.launch()
+        assert (await gateway.call("GET", "/healthz", key=None)).status_code == 200
 
 
 async def test_workers_do_not_share_a_port_with_somebody_elses(tmp_path: Path) -> None:
-    async with bench(tmp_path / "one", workers=2, port=0) as made:
-        taken = int(made.url.rpartition(":")[2])
+    async with bench(tmp_path / "one", workers=2, port=0) as gateway:
+        taken = int(gateway.url.rpartition(":")[2])
         async with bench(tmp_path / "two", engines=0, start=False, workers=2, port=taken) as late:
             with pytest.raises(AssertionError, match="before it served"):
                 await late.launch()
@@ -222,18 +222,18 @@ async def test_workers_do_not_share_a_port_with_somebody_elses(tmp_path: Path) -
 
 
 async def test_an_engine_that_is_removed_finishes_what_the_other_worker_has_there(tmp_path: Path) -> None:
-    async with bench(tmp_path, engines=2, workers=2, port=0) as made:
-        await made.healthy("fake-0", "fake-1")
-        _, (other,) = pids(made)
-        for fake in made.fakes.values():
+    async with bench(tmp_path, engines=2, workers=2, port=0) as gateway:
+        await gateway.healthy("fake-0", "fake-1")
+        _, (other,) = pids(gateway)
+        for fake in gateway.fakes.values():
             await fake.faults(token_ms=40)
-        async with at(made, other) as http, http.stream("POST", CHAT, json=body(LONG, stream=True)) as answer:
+        async with at(gateway, other) as http, http.stream("POST", CHAT, json=body(LONG, stream=True)) as answer:
             name = answer.headers["x-ratchet-engine"]
-            gone_ = await made.call("DELETE", f"/admin/engines/{name}", key="operator")
-            assert (gone_.status_code, gone_.json()["inflight"]) == (202, 1)
+            removal = await gateway.call("DELETE", f"/admin/engines/{name}", key="operator")
+            assert (removal.status_code, removal.json()["inflight"]) == (202, 1)
             assert (await answer.aread()).endswith(b"data: [DONE]\n\n")
 
         async def removed() -> bool:
-            return (await made.call("GET", f"/admin/engines/{name}", key="operator")).status_code == 404
+            return (await gateway.call("GET", f"/admin/engines/{name}", key="operator")).status_code == 404
 
-        await until(removed, "the engine is gone")
+        await until(removed, "the engine is removed")

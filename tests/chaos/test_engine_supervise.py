@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from engines import connect
-from engines.supervise import Supervisor, _guard, _let_go
+from engines.supervision.supervisor import Supervisor, _guard, _release
 from ratchet import process
 from ratchet.buffer import Store
 from ratchet.clock import monotonic
@@ -135,7 +135,7 @@ async def test_an_embedder_is_ready_without_adapters_and_is_told_from_engines_th
 async def test_a_killed_engine_comes_back_with_its_adapters_before_it_is_ready(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.supervise.FIRST_PAUSE", 0.05)
+    monkeypatch.setattr("engines.supervision.supervisor.FIRST_PAUSE", 0.05)
     await publish(store, tmp_path, "support", 1)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
@@ -147,7 +147,7 @@ async def test_a_killed_engine_comes_back_with_its_adapters_before_it_is_ready(
 
 
 async def test_a_killed_engine_is_down_meanwhile(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.supervise.FIRST_PAUSE", 60.0)
+    monkeypatch.setattr("engines.supervision.supervisor.FIRST_PAUSE", 60.0)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
         engine_process().kill()
@@ -176,7 +176,7 @@ async def test_a_corrupted_adapter_never_reaches_the_engine(store: Store, tmp_pa
 async def test_an_engine_that_cannot_generate_is_never_ready_and_waits_longer_each_time(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines.supervise.FIRST_PAUSE", 0.25)
+    monkeypatch.setattr("engines.supervision.supervisor.FIRST_PAUSE", 0.25)
     states: list[tuple[str, float]] = []
     put = store.fleet.put
 
@@ -193,9 +193,9 @@ async def test_an_engine_that_cannot_generate_is_never_ready_and_waits_longer_ea
 
 
 async def test_a_hung_engine_is_restarted(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.supervise.PROBE_SECONDS", 0.0)
-    monkeypatch.setattr("engines.supervise.WATCH_SECONDS", 0.05)
-    monkeypatch.setattr("engines.supervise.GRACE_SECONDS", 0.5)  # it hears no SIGTERM
+    monkeypatch.setattr("engines.supervision.supervisor.PROBE_SECONDS", 0.0)
+    monkeypatch.setattr("engines.supervision.supervisor.WATCH_SECONDS", 0.05)
+    monkeypatch.setattr("engines.supervision.supervisor.GRACE_SECONDS", 0.5)  # it hears no SIGTERM
     monkeypatch.setattr("engines.openai.proof.SECONDS", 0.5)
     async with supervised(store, tmp_path):
         await reached(store, "ready")
@@ -205,7 +205,7 @@ async def test_a_hung_engine_is_restarted(store: Store, tmp_path: Path, monkeypa
 
 
 async def test_an_adapter_forgotten_by_the_engine_is_loaded_again(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("engines.supervise.WATCH_SECONDS", 0.05)
+    monkeypatch.setattr("engines.supervision.supervisor.WATCH_SECONDS", 0.05)
     await publish(store, tmp_path, "support", 1)
     async with supervised(store, tmp_path):
         record = await reached(store, "ready")
@@ -271,11 +271,11 @@ async def test_an_engine_that_dies_by_itself_takes_its_own_children_along(tmp_pa
     assert parent.stdout is not None
     assert await parent.stdout.readline() == b"up\n"
     left = below(parent.pid)
-    leash = await _guard(parent.pid)
+    guarding = await _guard(parent.pid)
     parent.kill()
     await parent.wait()
     assert [p for p in left if p.is_running()]
-    await _let_go(leash)
+    await _release(guarding)
     await gone(left, seconds=5)
 
 

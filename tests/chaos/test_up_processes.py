@@ -1,4 +1,4 @@
-"""`ratchet up` and its processes: stopped, killed, robbed of a part. The engine is the fake one; everything else is real."""
+"""`ratchet up` and its processes: stopped, killed, or with a part killed. The engine is the fake one; everything else is real."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ASK = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "
 RESTART_SECONDS = 60.0
 PARTS = {"gateway": ("gateway", "-m"), "engine local": ("engines", "-m"), "store": ("valkey-server",)}
 """What each part's command line holds."""
-SURE = 12
-"""Connections of which each of two workers has some."""
+CONNECTIONS = 12
+"""So many that each of two workers gets some."""
 
 
 async def ask(up: Up) -> httpx.Response:
@@ -28,7 +28,7 @@ async def ask(up: Up) -> httpx.Response:
 
 
 async def answers(up: Up) -> httpx.Response:
-    """The first whole answer; until then any failure is taken for a part that is still coming back."""
+    """The first complete answer. Failures before it are those of a part that is still being restarted."""
     while True:
         try:
             if (answer := await ask(up)).status_code == httpx.codes.OK:
@@ -78,7 +78,7 @@ async def test_each_part_that_is_killed_is_restarted_and_serves_again(tmp_path: 
             victim = up.part(*words)
             below = victim.children(recursive=True)
             victim.send_signal(signal.SIGKILL)
-            await until(lambda gone=[victim, *below]: not alive(gone), RESTART_SECONDS)
+            await until(lambda killed=[victim, *below]: not alive(killed), RESTART_SECONDS)
             await asyncio.wait_for(answers(up), RESTART_SECONDS)
             headers = {"authorization": f"Bearer {up.ready['keys']['client']}"}
             kept = httpx.get(f"{up.ready['gateway']}/v1/chat/completions/{before}", headers=headers)
@@ -129,10 +129,10 @@ async def test_operators_commands_work_from_another_directory(tmp_path: Path) ->
         assert await up.end(signal.SIGTERM) == 0
 
 
-async def test_when_the_first_of_several_workers_is_killed_fresh_ones_take_their_place(tmp_path: Path) -> None:
+async def test_when_the_first_of_several_workers_is_killed_new_ones_replace_all_of_them(tmp_path: Path) -> None:
     async with running(tmp_path, {**FAKE, "gateway": {**FAKE["gateway"], "workers": 2}}) as up:
-        for _ in range(SURE):
-            assert (await ask(up)).status_code == 200, "ready is said once every worker is"
+        for _ in range(CONNECTIONS):
+            assert (await ask(up)).status_code == 200, "the ready file appears only once every worker is ready"
         old = up.part("gateway")
         (worker,) = old.children()
         assert "--worker" in worker.cmdline()

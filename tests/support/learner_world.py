@@ -20,11 +20,11 @@ import aiohttp
 import yaml
 
 from engines import EngineControl, Sample, connect
-from learner.loop import PolicyLoop
-from learner.ownership import Identity
-from learner.parts import build
-from learner.replicas import Replicas
-from learner.trainer import Worker
+from learner.loop.loop import PolicyLoop
+from learner.loop.ownership import Identity
+from learner.loop.parts import build
+from learner.policy.trainer import Worker
+from learner.publication.replicas import Replicas
 from ratchet import names, process
 from ratchet.buffer import Store
 from ratchet.config import Config

@@ -46,7 +46,7 @@ class Up:
         return next(child for child in self.root.children() if all(any(w in a for a in command_line(child)) for w in words))
 
     async def end(self, number: int) -> int:
-        """Sends `number` and waits until it and all its descendants are gone; its exit status."""
+        """Send a signal, wait until the process and all its descendants have ended, and return its exit status."""
         tree = self.tree()
         self.process.send_signal(number)
         status = await asyncio.wait_for(self.process.wait(), STOP_SECONDS)
@@ -81,7 +81,7 @@ async def running(folder: Path, tree: dict[str, Any] | None = None, *, data: Pat
     data = data or folder / "data"
     log = folder / "up.log"
     ready = folder / "ready.json"
-    ready.unlink(missing_ok=True)  # a machine killed by kill -9 leaves its own behind
+    ready.unlink(missing_ok=True)  # one killed by kill -9 did not delete its own
     argv = [sys.executable, "-m", "ratchet", "up", "--data", str(data), "--ready-file", str(ready)]
     argv += ["-c", str(written(folder, tree))] if tree is not None else []
     env = {**os.environ, "RATCHET_GATEWAY__PORT": "0", "RATCHET_GATEWAY__ADMIN_PORT": "0"}

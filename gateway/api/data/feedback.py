@@ -17,7 +17,7 @@ from gateway.services import Services
 from ratchet import names
 from ratchet.config import MetricConfig
 from ratchet.errors import TargetNotYours, TooManyParked
-from ratchet.types import FeedbackPost, KeyRecord
+from ratchet.types import FeedbackPost, KeyRecord, MetricType
 
 LONGEST_TEXT = 2**16
 PARKED_SECONDS = 30
@@ -35,10 +35,12 @@ class FeedbackRequest(Strict):
 
 
 class Preferred(Strict):
-    """The value of a `preference`: `target` was chosen over `over`."""
+    """The value of a `preference`: a choice of `target` was preferred to a choice of `over`."""
 
     target: str
     over: str
+    choice: Annotated[int, Meta(ge=0, le=127)] = 0
+    over_choice: Annotated[int, Meta(ge=0, le=127)] = 0
 
 
 class Feedback(Handlers):
@@ -52,10 +54,18 @@ class Feedback(Handlers):
         """Rate an answer or an episode. The feedback is durable once it is answered."""
         caller: KeyRecord = request.state.caller
         try:
-            await check(self.services, body, caller.tenant)
+            type_ = await check(self.services, body, caller.tenant)
             given = await self.services.store.feedback.post(
                 FeedbackPost(
-                    caller.tenant, body.target, body.metric, body.value, body.choice, body.idempotency_key, body.metadata or {}, caller.id
+                    caller.tenant,
+                    body.target,
+                    body.metric,
+                    body.value,
+                    body.choice,
+                    body.idempotency_key,
+                    body.metadata or {},
+                    caller.id,
+                    type_,
                 )
             )
         except TargetNotYours:
@@ -66,10 +76,12 @@ class Feedback(Handlers):
         return {"id": given, "object": "feedback"}
 
 
-async def check(services: Services, post: FeedbackRequest, tenant: str) -> None:
-    """ApiError 400 unless target, choice, metric and value are in order. TargetNotYours, StoreUnavailable.
+async def check(services: Services, post: FeedbackRequest, tenant: str) -> MetricType:
+    """Return the type of the metric that the value fits.
 
-    An answer still under way here is known by its exchange; of a target nobody has seen, the value must fit some policy's metric.
+    An answer still under way here is known by its exchange. For a target that is not known yet the value must fit some policy's
+    metric, and the first that it fits counts. Raises ApiError (400) if target, choice, metric or value are not in order,
+    TargetNotYours and StoreUnavailable.
     """
     if not names.is_target(post.target):
         raise invalid("'target' must be the id of an answer or of an episode.", "target")
@@ -92,6 +104,7 @@ async def check(services: Services, post: FeedbackRequest, tenant: str) -> None:
     faults = [misfit(post.value, metric) for metric in declared]
     if all(faults):
         raise invalid(f"Invalid value for {post.metric!r}: {faults[0]}.", "value")
+    return declared[faults.index("")].type
 
 
 def misfit(value: Any, metric: MetricConfig) -> str:
@@ -121,7 +134,9 @@ def _preference(value: Any) -> str:
     try:
         pair = convert(value, Preferred)
     except ApiError:
-        return 'an object {"target": id, "over": id}'
-    if pair.target == pair.over or any(names.RESPONSE_ID.fullmatch(name) is None for name in (pair.target, pair.over)):
-        return "two different answers' ids"
+        return 'an object {"target": id, "choice": 0, "over": id, "over_choice": 0}'
+    if (pair.target, pair.choice) == (pair.over, pair.over_choice):
+        return "two different answers"
+    if any(names.RESPONSE_ID.fullmatch(name) is None for name in (pair.target, pair.over)):
+        return "two answers' ids"
     return ""

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- A gateway's heartbeat, and the end of those that fell silent. Where the server's clock jumped, or nobody asked for as long as a
 -- gateway may be silent, no silence can be told: it is counted from now on.
+--include _1_keys
 local SEEN, AT = 'r:beats:seen', 'r:beats:at'
 local now, seen = now_ms(), call('GET', SEEN)
 if seen and (now < tonumber(seen) or now > seen + A.silent) then

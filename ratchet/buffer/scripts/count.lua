@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- Interactions of all tenants that are still there; index entries whose interaction expired go on the way.
+--include _1_keys
 local DROPPED, n = 1000, 0
 for _, tenant in ipairs(call('SMEMBERS', 'r:tenants')) do
   local index = k_index(tenant)

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- A client deletes its answer: blob, meta, indexes, pending rewards and their examples. One that is being learned from leaves every
 -- list at once; its blob and leased rewards stay until the lease ends.
+--include _1_keys _2_feedback _3_examples
 local id, tenant = A.id, A.tenant
 local m = call('HMGET', k_meta(id), 'tenant', 'route', 'policy', 'seq', 'episode', 'turn')
 if m[1] ~= tenant or m[2] ~= A.route then return 0 end

@@ -2,6 +2,7 @@
 -- A learner takes, renews or gives back its hold on a policy. Returns the fencing token, or false.
 -- Clocks jump, so the time without a renewal is added up from look to look, each of which counts for half the term at most: a jump
 -- alone ends no hold, and a learner that died loses its hold to one that keeps asking.
+--include _1_keys
 local key = k_learner(A.policy)
 local found = call('HMGET', key, 'owner', 'token', 'at', 'silent', 'term')
 local owner, token, now = found[1], found[2], now_ms()

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Examples for one step, which is then what was asked for. The step that holds a lease gets it again; with `grow`, an id, it gets
 -- more, once for each id. Examples that nobody may learn from any more are rejected on the way.
+--include _1_keys _2_feedback _3_examples _4_lease
 local LOOKED_AT = 1000
 local refusal = fenced()
 if refusal then return refusal end

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- Up to `k` ids to resample: lone-scored first, then recent ones, none twice until all were offered.
+--include _1_keys
 local LOOKED_AT = 1000
 local all, seen = {}, {}
 local function add(id)

@@ -1,5 +1,6 @@
 #!lua
 -- An interaction arrives: blob, meta, indexes; feedback that was parked for it joins. Idempotent by id; a deleted one stays so.
+--include _1_keys
 local RECENT_KEPT, TURNS_KEPT = 10000, 1000
 local id, tenant = A.id, A.tenant
 if call('EXISTS', k_meta(id), k_tombstone(id)) > 0 then return 0 end
@@ -35,6 +36,12 @@ end
 if A.prompt == '1' then call('XADD', k_recent(A.policy), 'MAXLEN', '~', RECENT_KEPT, seq .. '-0', 'i', id) end
 if A.untrainable then call('HINCRBY', 'r:untrainable', A.untrainable, 1) end
 
+local waiting = call('SMEMBERS', k_waiters(id))
+local early = episode and call('SREM', k_waiters(A.episode), 't:' .. tenant) == 1
+if #waiting == 0 and not early then return 1 end
+
+-- Only here, since most answers come before their feedback and need none of it.
+--include _2_feedback _3_examples
 local function join_parked(fb)
   if call('HGET', k_fb(fb), 'parked') == '1' then join(feedback(fb)) end
 end
@@ -46,11 +53,10 @@ local function join_target(target, whose)
   retire(slots)
 end
 
-local waiting = call('SMEMBERS', k_waiters(id))
-if #waiting > 0 then call('DEL', k_waiters(id)) end
+call('DEL', k_waiters(id))
 for _, member in ipairs(waiting) do
   local rest = string.sub(member, 3)
   if string.sub(member, 1, 2) == 't:' then join_target(id, rest) else join_parked(rest) end
 end
-if episode and call('SREM', k_waiters(A.episode), 't:' .. tenant) == 1 then join_target(A.episode, tenant) end
+if early then join_target(A.episode, tenant) end
 return 1

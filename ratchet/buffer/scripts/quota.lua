@@ -2,6 +2,7 @@
 -- What one key may still do: two buckets that refill evenly over a minute, and the leases of its running requests.
 -- First `done` ends leases ({id, tokens set aside, tokens used}) and `keep` renews them; then the request `id` asks to start.
 -- All answers count in one place, so the bounds hold over any number of gateways; a lease ends by itself when its gateway is gone.
+--include _1_keys
 local MINUTE, LONGEST_DEBT = 60000000, 60
 local state, leases = k_quota(A.key), k_leases(A.key)
 local t = call('TIME')

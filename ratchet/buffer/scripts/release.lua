@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- The step is given up before its commit: its examples are ready again, its rewards pending again.
+--include _1_keys _2_feedback _3_examples _4_lease
 local refusal = fenced()
 if refusal then return refusal end
 local key = k_lease(A.policy)

@@ -1,5 +1,6 @@
 #!lua
 -- Other metadata for an answer, in its blob and its meta. Nothing else of a blob ever changes, so the last of two writers wins.
+--include _1_keys
 local id = A.id
 local m = call('HMGET', k_meta(id), 'tenant', 'route')
 if m[1] ~= A.tenant or m[2] ~= A.route then return 0 end

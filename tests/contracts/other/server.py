@@ -18,8 +18,6 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from engines.fake.chats import ChatForm
-from engines.fake.texts import TextForm
 
 from engines import sse
 from engines.fake import answers, asks
@@ -27,7 +25,9 @@ from engines.fake.answers import Token
 from engines.fake.app import FakeEngine
 from engines.fake.asks import Ask
 from engines.fake.faults import Faults
-from engines.fake.forms import Form
+from engines.fake.forms.base import Form
+from engines.fake.forms.chats import ChatForm
+from engines.fake.forms.texts import TextForm
 from engines.routes import MESSAGES, RESPONSES, TOKENS
 from ratchet.process import die_with_parent
 

@@ -37,13 +37,13 @@ def test_a_written_adapter_is_verified_and_its_manifest_returned(tmp_path: Path)
 
 def test_the_same_adapter_twice_is_the_same_folder_and_digest(tmp_path: Path) -> None:
     first, record = written(tmp_path)
-    (first / WEIGHTS).write_bytes(b"left by a crash")
+    (first / WEIGHTS).write_bytes(b"damaged by a crash")
     second, again = written(tmp_path)
     assert (first, record) == (second, again)
     verify(ArtifactStore(tmp_path), again, rank=RANK, base=BASE)
 
 
-def test_what_an_interrupted_write_left_is_swept_by_a_later_one(tmp_path: Path) -> None:
+def test_an_interrupted_write_is_swept_by_a_later_one(tmp_path: Path) -> None:
     place = tmp_path / "adapters" / POLICY
     (place / ".tmp-1").mkdir(parents=True)
     (place / ".tmp-1" / WEIGHTS).write_bytes(b"half")

@@ -230,10 +230,10 @@ def test_many_may_put_and_fetch_the_same_at_once(here: ArtifactStore, there: Art
     assert [end.result() for end in ends] == [0, 0]
     assert {put.result()[0] for put in puts} == {DIGEST}
     assert all(got.result().files == FILES for got in gets)
-    assert all_files(there.data) == all_files(here.data), "something unfinished is left"
+    assert all_files(there.data) == all_files(here.data), "something unfinished remains"
 
 
-def test_a_deleted_artifact_is_gone_everywhere(here: ArtifactStore, there: ArtifactStore, layout: Layout) -> None:
+def test_a_deleted_artifact_is_deleted_everywhere(here: ArtifactStore, there: ArtifactStore, layout: Layout) -> None:
     here.put(layout, INDEX, FILES)
     here.delete(DIGEST, layout)
     here.delete(DIGEST, layout)

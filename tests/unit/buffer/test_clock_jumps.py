@@ -23,11 +23,10 @@ JUMP = "test:jump"
 @pytest.fixture
 def jumping(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every script's clock is the server's plus what JUMP holds, in milliseconds."""
-    assert all(script.text.count(NOW) == 1 for script in lua.scripts().values())
-    shifted = {
-        name: lua._script(script.text.replace(NOW, f"{NOW} + tonumber(call('GET', '{JUMP}') or '0')"), "")
-        for name, script in lua.scripts().items()
-    }
+    texts = {name: script.text for name, script in lua.scripts().items()}
+    assert {text.count(NOW) for text in texts.values()} == {0, 1}
+    later = f"{NOW} + tonumber(call('GET', '{JUMP}') or '0')"
+    shifted = {name: lua.assemble(text.replace(NOW, later), {}) for name, text in texts.items()}
     monkeypatch.setattr(link, "scripts", lambda: shifted)
 
 
@@ -93,3 +92,32 @@ async def test_a_living_gateway_stays_one_over_a_jump_and_a_silent_one_is_forgot
         assert await store.fleet.heartbeats() == [beat]
         await jump(store, by + after)
     assert await store.fleet.heartbeats() == []
+
+
+@pytest.mark.usefixtures("jumping")
+@pytest.mark.parametrize("by", [HOUR, -HOUR])
+async def test_a_jump_ends_no_learners_lease_and_silence_does_over_a_jump_too(store: Store, by: int) -> None:
+    registry, seconds = store.registry, 60.0
+    token = await registry.acquire_learner(POLICY, "a", seconds)
+    assert token is not None
+    await jump(store, by)
+    assert await registry.acquire_learner(POLICY, "b", seconds) is None
+    assert await registry.renew_learner(POLICY, "a", token, seconds)
+    await jump(store, 0)
+    assert await registry.acquire_learner(POLICY, "b", seconds) is None
+    assert await registry.renew_learner(POLICY, "a", token, seconds)
+    for after in (20_000, 40_000, 59_000):
+        await jump(store, after)
+        assert await registry.acquire_learner(POLICY, "b", seconds) is None
+    await jump(store, 61_000)
+    assert await registry.acquire_learner(POLICY, "b", seconds) == token + 1
+
+
+@pytest.mark.usefixtures("jumping")
+async def test_whoever_asks_rarely_gets_a_dead_learners_policy_at_the_second_look(store: Store) -> None:
+    assert await store.registry.acquire_learner(POLICY, "a", 1.0) == 1
+    found = []
+    for after in (HOUR, 2 * HOUR):
+        await jump(store, after)
+        found.append(await store.registry.acquire_learner(POLICY, "b", 1.0))
+    assert found == [None, 2]

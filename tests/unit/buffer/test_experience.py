@@ -11,8 +11,10 @@ from ratchet.buffer import Store
 from ratchet.buffer.schema import SHADOW_TENANT
 from ratchet.config import StoreConfig
 from ratchet.errors import Conflict, TargetNotYours
-from ratchet.types import Interaction, Ledger
+from ratchet.types import ExampleKind, Interaction, Ledger
 from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, post, rate, rated_group
+
+GROUPS: dict[ExampleKind, int] = {"group": 0}
 
 
 def shadow(n: int = 2, **fields: object) -> Interaction:
@@ -92,6 +94,95 @@ async def test_a_release_makes_the_groups_ready_for_another_step(store: Store) -
     lease = await store.experience.lease(POLICY, 2, kinds={"group": 0}, max_examples=1)
     assert lease is not None
     assert (lease.step, lease.examples[0].id) == (2, item.id)
+
+
+async def test_a_lease_grows_durably_and_no_further_than_was_asked(store: Store) -> None:
+    for _ in range(5):
+        await rated_group(store, [1.0, 0.0])
+    with pytest.raises(Conflict, match="holds no lease"):
+        await store.experience.more(POLICY, 1, kinds=GROUPS, max_examples=1)
+    first = await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=1)
+    assert first is not None
+    grown = await store.experience.more(POLICY, 1, kinds=GROUPS, max_examples=3)
+    assert len(grown.examples) == 4
+    assert first.examples[0] in grown.examples
+    assert [group.id for group in grown.examples] == sorted(group.id for group in grown.examples)
+    assert await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=1) == grown
+    assert await store.experience.ready(POLICY, GROUPS) == 1
+    for _ in range(2):
+        assert len((await store.experience.more(POLICY, 1, kinds=GROUPS, max_examples=9)).examples) == 5
+    with pytest.raises(Conflict, match="step 1"):
+        await store.experience.more(POLICY, 2, kinds=GROUPS, max_examples=1)
+    assert await store.feedback.ledger() == Ledger(received=10, pending=10)
+
+
+async def test_the_same_call_for_more_sent_twice_grows_the_lease_once(store: Store) -> None:
+    for _ in range(3):
+        await rated_group(store, [1.0, 0.0])
+    await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=1)
+    call = {"policy": POLICY, "step": 1, "kinds": GROUPS, "max_examples": 1, "grow": "more_1"}
+    for _ in range(2):  # as after a connection that broke before the answer came
+        assert len(await store.interactions._link.run("lease", **call)) == 2
+
+
+async def test_rejected_examples_leave_the_lease_and_the_last_one_ends_it(store: Store) -> None:
+    items = sorted([await rated_group(store, rewards) for rewards in ([1.0, 0.0], [0.5, 0.5], [1.0, 1.0])], key=lambda item: item.id)
+    await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=9)
+    for _ in range(2):
+        await store.experience.reject(POLICY, 1, {items[0].id: "zero_spread", items[1].id: "too_long", "chatcmpl-other": "never"})
+    lease = await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=9)
+    assert lease is not None
+    assert [group.id for group in lease.examples] == [items[2].id]
+    assert await store.feedback.ledger() == Ledger(received=6, pending=2, rejected={"zero_spread": 2, "too_long": 2})
+    with pytest.raises(Conflict, match="step 1"):
+        await store.experience.reject(POLICY, 2, {items[2].id: "zero_spread"})
+    for _ in range(2):
+        await store.experience.reject(POLICY, 1, {items[2].id: "zero_spread"})
+    assert await store.feedback.ledger() == Ledger(received=6, rejected={"zero_spread": 4, "too_long": 2})
+    assert await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=9) is None
+    assert await store.registry.versions(POLICY) == [await store.registry.version(POLICY, 0)]
+    with pytest.raises(Conflict, match="holds no lease"):
+        await store.experience.more(POLICY, 1, kinds=GROUPS, max_examples=1)
+
+
+async def test_a_rejected_shadow_group_is_deleted_with_its_answers(store: Store) -> None:
+    item = shadow()
+    await store.experience.add_shadow(item, [1.0, 1.0])
+    await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=9)
+    await store.experience.reject(POLICY, 1, {item.id: "zero_spread"})
+    assert await store.interactions.get(item.id, None) is None
+    assert await store.feedback.ledger() == Ledger()
+
+
+async def test_a_revision_of_a_rejected_reward_makes_the_group_ready_again(store: Store) -> None:
+    item = await rated_group(store, [1.0, 1.0])
+    await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=9)
+    for choice, value in enumerate((0.0, 1.0)):
+        await store.feedback.post(post(item.id, value, choice=choice))
+    await store.experience.reject(POLICY, 1, {item.id: "zero_spread"})
+    lease = await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=9)
+    assert lease is not None
+    assert lease.examples[0].rewards == [0.0, 1.0]
+    assert await store.feedback.ledger() == Ledger(received=4, pending=2, rejected={"zero_spread": 2})
+
+
+async def test_a_request_for_a_step_ends_with_the_lease_and_waits_again_when_nothing_in_it_teaches(store: Store) -> None:
+    job = await store.registry.request_training(POLICY)
+    item = await rated_group(store, [1.0, 1.0])
+    await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=9)
+    assert await store.registry.asked_to_train(POLICY) is None
+    await store.experience.reject(POLICY, 1, {item.id: "zero_spread"})
+    assert await store.registry.asked_to_train(POLICY) == job
+
+
+async def test_a_committed_lease_neither_grows_nor_shrinks(store: Store) -> None:
+    item = await rated_group(store, [1.0, 0.0])
+    await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=1)
+    await store.registry.commit_step(POLICY, 1, candidate(1, 1, [item.id]))
+    with pytest.raises(Conflict, match="committed"):
+        await store.experience.more(POLICY, 1, kinds=GROUPS, max_examples=1)
+    with pytest.raises(Conflict, match="committed"):
+        await store.experience.reject(POLICY, 1, {item.id: "zero_spread"})
 
 
 async def test_a_committed_step_cannot_be_released(store: Store) -> None:

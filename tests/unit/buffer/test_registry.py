@@ -67,7 +67,22 @@ async def test_a_commit_consumes_only_what_it_leased_and_the_rest_is_dropped(sto
     assert left.id != kept.id
 
 
-async def test_the_next_step_waits_for_the_candidates_fate(store: Store) -> None:
+async def test_a_commit_rejects_what_the_algorithm_set_aside_with_its_reason(store: Store) -> None:
+    kept, flat, rest = [await rated_group(store, rewards) for rewards in ([1.0, 0.0], [0.5, 0.5], [0.0, 1.0])]
+    await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=9)
+    for rejected in ({kept.id: "zero_spread"}, {flat.id: "zero_spread", "chatcmpl-other": "zero_spread"}):
+        with pytest.raises(Conflict, match="rejected example"):
+            await store.registry.commit_step(POLICY, 1, candidate(1, 1, [kept.id]), rejected=rejected)
+    assert await store.feedback.ledger() == Ledger(received=6, pending=6)
+    for _ in range(2):
+        await store.registry.commit_step(POLICY, 1, candidate(1, 1, [kept.id]), rejected={flat.id: "zero_spread"})
+    assert await store.feedback.ledger() == Ledger(received=6, pending=2, rejected={"zero_spread": 2, "dropped": 2})
+    await store.registry.publish(POLICY, 1, expect_live=0, verdict={})
+    assert await store.feedback.ledger() == Ledger(received=6, used=2, rejected={"zero_spread": 2, "dropped": 2})
+    assert rest.id not in (kept.id, flat.id)
+
+
+async def test_the_next_step_waits_for_the_candidate_to_be_decided(store: Store) -> None:
     item = await rated_group(store, [1.0, 0.0])
     await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
     await store.registry.commit_step(POLICY, 1, candidate(1, 1, [item.id]))

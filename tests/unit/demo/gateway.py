@@ -16,7 +16,7 @@ PREFIX = "chatcmpl-"
 
 @dataclass
 class Replay:
-    """What it was asked and how it should misbehave. `texts` answer the choices in turn."""
+    """A gateway that answers with `texts` in turn, misbehaves as `fault` says, and keeps its requests."""
 
     texts: list[str] = field(default_factory=lambda: ["Sure!", "No."])
     fault: str = ""

@@ -1,4 +1,4 @@
-"""Runs as the admin API and the clients would have seen them."""
+"""Runs of the demo as its parts report them."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def log() -> Log:
 
 def outcome(**changes: Any) -> Outcome:
     """A run that succeeded, but for `changes`."""
-    made: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "model": "smollm2",
         "engine": "vllm",
         "seed": 0,
@@ -78,4 +78,4 @@ def outcome(**changes: Any) -> Outcome:
         "held": {"during_swap": 0, "outside": 0},
         "seconds": 300.04,
     }
-    return Outcome(**{**made, **changes})
+    return Outcome(**{**fields, **changes})

@@ -43,5 +43,5 @@ def test_the_gates_figure_is_the_live_versions_own() -> None:
 
 
 @pytest.mark.parametrize(("metrics", "count"), [(METRICS, {"during_swap": 2, "outside": 1}), ("", {"during_swap": 0, "outside": 0})])
-def test_held_requests_are_told_apart_by_whether_a_swap_was_under_way(metrics: str, count: dict[str, int]) -> None:
+def test_held_requests_are_counted_by_whether_a_swap_was_under_way(metrics: str, count: dict[str, int]) -> None:
     assert held(metrics) == count

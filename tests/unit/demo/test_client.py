@@ -47,8 +47,8 @@ async def test_a_gateway_that_is_away_is_a_failed_request_and_not_an_exception()
     log = Log()
     async with Client("http://127.0.0.1:9", "key", log) as client:
         exchange = await client.stream("assistant", "refunds")
-        asked = await client.ask("assistant@0", "refunds", 2, seed=1)
-    assert exchange.error is not None and asked.error is not None
+        single = await client.ask("assistant@0", "refunds", 2, seed=1)
+    assert exchange.error is not None and single.error is not None
     assert log.counts["failed"] == 2
 
 

@@ -70,12 +70,12 @@ def test_a_run_that_learned_nothing_can_still_be_drawn() -> None:
 
 
 def test_the_files_are_written_where_asked_and_the_json_twice(tmp_path: Path) -> None:
-    asked = tmp_path / "elsewhere" / "figures.json"
-    files = summary.write(runs.outcome(), [], asked, tmp_path)
+    chosen = tmp_path / "elsewhere" / "figures.json"
+    files = summary.write(runs.outcome(), [], chosen, tmp_path)
     assert [path.name for path in files] == ["demo.html", "demo.png", "demo.json", "figures.json"]
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert (
-        json.loads(asked.read_bytes())
+        json.loads(chosen.read_bytes())
         == json.loads((tmp_path / "demo.json").read_bytes())
         == json.loads(json.dumps(figures(runs.outcome())))
     )

@@ -41,8 +41,8 @@ async def test_users_keep_asking_until_the_context_ends_and_then_finish_what_the
                 while len(replay.feedback) < 30:
                     replay.answered.clear()
                     await replay.answered.wait()
-        asked = len(replay.chats)
-    assert len(replay.chats) == asked
+        finished = len(replay.chats)
+    assert len(replay.chats) == finished
     assert log.failures == []
     assert all(e.ended is not None for e in log.exchanges)
     assert {chat["n"] for chat in replay.chats} == {1, 4}

@@ -65,6 +65,22 @@ async def test_a_supervisor_with_another_data_directory_fetches_what_it_lacks(st
     assert [path.name for path in (elsewhere / "adapters" / "support").iterdir() if path.is_dir()] == [Path(first.path).name]
 
 
+async def test_an_adapter_that_could_not_be_fetched_is_tried_again_and_not_at_each_look(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared, away = tmp_path / "shared", tmp_path / "away"
+    shared.mkdir()
+    await publish(store, tmp_path, "support", 1, shared=shared)
+    shared.rename(away)
+    keeper = adapters(store, tmp_path / "elsewhere", shared=shared)
+    assert not await keeper.retained()
+    assert not await keeper.retained()
+    assert caplog.text.count("support@1 is not restored") == 1
+    away.rename(shared)
+    monkeypatch.setattr("engines.reconcile.RETRY_SECONDS", 0.0)
+    assert set(await keeper.retained()) == {"support@1"}
+
+
 async def test_an_adapter_is_verified_anew_only_for_another_life_of_the_engine(store: Store, tmp_path: Path) -> None:
     record = await publish(store, tmp_path, "support", 1)
     keeper = adapters(store, tmp_path)

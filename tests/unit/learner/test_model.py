@@ -11,10 +11,10 @@ import transformers
 from safetensors.torch import load as read_tensors
 from torch import Tensor
 
-from learner.base_model import digest as base_digest
 from learner.batch import pack
 from learner.examples import Sequence
-from learner.model import CONFIG_FILE, WEIGHTS_FILE, Policy
+from learner.policy.base_model import digest as base_digest
+from learner.policy.model import CONFIG_FILE, WEIGHTS_FILE, Policy
 from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError, ConfigError
 from tests.unit.learner import tiny

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from learner import leasing
+from learner.loop import leasing
 from ratchet.buffer import Store
 from ratchet.types import Interaction
 from tests.support.learner_world import World, answered, configuration, world

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from learner.ownership import Identity, NotHeld, Ownership, new_identity
+from learner.loop.ownership import Identity, NotHeld, Ownership, new_identity
 from ratchet.buffer import Store
 from ratchet.config.model import ArtifactsConfig
 from ratchet.errors import Conflict

@@ -103,7 +103,7 @@ def test_config_prints_schema_verdict_and_what_is_in_force(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("place", ["", "none/ready.json"])
-def test_a_ready_file_that_cannot_be_written_is_told_before_anything_starts(
+def test_a_ready_file_that_cannot_be_written_is_an_error_before_anything_starts(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, place: str
 ) -> None:
     status, _, err = outcome(capsys, "up", "--data", str(tmp_path / "data"), "--ready-file", str(tmp_path / place))
@@ -158,7 +158,7 @@ def test_the_table_names_the_policy_and_what_is_live(capsys: pytest.CaptureFixtu
     assert "heldout: 0.2 lower" in out
 
 
-def test_a_followed_job_ends_with_the_first_version_decided_on() -> None:
+def test_a_followed_job_ends_with_the_first_version_published_or_refused() -> None:
     policy = {"versions": [{"version": 1, "state": "live"}, {"version": 2, "state": "candidate"}]}
     before = train.versions(policy)
     assert before == {1}

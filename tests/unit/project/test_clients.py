@@ -17,10 +17,10 @@ LOCKS = sorted((ROOT / "requirements" / "clients").glob("*.lock"))
 def test_the_versions_on_the_page_are_those_of_the_lock(lock: Path) -> None:
     pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(), re.MULTILINE))
     wanted = [line.strip() for line in lock.with_suffix(".in").read_text().splitlines()]
-    told = [name for name in wanted if f"`{name}`" in PAGE]
-    assert told, "the page names none of its packages"
+    named = [name for name in wanted if f"`{name}`" in PAGE]
+    assert named, "the page names none of its packages"
     rows = [line for line in PAGE.splitlines() if line.startswith("|")]
-    assert not [name for name in told if not any(f"`{name}`" in row and pinned[name] in row for row in rows)]
+    assert not [name for name in named if not any(f"`{name}`" in row and pinned[name] in row for row in rows)]
 
 
 def test_each_environment_that_make_builds_has_a_lock() -> None:

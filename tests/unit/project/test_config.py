@@ -142,14 +142,14 @@ def test_the_environment_overrides_the_file(tmp_path: Path) -> None:
     assert config.store.url == "redis://h:1/0"
 
 
-def test_variables_of_others_are_left_alone() -> None:
+def test_variables_of_other_programs_are_ignored() -> None:
     assert load(None, {"RATCHET_ADMIN_URL": "x", "RATCHET_DATA": "y", "PORT": "1"}) == load(None, {})
 
 
 @pytest.mark.parametrize(
     ("key", "said"), [("RATCHET_GATEWAY__PROT", "did you mean 'port'"), ("RATCHET_ENGINES__7__NAME", "no position in the list")]
 )
-def test_a_wrong_override_is_told(key: str, said: str) -> None:
+def test_a_wrong_override_is_an_error(key: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load(None, {key: "1"})
 

@@ -48,7 +48,7 @@ async def test_the_built_in_configuration_is_fit_here(tmp_path: Path) -> None:
     found = await findings(None, tmp_path / "not" / "made" / "yet")
     assert not [f for f in found.values() if f.state == "unfit"]
     assert {"cores", "memory", "disk", "GPU", "configuration", "packages", "model smollm2", "store"} <= set(found)
-    assert "not needed" in found["quantised base + LoRA"].seen
+    assert "not needed" in found["quantised base + LoRA"].detail
     assert not (tmp_path / "not").exists()
 
 
@@ -68,7 +68,7 @@ async def test_a_shared_folder_that_cannot_be_written_is_unfit(tmp_path: Path) -
     shared = tmp_path / "shared"
     file = written(tmp_path, artifacts={"url": str(shared)})
     found = checks.artifacts(load(file), tmp_path)
-    assert (found.state, str(shared) in found.seen) == ("unfit", True)
+    assert (found.state, str(shared) in found.detail) == ("unfit", True)
     shared.mkdir()
     assert checks.artifacts(load(file), tmp_path) == Finding("artifacts", "fit", str(shared))
 
@@ -101,14 +101,14 @@ async def test_what_answers_but_is_no_engine_is_unfit() -> None:
             await engine.generates(EngineConfig(name="e", kind="vllm", model="m", url=url))
 
 
-async def test_what_waits_in_the_spool_is_told(tmp_path: Path) -> None:
+async def test_what_waits_in_the_spool_is_reported(tmp_path: Path) -> None:
     assert checks.spool(tmp_path) == Finding("spool", "fit", "nothing waits for the store")
     held = Spool.create(tmp_path / FOLDER, 2**16, 2**20)
     held.append([bytes(2**14)] * 3)
     set_aside(tmp_path / FOLDER, b"poison")
     found = checks.spool(tmp_path)
     assert found.state == "note"
-    assert found.seen == f"3 answers (0.0 MiB) wait for the store; 1 it refused are in {tmp_path / FOLDER / 'refused'}"
+    assert found.detail == f"3 answers (0.0 MiB) wait for the store; 1 it refused are in {tmp_path / FOLDER / 'refused'}"
     held.close()
 
 
@@ -125,7 +125,7 @@ async def test_reward_functions_beside_the_file_are_imported(tmp_path: Path) -> 
     found = await findings(written(tmp_path, policies={"p": {"base": "smollm2", "rewards": rewards}}), tmp_path)
     states = {path: found[f"reward {path}"].state for path in ("my_rewards:good", "my_rewards:missing", "nowhere:f")}
     assert states == {"my_rewards:good": "fit", "my_rewards:missing": "unfit", "nowhere:f": "unfit"}
-    assert "nowhere" in found["reward nowhere:f"].seen
+    assert "nowhere" in found["reward nowhere:f"].detail
 
 
 async def test_a_quantised_base_is_not_vouched_for_without_its_self_test(tmp_path: Path) -> None:

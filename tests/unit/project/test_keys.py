@@ -106,8 +106,8 @@ def test_the_first_key_is_made_listed_and_revoked_with_nothing_but_a_store(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, config: Path
 ) -> None:
     place = ["-c", str(config), "--data", str(tmp_path / "data")]
-    asked = ["--tenant", "ops", "--scope", "operator", "--scope", "metrics", "--model", "a", "--rpm", "5", "--note", "[red]first[/]"]
-    status, key, said = outcome(capsys, "keys", "create", *asked, *place)
+    options = ["--tenant", "ops", "--scope", "operator", "--scope", "metrics", "--model", "a", "--rpm", "5", "--note", "[red]first[/]"]
+    status, key, said = outcome(capsys, "keys", "create", *options, *place)
     assert (status, said.count("\n"), key.strip() in said) == (0, 1, False)
     item = f"key_{keys.digest(key.strip())[:16]}"
     assert said.startswith(f"{item} of ops")

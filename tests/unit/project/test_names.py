@@ -72,10 +72,10 @@ def test_a_child_that_any_thread_forks_mints_ids_of_its_own() -> None:
             os.write(write, names.mint("").encode())
             os._exit(0)
         os.waitpid(child, 0)
-        told = os.read(read, 64).decode()
+        first = os.read(read, 64).decode()
         os.close(read)
         os.close(write)
-        return told, [names.mint("") for _ in range(names.POOL)]
+        return first, [names.mint("") for _ in range(names.POOL)]
 
     with ThreadPoolExecutor(1) as pool:
         theirs, ours = pool.submit(forked).result()

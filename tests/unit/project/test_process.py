@@ -53,7 +53,7 @@ async def read_until(log: Path, word: str) -> str:
     return await asyncio.wait_for(look(), DEADLINE)
 
 
-async def gone(pid: int) -> None:
+async def ended(pid: int) -> None:
     async def look() -> None:
         while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
             await asyncio.sleep(0.01)
@@ -95,16 +95,16 @@ async def test_a_missing_program_is_named_in_one_line(tmp_path: Path) -> None:
 
 
 async def test_a_child_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
-    await gone(await orphan(tmp_path / "log", SLEEPER))
+    await ended(await orphan(tmp_path / "log", SLEEPER))
 
 
 async def test_a_child_that_ignores_sigterm_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
-    await gone(await orphan(tmp_path / "log", STUBBORN))
+    await ended(await orphan(tmp_path / "log", STUBBORN))
 
 
-async def test_a_child_that_asked_for_it_drains_when_its_parent_is_killed(tmp_path: Path) -> None:
+async def test_a_child_that_wants_to_drain_does_so_when_its_parent_is_killed(tmp_path: Path) -> None:
     child = await orphan(tmp_path / "log", GRACEFUL)
-    await gone(child)
+    await ended(child)
     assert await read_until(tmp_path / "log", "drained")
 
 
@@ -115,7 +115,7 @@ async def test_a_process_started_by_hand_is_not_bound_to_its_parent() -> None:
     assert (await asyncio.wait_for(child.communicate(), DEADLINE))[0] == b"lives\n"
 
 
-async def test_a_child_whose_parent_is_gone_already_exits_at_once() -> None:
+async def test_a_child_whose_parent_has_ended_already_exits_at_once() -> None:
     program = "from ratchet.process import die_with_parent; die_with_parent(); print('lives')"
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=PIPE, env={**os.environ, "RATCHET_PARENT": "1"})
     assert (await asyncio.wait_for(child.communicate(), DEADLINE))[0] == b""
@@ -126,7 +126,7 @@ async def test_kill_tree_ends_descendants_too(tmp_path: Path) -> None:
     child = await spawn([sys.executable, "-c", NESTED], log=tmp_path / "log", name="nested")
     below = int((await read_until(tmp_path / "log", "up")).split()[0])
     await kill_tree(child.pid, grace=5)
-    await gone(below)
+    await ended(below)
     assert await asyncio.wait_for(child.wait(), DEADLINE) == -signal.SIGTERM
 
 

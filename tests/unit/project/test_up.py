@@ -213,7 +213,7 @@ async def test_engines_no_longer_configured_leave_the_fleet_at_the_start(tmp_pat
         {"models": {"m": {"path": "m"}}, "engines": [{"name": "there", "kind": "vllm", "model": "m", "url": "http://127.0.0.1:1"}]}
     )
     async with embedded_store(tmp_path) as store:
-        for name in ("there", "gone"):
+        for name in ("there", "removed"):
             await store.fleet.put(EngineRecord(name, "vllm", "m", "http://127.0.0.1:1", "m"))
         await run._prepare(store, keys.load_or_create(tmp_path), config)
         assert [record.name for record in await store.fleet.engines()] == ["there"]

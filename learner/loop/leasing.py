@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from learner import publish
 from learner.algorithms.base import Examined
 from learner.examples import mean_reward
-from learner.ownership import Ownership
-from learner.status import Status
-from learner.trainer import Trainer
+from learner.loop.ownership import Ownership
+from learner.loop.status import Status
+from learner.policy.trainer import Trainer
+from learner.publication import publish
 from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.types import Example, ExampleKind, Lease, PolicyRecord

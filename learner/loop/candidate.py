@@ -6,9 +6,9 @@ import asyncio
 import logging
 from typing import Any
 
-from learner import lineage
-from learner.leasing import Lesson
-from learner.parts import Parts
+from learner.loop.leasing import Lesson
+from learner.loop.parts import Parts
+from learner.publication import lineage
 from learner.update import Progress, StepReport
 from ratchet import adapters, clock, failpoints
 from ratchet.errors import Conflict, GateRefused

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from learner import publish
 from learner.gate.verdict import Verdict
-from learner.parts import Parts
+from learner.loop.parts import Parts
+from learner.publication import publish
 from ratchet import clock, failpoints
 from ratchet.errors import Conflict, GateRefused, RatchetError, StoreUnavailable
 from ratchet.types import PolicyRecord, PolicyVersionRecord

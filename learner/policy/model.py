@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from learner import base_model
 from learner.batch import Packed, pack
 from learner.examples import Sequence
-from learner.head import chosen_log_probs
+from learner.policy import base_model
+from learner.policy.head import chosen_log_probs
 from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError, ConfigError
 

@@ -9,14 +9,14 @@ from learner.gate import heldout, proof
 from learner.gate.gate import Gate
 from learner.gate.heldout import Heldout
 from learner.gate.proof import Prover
-from learner.leasing import Leasing
-from learner.ownership import Identity, Ownership
-from learner.publish import Retirement
-from learner.replicas import Replicas
+from learner.loop.leasing import Leasing
+from learner.loop.ownership import Identity, Ownership
+from learner.loop.status import Status
+from learner.policy.trainer import Trainer, Worker
+from learner.publication.publish import Retirement
+from learner.publication.replicas import Replicas
 from learner.rewards.python import Scorer
-from learner.shadow import Shadow
-from learner.status import Status
-from learner.trainer import Trainer, Worker
+from learner.shadow.shadow import Shadow
 from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
 from ratchet.config.model import Config, PolicyConfig

@@ -10,12 +10,12 @@ import asyncio
 import contextlib
 import logging
 
-from learner.candidate import Candidates
-from learner.decision import Decision
-from learner.ownership import NotHeld
-from learner.parts import Parts
-from learner.shadow import BUSY_SECONDS
-from learner.trainer import Abandoned
+from learner.loop.candidate import Candidates
+from learner.loop.decision import Decision
+from learner.loop.ownership import NotHeld
+from learner.loop.parts import Parts
+from learner.policy.trainer import Abandoned
+from learner.shadow.shadow import BUSY_SECONDS
 from ratchet.backoff import Backoff
 from ratchet.errors import Conflict, EngineError, RatchetError, StoreUnavailable
 from ratchet.types import PolicyRecord, PolicyVersionRecord

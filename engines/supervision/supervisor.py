@@ -1,8 +1,8 @@
-"""Start an engine, keep it running, and say in the store what it is up to.
+"""Start an engine, keep it running, and report its state in the store.
 
-One life: launch -> it generates -> adapters restored -> `ready` -> watched until it dies, hangs, or we are told to stop.
-Between lives it is `down` and waits longer each time. An engine that takes adapters only at its start begins a new life at
-once when the registry wants one that it lacks; its running requests are cut off.
+One life of an engine: launched, it generates, its adapters are restored, `ready`, then watched until it dies, hangs, or is to
+stop. Between lives it is `down`, each time for longer. An engine that takes adapters only at its start begins a new life at once
+when the registry wants one that it lacks; its running requests are cut off.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Literal
 
-from engines import EngineControl, connect, guard, launch
+from engines import EngineControl, connect, launch
 from engines.reconcile import Wanted, reconcile
-from engines.restart import NeedsRestart, StartAdapters
+from engines.supervision import guard
+from engines.supervision.restart import NeedsRestart, StartAdapters
 from ratchet import process
 from ratchet.backoff import Backoff
 from ratchet.buffer import Store
@@ -32,15 +33,16 @@ from ratchet.types import EngineRecord
 log = logging.getLogger(__name__)
 
 START_SECONDS = 900.0
-"""A big model on a slow disk; past it the start has failed."""
+"""Seconds after which a start has failed; a big model on a slow disk takes long."""
 LISTEN_POLL_SECONDS = 0.25
 WATCH_SECONDS = 2.0
+"""Seconds between two checks of a running engine."""
 PROBE_SECONDS = 30.0
-"""Between two real generations of a running engine."""
-MISSES = 3
-"""Failed looks in a row after which a running engine counts as hung."""
+"""Seconds between two generations that a running engine is asked for."""
+MAX_FAILED_CHECKS = 3
+"""Failed checks in a row after which a running engine counts as hung."""
 GRACE_SECONDS = 8.0
-"""What SIGTERM gives the process tree before SIGKILL; all is to be gone within 15 s."""
+"""Seconds between SIGTERM and SIGKILL of the process tree, which must have ended within 15 s."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds between two lives of an engine, doubling."""
 STEADY_SECONDS = 120.0
@@ -49,7 +51,7 @@ State = Literal["starting", "ready", "down", "stopped"]
 
 
 class Supervisor:
-    """One engine of the configuration."""
+    """Supervises one engine of the configuration."""
 
     def __init__(self, config: Config, engine: EngineConfig, data: Path, store: Store) -> None:
         self._engine = engine
@@ -63,10 +65,10 @@ class Supervisor:
         self.record = EngineRecord(
             engine.name, engine.kind, engine.model, "", engine.model, launched=True, state="starting", slots=slots, weight=engine.weight
         )
-        self._unsaid = False
+        self._unreported = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Returns once `stop` is set and the process tree is gone. ConfigError if it cannot be launched at all."""
+        """Run the engine until `stop` is set and its process tree has ended. ConfigError if it cannot be launched at all."""
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while not stop.is_set():
             began = monotonic()
@@ -83,23 +85,23 @@ class Supervisor:
             if monotonic() - began > STEADY_SECONDS:
                 backoff.reset()
             self.record.restarts += 1
-            await self._say("down")
+            await self._report("down")
             await _wait(stop, backoff.pause())
-        await self._say("stopped")
+        await self._report("stopped")
 
     async def _live(self, stop: asyncio.Event) -> None:
-        """One life; EngineError says why it ended, unless `stop` was set."""
+        """Run the engine for one life. EngineError says why it ended, unless `stop` is set."""
         model, adapters = await asyncio.to_thread(resolve, self._model), await self._adapters(stop)
         if stop.is_set():
             return
         port, machine = process.free_port(), launch.this_machine()
         planned = launch.build(self._engine, model, port, machine=machine, environ=os.environ, adapters=adapters)
         self.record.url = planned.url
-        await self._say("starting")
+        await self._report("starting")
         logfile = self._data / "logs" / f"engine-{self._engine.name}.log"
         child = await process.spawn(planned.argv, env=planned.env, log=logfile, name=self._engine.name)
         engine = connect(self.record)
-        leash = await _guard(child.pid)
+        guarding = await _guard(child.pid)
         exited, stopped = asyncio.create_task(child.wait()), asyncio.create_task(stop.wait())
         served = asyncio.create_task(self._serve(engine))
         tasks = (exited, stopped, served)
@@ -117,17 +119,17 @@ class Supervisor:
             await end(tasks)
             await process.kill_tree(child.pid, GRACE_SECONDS)
             await child.wait()
-            await _let_go(leash)  # what an engine that died by itself left behind goes too
+            await _release(guarding)  # this also kills what an engine that died by itself did not end
             await engine.close()
 
     async def _serve(self, engine: EngineControl) -> None:
-        """From its first breath on; ends only by an EngineError."""
+        """Bring a fresh engine to `ready` and watch it. Ends only by an EngineError."""
         self._wanted.forget()
         await self._listening(engine)
         self.record.pools = not await engine.health()
         await self._restored(engine)
-        await self._say("ready")
-        misses, probed = 0, monotonic()
+        await self._report("ready")
+        failed, probed = 0, monotonic()
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             try:
@@ -135,14 +137,14 @@ class Supervisor:
                     await engine.health()
                     probed = monotonic()
                 await self._restore(engine)
-                misses = 0
+                failed = 0
             except EngineError as error:
-                misses += 1
-                log.warning("engine %s: look %d of %d failed: %s", self._engine.name, misses, MISSES, error)
-                if misses == MISSES:
+                failed += 1
+                log.warning("engine %s: check %d of %d failed: %s", self._engine.name, failed, MAX_FAILED_CHECKS, error)
+                if failed == MAX_FAILED_CHECKS:
                     raise
-            if self._unsaid:
-                await self._say("ready")
+            if self._unreported:
+                await self._report("ready")
 
     async def _listening(self, engine: EngineControl) -> None:
         deadline = monotonic() + START_SECONDS
@@ -162,7 +164,7 @@ class Supervisor:
             await asyncio.sleep(WATCH_SECONDS)
 
     async def _restore(self, engine: EngineControl) -> bool:
-        """Whether the engine holds what the registry retains, if it takes adapters; False if the store does not say."""
+        """Make the engine hold what the registry retains. False if the store is away; True at once if the engine takes no adapters."""
         if self.record.pools:
             return True
         try:
@@ -173,11 +175,11 @@ class Supervisor:
         except StoreError as error:
             log.warning("engine %s: adapters unknown: %s", self._engine.name, error)
             return False
-        await reconcile(engine, wanted, unload=False)  # unloading is the learner's, who knows what is in flight
+        await reconcile(engine, wanted, unload=False)  # the learner unloads, since it knows what is in flight
         return True
 
     async def _adapters(self, stop: asyncio.Event) -> dict[str, Path]:
-        """The adapters to start the engine with, once the store can say; none where they are loaded later."""
+        """Wait for the store and return the adapters to start the engine with; none where they are loaded later."""
         while self._start_adapters is not None and not stop.is_set():
             try:
                 adapters = await self._start_adapters.choose()
@@ -192,28 +194,29 @@ class Supervisor:
     async def _compare(self, engine: EngineControl, adapters: StartAdapters) -> None:
         await adapters.check(await engine.models())
         if self.record.refused != adapters.refused:
-            self.record.refused, self._unsaid = adapters.refused, True
+            self.record.refused, self._unreported = adapters.refused, True
 
-    async def _say(self, state: State) -> None:
+    async def _report(self, state: State) -> None:
         self.record.state = state
         try:
             await self._store.fleet.put(self.record)
-            self._unsaid = False
+            self._unreported = False
         except StoreError as error:
-            self._unsaid = True
-            log.warning("engine %s is %s, which the store did not take: %s", self._engine.name, state, error)
+            self._unreported = True
+            log.warning("engine %s is %s, which could not be reported: %s", self._engine.name, state, error)
 
 
 async def _guard(group: int) -> asyncio.subprocess.Process:
-    """Watches over the process group `group`, in a session of its own that our end does not reach."""
+    """Start the guard of a process group, in a session of its own that does not end with ours."""
     argv = [sys.executable, "-I", "-S", guard.__file__, str(group)]
     return await asyncio.create_subprocess_exec(*argv, stdin=PIPE, start_new_session=True)
 
 
-async def _let_go(leash: asyncio.subprocess.Process) -> None:
-    if leash.stdin is not None:
-        leash.stdin.close()
-    await leash.wait()
+async def _release(guarding: asyncio.subprocess.Process) -> None:
+    """Make the guard kill its process group and end."""
+    if guarding.stdin is not None:
+        guarding.stdin.close()
+    await guarding.wait()
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:

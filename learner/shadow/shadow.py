@@ -7,11 +7,12 @@ import logging
 from collections import Counter
 
 from engines import EngineControl, Load
-from learner import resample, seeds
-from learner.leasing import Leasing
-from learner.replicas import Replicas, live_name
+from learner import seeds
+from learner.loop.leasing import Leasing
+from learner.loop.status import Status
+from learner.publication.replicas import Replicas, live_name
 from learner.rewards.python import Scorer, Unscored
-from learner.status import Status
+from learner.shadow import resample
 from ratchet import failpoints
 from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig, ShadowConfig

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Literal
 
-from learner.ownership import Ownership
+from learner.loop.ownership import Ownership
 from ratchet import clock
 from ratchet.buffer import Store
 from ratchet.errors import StoreError

@@ -1,0 +1,1 @@
+"""Supervision of the engines that Ratchet launches: started, watched, restarted, ended."""
