@@ -60,22 +60,32 @@ class Batch:
         return Whole(len(lengths), sum(lengths), max(lengths))
 
 
-def micro_batches(sequences: Iterable[Sequence], budget: int) -> list[list[Sequence]]:
+def micro_batches(sequences: Iterable[Sequence], budget: int, *, together: bool = False) -> list[list[Sequence]]:
     """Cut `sequences`, in order, so that no part has more than `budget` tokens, a shared prompt counted once.
 
-    A sequence that alone is above the budget is a part of its own.
+    `together`: the sequences of an example stay in one part. What is alone above the budget is a part of its own.
     """
+    units = [list(unit) for _, unit in groupby(sequences, key=lambda s: s.example)] if together else [[s] for s in sequences]
     parts: list[list[Sequence]] = []
     spent = 0
-    for sequence in sequences:
-        shares = bool(parts) and _trunk(parts[-1][-1]) == _trunk(sequence)
-        cost = len(sequence.token_ids) + (0 if shares else len(sequence.prompt_ids))
+    for unit in units:
+        cost = _tokens(unit, parts[-1][-1] if parts else None)
         if not parts or spent + cost > budget:
             parts.append([])
-            spent, cost = 0, len(sequence.token_ids) + len(sequence.prompt_ids)
-        parts[-1].append(sequence)
+            spent, cost = 0, _tokens(unit, None)
+        parts[-1] += unit
         spent += cost
     return parts
+
+
+def _tokens(unit: list[Sequence], before: Sequence | None) -> int:
+    """The tokens that `unit` adds to a part whose last sequence is `before`."""
+    total = 0
+    for sequence in unit:
+        shares = before is not None and _trunk(before) == _trunk(sequence)
+        total += len(sequence.token_ids) + (0 if shares else len(sequence.prompt_ids))
+        before = sequence
+    return total
 
 
 def _trunk(sequence: Sequence) -> tuple[int, list[int], float]:

@@ -136,7 +136,7 @@ class _Update:
         self.policy = policy
         self.algorithm = algorithm
         self._sequences = sequences
-        self._parts = micro_batches(sequences, budget)
+        self._parts = micro_batches(sequences, budget, together=algorithm.together)
         self._progress = progress
         # With one epoch the policy before the step is the current one, and costs no pass of its own.
         self._scores_old = algorithm.uses_old or algorithm.config.epochs > 1

@@ -59,6 +59,9 @@ class Algorithm(ABC, Generic[Config]):
     kinds: ClassVar[Mapping[ExampleKind, Age]]
     """The kinds of examples that it takes, and how old their answers may be."""
 
+    together: ClassVar[bool] = False
+    """Whether the sequences of an example must be in one micro-batch, because the loss compares them."""
+
     def __init__(self, config: Config) -> None:
         self.config = config
 

@@ -70,7 +70,8 @@ class Leasing:
     async def next(self, record: PolicyRecord) -> Lesson | None:
         """Lease what the next step learns from, or None while too few examples teach.
 
-        At least `min_groups` must; one after `ratchet train`. A lease that a crash left is taken up again.
+        At least `min_groups` must; one after `ratchet train`. A lease that a crash left is taken up again, as it is if enough of it
+        teaches, so that the step is the same.
         """
         lease = await self._held(record.step + 1)
         requested = bool(lease and lease.job) or await self._store.registry.asked_to_train(self._name) is not None
@@ -78,11 +79,12 @@ class Leasing:
         if lease is None and (await self.ready() < least or not (requested or self._schedule.automatic)):
             return None
         kinds = await self._kinds(record)
-        if lease is None:
-            lease = await self._store.experience.lease(
-                self._name, record.step + 1, kinds=kinds, max_examples=self._room, min_examples=least, token=self._ownership.token
-            )
-        return None if lease is None else await self._enough(lease, kinds, least)
+        if lease is not None:
+            return await self._enough(lease, kinds, least, wanted=least)
+        lease = await self._store.experience.lease(
+            self._name, record.step + 1, kinds=kinds, max_examples=self._room, min_examples=least, token=self._ownership.token
+        )
+        return None if lease is None else await self._enough(lease, kinds, least, wanted=self._room)
 
     @property
     def _room(self) -> int:
@@ -98,21 +100,26 @@ class Leasing:
         oldest = publish.oldest_learnable(record, await self._store.registry.retained(self._name, keep), keep)
         return {kind: oldest if age == "fresh" else 0 for kind, age in self._algorithm.kinds.items()}
 
-    async def _enough(self, lease: Lease, kinds: dict[ExampleKind, int], least: int) -> Lesson | None:
-        """Add to the lease until `least` examples teach. If nothing is left to add, give it up."""
+    async def _enough(self, lease: Lease, kinds: dict[ExampleKind, int], least: int, *, wanted: int) -> Lesson | None:
+        """Add to the lease until `wanted` examples teach or no more are ready. With fewer than `least`, give it up."""
         window = await self._trainer.window()
+        found = self._examined(lease, window)
         for _ in range(ROUNDS):
-            self._idle = 0
-            found = self._algorithm.examine(lease.examples, window)
-            if len(found.teach) >= least:
-                return Lesson(lease.step, found.teach, found.aside, mean_reward(lease.examples))
+            if len(found.teach) >= wanted:
+                break
             room, token = self._room - len(found.teach), self._ownership.token
             grown = await self._store.experience.more(self._name, lease.step, kinds=kinds, max_examples=room, token=token)
             if len(grown.examples) == len(lease.examples):
                 break
-            lease = grown
-        await self._give_up(lease.step, found)
-        return None
+            lease, found = grown, self._examined(grown, window)
+        if len(found.teach) < least:
+            await self._give_up(lease.step, found)
+            return None
+        return Lesson(lease.step, found.teach, found.aside, mean_reward(lease.examples))
+
+    def _examined(self, lease: Lease, window: int) -> Examined:
+        self._idle = 0  # what teaches nothing has left the queue
+        return self._algorithm.examine(lease.examples, window)
 
     async def _give_up(self, step: int, found: Examined) -> None:
         """Reject what does not teach, so that it is not looked at again; what does is ready again for a larger lease."""

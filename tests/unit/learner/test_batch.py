@@ -33,6 +33,13 @@ def test_micro_batches_keep_to_the_budget_and_count_a_shared_prompt_once() -> No
     assert [len(part) for part in batch.micro_batches(rows, 1)] == [1, 1, 1, 1]
 
 
+def test_the_sequences_of_an_example_stay_together_where_they_must() -> None:
+    rows = [sequence(n // 2, [1] * 10, [2] * 5) for n in range(6)]
+    assert [len(part) for part in batch.micro_batches(rows, 30, together=True)] == [2, 2, 2]
+    assert [len(part) for part in batch.micro_batches(rows, 40, together=True)] == [4, 2]
+    assert [len(part) for part in batch.micro_batches(rows, 1, together=True)] == [2, 2, 2]
+
+
 def test_micro_batches_count_the_prompt_of_each_group() -> None:
     rows = [sequence(n, [1] * 10, [2] * 5) for n in range(4)]
     assert [len(part) for part in batch.micro_batches(rows, 30)] == [2, 2]

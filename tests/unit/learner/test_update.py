@@ -235,7 +235,7 @@ def test_where_the_batch_is_cut_changes_neither_weights_nor_report(policy: Polic
     start, groups = policy.adapter_state(), four(policy)
 
     def run(places: list[int]) -> tuple[dict[str, Tensor], update.StepReport]:
-        def cut(sequences: list[Sequence], budget: int) -> list[list[Sequence]]:
+        def cut(sequences: list[Sequence], budget: int, *, together: bool) -> list[list[Sequence]]:
             return [sequences[a:b] for a, b in pairwise([0, *places, len(sequences)])]
 
         policy.set_adapter_state(start)

@@ -101,6 +101,22 @@ async def test_a_lease_grows_until_enough_of_it_teaches(store: Store, model: Pat
         assert (await store.feedback.ledger()).rejected == {"zero_spread": 4 * 2 * leasing.AHEAD}
 
 
+async def test_a_new_lease_is_filled_and_one_that_a_crash_left_stays_the_same(store: Store, model: Path, url: str, tmp_path: Path) -> None:
+    async with world(store, tmp_path, configuration(model, url, schedule={"min_groups": 1})) as w:
+        for number in range(2):
+            await flat(w, f"flat {number}")
+        taught = [await w.learnable(f"learn {number}") for number in range(2)]
+        assert await w.loop.cycle()
+        first = await store.registry.version(POLICY, 1)
+        assert first is not None and first.consumed == sorted(item.id for item in taught)
+        left = await w.learnable("three")
+        assert await store.experience.lease(POLICY, 2, kinds={"group": 0}, max_examples=9) is not None
+        await w.learnable("four")
+        assert await w.loop.cycle()
+        second = await store.registry.version(POLICY, 2)
+        assert second is not None and second.consumed == [left.id]
+
+
 async def test_what_teaches_waits_for_more_where_there_is_too_little(store: Store, model: Path, url: str, tmp_path: Path) -> None:
     async with world(store, tmp_path, configuration(model, url, schedule={"min_groups": 2})) as w:
         first = await w.learnable("one")
