@@ -1,4 +1,4 @@
-"""The learner's process: it puts the parts together, runs every policy's loop, and stops when it is told to."""
+"""The learner's process: it runs the loop of every policy until it gets a signal to stop."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ log = logging.getLogger(__name__)
 NICENESS = 10
 """Serving runs at 0, so the kernel gives it the cores first."""
 EXPIRE_SECONDS = 10.0
-"""Between two looks for rewards that waited too long."""
+"""Between two searches for rewards that have expired."""
 
 
 async def serve(config: Config, data: Path) -> None:
-    """Runs until SIGTERM or SIGINT. A half-done update is abandoned; its lease is kept for the next start.
+    """Run until SIGTERM or SIGINT. An update that is under way is abandoned; its examples stay leased for the next start.
 
     ConfigError: a reward function, the held-out file or the shared folder is not usable. StoreUnavailable: no store in time.
     """
@@ -57,7 +57,7 @@ async def serve(config: Config, data: Path) -> None:
 
 
 async def _until(stop: asyncio.Event, worker: Worker, loops: list[PolicyLoop], store: Store) -> None:
-    """Runs the loops; the first error that no loop can live with is raised."""
+    """Run the loops until `stop` is set. An error that ends one of them is raised."""
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
     tasks += [asyncio.create_task(loop.run_shadow(), name=f"{loop.name} shadow") for loop in loops]
     tasks += [asyncio.create_task(_expire(store), name="expire"), asyncio.create_task(stop.wait(), name="stop")]
@@ -82,7 +82,7 @@ async def _expire(store: Store) -> None:
 
 @contextmanager
 def only_one(data: Path) -> Iterator[None]:
-    """Holds the data directory's learner lock, which a killed process gives up by dying. ConfigError: another learner has it."""
+    """Hold the learner's lock of the data directory; a process that dies gives it up. ConfigError: another learner has it."""
     folder = data / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock", busy=ConfigError(f"another learner works on {data}; stop it first")):

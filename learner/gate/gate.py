@@ -41,9 +41,9 @@ class Gate:
         self._evaluation = evaluation
 
     async def examine(self, candidate: PolicyVersionRecord, verdict: Verdict) -> None:
-        """Loads and examines the candidate, writing into `verdict` what it finds. The trainer's weights must be the candidate's.
+        """Load and examine the candidate, and write the results into `verdict`. The trainer's weights must be the candidate's.
 
-        GateRefused: it did not pass. EngineUnavailable, StoreUnavailable: nothing can be said now; ask again.
+        GateRefused: it did not pass. EngineUnavailable, StoreUnavailable: nothing can be decided now; try again.
         """
         await self._sane(candidate, verdict)
         verdict.load_started = clock.wall()
@@ -70,7 +70,7 @@ class Gate:
             raise GateRefused("sanity", str(error)) from error
 
     async def _activate(self, candidate: PolicyVersionRecord, verdict: Verdict, proven: set[tuple[str, int]]) -> list[EngineControl]:
-        """Loads and proves the candidate on every ready replica that is not in `proven` yet, until there is none."""
+        """Load and prove the candidate on every ready replica that is not in `proven` yet, until there is none."""
         while True:
             ready = await self._replicas.some(self._config.base)
             fresh = [engine for engine in ready if _life(engine) not in proven]
@@ -101,12 +101,12 @@ class Gate:
 
 
 def _life(engine: EngineControl) -> tuple[str, int]:
-    """A replica between two restarts: what is loaded ends with it."""
+    """A replica between two restarts; a restart unloads everything."""
     return engine.record.name, engine.record.restarts
 
 
 async def _blame(gate: str, engines: Sequence[EngineControl], error: EngineBroken | EngineRefused) -> Exception:
-    """Whose trouble a failed answer is: the candidate's, if every replica still generates from its base.
+    """Whose fault a failed answer is. The error to raise: the candidate's if every replica still generates from its base.
 
     EngineUnavailable: one does not.
     """

@@ -19,7 +19,7 @@ from ratchet.errors import ConfigError, GateRefused
 
 GATE = "heldout"
 AT_A_TIME = 8
-"""Prompts a replica is given at a time, so that users' requests find room."""
+"""Prompts sent to a replica at a time, so that users' requests find room."""
 LEAST_SCORED = 0.5
 """Share of the pairs that must have both rewards."""
 
@@ -39,7 +39,7 @@ def read(path: Path) -> list[list[dict[str, Any]]]:
 
 
 class Heldout:
-    """Evaluates versions of one policy. The live version's result is kept until another goes live."""
+    """The held-out evaluation of one policy's versions. The live version's rewards are kept until another goes live."""
 
     def __init__(
         self, name: str, seed: int, config: GateConfig, trainer: Trainer, scorer: Scorer, chats: list[list[dict[str, Any]]]

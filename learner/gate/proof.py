@@ -25,7 +25,7 @@ PROBE_TOKENS = 16
 FLOOR = 1e-3
 """Nats. Least tolerance: adapters run through other kernels than the base, which rounds differently."""
 MARGIN = 10.0
-"""The tolerance is this many times the largest difference seen on the base."""
+"""The tolerance is this many times the largest difference on the base."""
 BASE_LIMIT = 0.2
 """Nats. Above this on the base, engine and learner do not compute the same model, and no tolerance would mean anything."""
 PROBES = (
@@ -54,7 +54,7 @@ class Comparison:
     tolerance: float = 0.0
 
     def entry(self) -> dict[str, Any]:
-        """Its line in the verdict."""
+        """The entry of this replica in the verdict."""
         return {
             "replica": self.replica,
             "max_abs_logprob_diff": self.max_abs_logprob_diff,
@@ -64,7 +64,7 @@ class Comparison:
 
 
 class Prover:
-    """Proves candidates of one policy; remembers each replica's tolerance."""
+    """The activation proof of one policy's candidates. It keeps the tolerance of each replica."""
 
     def __init__(self, name: str, trainer: Trainer, prompts: Sequence[list[dict[str, Any]]]) -> None:
         """`prompts`: fixed chats, each a list of messages."""
@@ -75,7 +75,7 @@ class Prover:
         self._tolerances: dict[tuple[str, str], float] = {}
 
     async def prove(self, engine: EngineControl, candidate: PolicyVersionRecord) -> Comparison:
-        """Compares the replica with the learner, whose weights must be the candidate's; `judge` says what it means.
+        """Compare the replica with the learner, whose weights must be the candidate's; `judge` decides on the result.
 
         GateRefused("proof"): nothing to compare, or another base. EngineError: no answer.
         """
@@ -84,7 +84,7 @@ class Prover:
         return replace(found, tolerance=tolerance)
 
     async def tolerance(self, engine: EngineControl) -> float:
-        """Nats a replica may differ from the learner: measured on the base, once a replica. GateRefused: its base is another model."""
+        """How far (nats) the replica may differ from the learner, measured on the base once. GateRefused: its base is another model."""
         key = (engine.record.name, engine.record.url)
         if key not in self._tolerances:
             found = await self._compare(engine, engine.record.served_name)
@@ -125,7 +125,7 @@ def compare(replica: str, triples: Sequence[tuple[float, float, float]]) -> Comp
 
 
 def judge(found: Comparison) -> None:
-    """GateRefused if the replica is not the learner's candidate, or not told apart from the base."""
+    """GateRefused if the replica does not compute the learner's candidate, or computes the base as far as can be measured."""
     # Written so that a NaN fails either test.
     if not found.max_abs_logprob_diff <= found.tolerance:
         raise GateRefused(
@@ -136,7 +136,7 @@ def judge(found: Comparison) -> None:
     if not found.max_abs_diff_from_base > found.tolerance:
         raise GateRefused(
             GATE,
-            f"{found.replica} serves the base, or what cannot be told from it: {found.max_abs_diff_from_base:.3g} nats "
+            f"{found.replica} serves the base, or what cannot be distinguished from it: {found.max_abs_diff_from_base:.3g} nats "
             f"from the base, tolerance {found.tolerance:.3g}",
         )
 

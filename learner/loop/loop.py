@@ -62,14 +62,14 @@ class PolicyLoop:
                 await asyncio.sleep(backoff.pause())
 
     async def run_shadow(self) -> None:
-        """Make shadow groups until cancelled, if the policy has any to make."""
+        """Sample shadow groups until cancelled, if the policy takes any."""
         while self.parts.shadow.enabled:
-            made = 0
+            stored = 0
             try:
-                made = await self.parts.shadow.once() if self._ownership.held else 0
+                stored = await self.parts.shadow.once() if self._ownership.held else 0
             except (StoreUnavailable, EngineError) as error:
                 log.info("%s: no shadow groups now: %s", self.name, error)
-            if made == 0:
+            if stored == 0:
                 await asyncio.sleep(BUSY_SECONDS)
 
     async def stop(self) -> None:

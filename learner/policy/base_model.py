@@ -73,7 +73,7 @@ def _targets(base: Any, wanted: str | list[str]) -> list[str]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Draws from `seed` inside, and leaves the caller's generator as it was."""
+    """Draw from `seed` inside the block; the caller's generator is restored after it."""
     before = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:

@@ -103,7 +103,7 @@ class Policy:
             raise ValueError(f"a sequence is longer than the {self.window} tokens the model attends to")
 
     def _self_check(self) -> None:
-        """Compares packed with plain log-probs: an architecture that ignores the mask or the positions must not train."""
+        """Compare packed with plain log-probs: an architecture that ignores the mask or the positions must not train."""
         prompt, answers = [1, 2, 3], [[4, 5, 6], [7, 8], [9]]
         with torch.inference_mode():
             packed = self.log_probs(prompt, answers)[0]
@@ -123,7 +123,7 @@ class Policy:
         return {name: parameter.detach().cpu().clone() for name, parameter in self._parameters.items()}
 
     def set_adapter_state(self, state: Mapping[str, Tensor]) -> None:
-        """Writes `state` into the adapter in place. AdapterError: a tensor is missing, unknown or of another shape."""
+        """Write `state` into the adapter in place. AdapterError: a tensor is missing, unknown or of another shape."""
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if shapes != {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}:
             raise AdapterError(f"the adapter's tensors are not those of rank {self.lora.rank} on {self.base_path.name}")
@@ -138,7 +138,7 @@ class Policy:
         return {CONFIG_FILE: text.encode(), WEIGHTS_FILE: safetensors.torch.save(self.adapter_state(), metadata={"format": "pt"})}
 
     def load_adapter_files(self, folder: Path) -> None:
-        """Takes the weights of an adapter that `adapter_files` wrote. AdapterError: unreadable, or not of this rank and base."""
+        """Load an adapter that `adapter_files` wrote. AdapterError: unreadable, or not of this rank and base."""
         try:
             state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         except (OSError, safetensors.SafetensorError) as error:
@@ -158,7 +158,7 @@ class Policy:
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        """The text of `ids`, special tokens left out, no space tidied."""
+        """The text of `ids` without special tokens, spaces as they are."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 

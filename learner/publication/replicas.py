@@ -13,8 +13,8 @@ from ratchet.types import EngineRecord, PolicyVersionRecord
 
 
 class Replicas:
-    """Connections to the engines that are ready, one each, made when first needed and anew when the record changes
-    (a restart changes it)."""
+    """One connection to each engine that is ready. It is opened when it is first needed, and again when the engine's record changes,
+    as a restart does."""
 
     def __init__(self, store: Store, data: Path) -> None:
         self._store = store
@@ -34,11 +34,11 @@ class Replicas:
         return found
 
     def folder(self, version: PolicyVersionRecord) -> Path:
-        """The version's adapter under the data directory; a replica that sees it elsewhere is told so by its adapter."""
+        """The version's adapter under the data directory. Where a replica sees that folder elsewhere, its control plane translates."""
         return self._data.resolve() / version.path
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await asyncio.gather(*(engine.close() for engine in self._open.values()))
         self._open.clear()
 
@@ -53,5 +53,5 @@ class Replicas:
 
 
 def live_name(engine: EngineControl, policy: str, version: int) -> str:
-    """What the replica calls that version: its own base's name for version 0."""
+    """The name of that version on the replica; for version 0 the name of its base."""
     return engine.record.served_name if version == 0 else engine_name(policy, version)

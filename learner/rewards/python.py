@@ -1,4 +1,4 @@
-"""Rewards from Python functions: one number an answer, or a reason there is none. Missing is not zero."""
+"""Rewards from Python functions: a number for each answer, or the reason why it has none. A missing reward is not zero."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Scorer:
     """The weighted sum of a policy's reward functions."""
 
     def __init__(self, configs: Sequence[PythonRewardConfig]) -> None:
-        """Imports the functions. ConfigError: a module or a function that is not there."""
+        """Import the functions. ConfigError: there is no such module or function."""
         self._parts = [(config.path, config.weight, _import(config.path)) for config in configs]
 
     def __bool__(self) -> bool:

@@ -24,11 +24,11 @@ log = logging.getLogger(__name__)
 LOW_PRIORITY = 10
 """Engines that have priorities serve users (0) first."""
 BUSY_SECONDS = 0.5
-"""Before looking again at an engine without room, or for prompts where there was none."""
+"""Pause before the next attempt when no group was stored."""
 
 
 class Shadow:
-    """Makes shadow groups of one policy."""
+    """Samples and scores the shadow groups of one policy."""
 
     def __init__(
         self, name: str, config: PolicyConfig, *, store: Store, replicas: Replicas, scorer: Scorer, leasing: Leasing, status: Status
@@ -45,13 +45,13 @@ class Shadow:
 
     @property
     def enabled(self) -> bool:
-        """Whether there is anything to make: shadow groups need a scorer, and an algorithm that takes groups."""
+        """Whether there are groups to sample: they need a scorer, and an algorithm that takes them."""
         return self._config.shadow.enabled and bool(self._scorer) and self._leasing.takes("group")
 
     async def once(self) -> int:
-        """Resamples as many prompts as are wanted and the engines have room for; the number of groups stored.
+        """Resample as many prompts as are wanted and the engines have room for. Return the number of groups stored.
 
-        StoreUnavailable, EngineError: an engine that is asked for its load does not answer.
+        StoreUnavailable. EngineError: an engine does not say how busy it is.
         """
         record = await self._store.registry.policy(self._name)
         missing = 0 if record is None else await self._leasing.missing()
@@ -59,9 +59,9 @@ class Shadow:
             return 0
         engines = await self._replicas.ready(self._config.base)
         rooms = [room(await engine.metrics(), self._config.shadow) for engine in engines]
-        made = await asyncio.gather(*(self._on(e, record, min(missing, k)) for e, k in zip(engines, rooms, strict=True) if k > 0))
-        self.active = any(made)
-        return sum(made)
+        stored = await asyncio.gather(*(self._on(e, record, min(missing, k)) for e, k in zip(engines, rooms, strict=True) if k > 0))
+        self.active = any(stored)
+        return sum(stored)
 
     async def _on(self, engine: EngineControl, record: PolicyRecord, k: int) -> int:
         prompts = await self._store.experience.prompts(self._name, k)
@@ -98,7 +98,7 @@ class Shadow:
                 priority=LOW_PRIORITY,
             )
         except EngineError as error:
-            # A version not loaded yet, a prompt too long for the engine, an engine gone: the prompt comes round again.
+            # A version that is not loaded yet, a prompt too long for the engine, a dead engine: the prompt comes round again.
             log.info("%s: a prompt was not resampled on %s: %s", self._name, engine.record.name, error)
             self._status.skip("engine")
             return None
@@ -114,7 +114,7 @@ class Shadow:
 
 
 def room(load: Load, config: ShadowConfig) -> int:
-    """Groups that engine may be given now: none while a request waits or more than `busy_share` of its slots are in use."""
+    """How many groups may be sent to that engine: none while a request waits or more than `busy_share` of its slots are in use."""
     if load.waiting > 0:
         return 0
     if load.slots == 0:

@@ -34,7 +34,7 @@ def test_what_differs_from_the_learner_is_refused(differences: tuple[float, floa
 
 @pytest.mark.parametrize("from_base", [0.0, 0.01, math.nan])
 def test_what_cannot_be_told_from_the_base_is_refused(from_base: float) -> None:
-    with pytest.raises(GateRefused, match="cannot be told from it"):
+    with pytest.raises(GateRefused, match="cannot be distinguished from it"):
         proof.judge(found(0.001, from_base))
 
 
