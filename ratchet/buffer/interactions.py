@@ -119,20 +119,6 @@ class Interactions:
                 _at(item, turn)
         return items
 
-    async def page(
-        self,
-        tenant: str,
-        *,
-        limit: int,
-        after: str | None = None,
-        order: Order = "asc",
-        model: str | None = None,
-        metadata: dict[str, str] | None = None,
-    ) -> tuple[list[Interaction], bool]:
-        """The items of `scan`, of every route, and whether more may follow."""
-        found = await self.scan(tenant, limit=limit, after=after, order=order, model=model, metadata=metadata)
-        return found.items, found.more
-
     async def scan(
         self,
         tenant: str,

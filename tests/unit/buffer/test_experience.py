@@ -12,7 +12,7 @@ from ratchet.buffer.schema import SHADOW_TENANT
 from ratchet.config import StoreConfig
 from ratchet.errors import Conflict, TargetNotYours
 from ratchet.types import ExampleKind, Interaction, Ledger
-from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, post, rate, rated_group
+from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, listed, post, rate, rated_group
 
 GROUPS: dict[ExampleKind, int] = {"group": 0}
 
@@ -198,7 +198,7 @@ async def test_a_shadow_group_is_ready_unlisted_and_out_of_the_ledger(store: Sto
     for _ in range(2):
         assert await store.experience.add_shadow(item, [0.1, 0.2, 0.30000000000000004]) == item.id
     assert await store.experience.ready(POLICY, ["group"]) == 1
-    assert await store.interactions.page(SHADOW_TENANT, limit=9) == ([], False)
+    assert await listed(store, SHADOW_TENANT, limit=9) == ([], False)
     assert await store.interactions.count() == 0
     with pytest.raises(TargetNotYours):
         await store.feedback.post(post(item.id))
