@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from bench import section
 from bench.awkward import ask
 from learner.gate.proof import FLOOR, MARGIN
-from learner.model import Policy
+from learner.policy.model import Policy
 from ratchet import models
 from ratchet.buffer import open_store
 from ratchet.config import LoraConfig, StoreConfig, load

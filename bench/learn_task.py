@@ -23,8 +23,8 @@ import yaml
 from learner import update
 from learner.algorithms.base import Algorithm
 from learner.examples import mean_reward
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet import names
 from ratchet.config import ALGORITHMS, LoraConfig
 from ratchet.types import Choice, Example, Interaction, Sampling, Signal

@@ -15,11 +15,14 @@ Event = TypeVar("Event")
 
 
 class EventCapture(StreamCapture, Generic[Event]):
-    """A capture of a stream of events; one call of `take` costs no more than the loop it replaces.
+    """A capture of a stream of events.
 
     `split` cuts a buffer into its complete events and the rest: `sse.split` gives their payloads, `sse.split_named` their names
     too. A subclass reads each in `event`, which also sets `done`.
     """
+
+    frame = staticmethod(sse.frame)
+    """The client's events with these payloads."""
 
     def __init__(self) -> None:
         self._rest = b""
@@ -35,10 +38,6 @@ class EventCapture(StreamCapture, Generic[Event]):
 
         EngineBroken: it reports an error, or is malformed.
         """
-
-    def frame(self, *payloads: bytes) -> bytes:
-        """The client's events with these payloads."""
-        return sse.frame(*payloads)
 
     def take(self, data: bytes) -> bytes:
         events, self._rest = self.split(self._rest + data if self._rest else data)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from learner import publish
 from learner.algorithms.base import Examined
 from learner.examples import mean_reward
+from learner.policy.trainer import Trainer
+from learner.publication import publish
 from learner.status import Status
-from learner.trainer import Trainer
 from ratchet.buffer import Store
 from ratchet.config.model import PolicyConfig
 from ratchet.types import Example, ExampleKind, Lease, PolicyRecord

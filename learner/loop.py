@@ -11,14 +11,14 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from learner import lineage, publish
 from learner.gate.gate import Gate, Verdict
 from learner.leasing import Leasing, Lesson
-from learner.publish import Retirement
-from learner.replicas import Replicas
-from learner.shadow import BUSY_SECONDS, Shadow
+from learner.policy.trainer import Abandoned, Trainer
+from learner.publication import lineage, publish
+from learner.publication.publish import Retirement
+from learner.publication.replicas import Replicas
+from learner.shadow.shadow import BUSY_SECONDS, Shadow
 from learner.status import Status
-from learner.trainer import Abandoned, Trainer
 from learner.update import StepReport
 from ratchet import adapters, clock, failpoints
 from ratchet.adapters import ArtifactStore

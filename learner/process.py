@@ -17,12 +17,12 @@ from learner.gate.heldout import Heldout
 from learner.gate.proof import Prover
 from learner.leasing import Leasing
 from learner.loop import Parts, PolicyLoop
-from learner.publish import Retirement
-from learner.replicas import Replicas
+from learner.policy.trainer import Trainer, Worker
+from learner.publication.publish import Retirement
+from learner.publication.replicas import Replicas
 from learner.rewards.python import Scorer
-from learner.shadow import Shadow
+from learner.shadow.shadow import Shadow
 from learner.status import Status
-from learner.trainer import Trainer, Worker
 from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
 from ratchet.config.model import Config, PolicyConfig

@@ -23,8 +23,8 @@ from learner.algorithms.base import Algorithm, Targets
 from learner.algorithms.terms import Terms, Whole
 from learner.batch import Batch, Packed, micro_batches, pack
 from learner.examples import Sequence
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet import clock
 from ratchet.errors import GateRefused
 from ratchet.types import Example

@@ -13,7 +13,7 @@ from ratchet.process import _exec
 from ratchet.process.locks import locked
 
 BUILT_IN = "smollm2"
-CONVERTER = "learner.smollm2"
+CONVERTER = "learner.policy.smollm2"
 
 
 def built_in_folder() -> Path:

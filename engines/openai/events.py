@@ -127,7 +127,8 @@ class _NamedEvents(EventCapture[bytes]):
 
     split = staticmethod(sse.split)
 
-    def frame(self, *payloads: bytes) -> bytes:
+    @staticmethod
+    def frame(*payloads: bytes) -> bytes:
         return b"".join([b"event: %s\ndata: %s\n\n" % (kind_of(payload).encode(), payload) for payload in payloads])
 
 

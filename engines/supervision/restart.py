@@ -30,6 +30,7 @@ class StartAdapters:
         self._given: dict[str, Path] = {}
         self._on_trial: set[str] = set()
         self._failures: Counter[str] = Counter()
+        self._logged: set[str] = set()
 
     @property
     def refused(self) -> list[str]:
@@ -56,8 +57,9 @@ class StartAdapters:
         lacking = {**retained, **candidates}.keys() - set(listed) - set(self.refused)
         if lacking - self._given.keys():
             raise NeedsRestart(", ".join(sorted(lacking)))
-        for name in lacking:
+        for name in lacking - self._logged:
             log.error("the engine was started with %s and does not list it", name)
+        self._logged = lacking
 
     async def _both(self) -> tuple[dict[str, Path], dict[str, Path]]:
         return await self._wanted.retained(), await self._wanted.candidates()

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engines import EngineControl
-from learner import publish
 from learner.gate import heldout, proof
 from learner.gate.heldout import Heldout
 from learner.gate.proof import Comparison, Prover
-from learner.replicas import Replicas
+from learner.publication import publish
+from learner.publication.replicas import Replicas
 from ratchet import adapters, clock, failpoints
 from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store

@@ -10,10 +10,10 @@ from typing import Any
 
 from engines import EngineControl
 from learner import seeds
-from learner.replicas import live_name
+from learner.policy.trainer import Trainer
+from learner.publication.replicas import live_name
 from learner.rewards.python import Scorer
-from learner.shadow import LOW_PRIORITY
-from learner.trainer import Trainer
+from learner.shadow.shadow import LOW_PRIORITY
 from ratchet.config.model import GateConfig
 from ratchet.errors import ConfigError, GateRefused
 

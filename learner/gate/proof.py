@@ -14,9 +14,9 @@ from typing import Any
 
 from engines import EngineControl, Sample
 from learner import seeds
-from learner.replicas import live_name
-from learner.shadow import LOW_PRIORITY
-from learner.trainer import Trainer
+from learner.policy.trainer import Trainer
+from learner.publication.replicas import live_name
+from learner.shadow.shadow import LOW_PRIORITY
 from ratchet.errors import GateRefused
 from ratchet.types import PolicyVersionRecord
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from learner.resample import messages_of
+from learner.shadow.resample import messages_of
 from tests.support.gateways import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

@@ -21,9 +21,9 @@ import yaml
 
 from engines import EngineControl, Sample, connect
 from learner.loop import PolicyLoop
+from learner.policy.trainer import Worker
 from learner.process import build
-from learner.replicas import Replicas
-from learner.trainer import Worker
+from learner.publication.replicas import Replicas
 from ratchet import names, process
 from ratchet.buffer import Store
 from ratchet.config import Config

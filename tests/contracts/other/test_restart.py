@@ -12,8 +12,8 @@ import pytest
 
 from engines import connect
 from engines.supervision.supervisor import Supervisor
-from learner import publish as publishing
-from learner.replicas import Replicas
+from learner.publication import publish as publishing
+from learner.publication.replicas import Replicas
 from ratchet.buffer import Store
 from ratchet.config import Config, EngineConfig
 from ratchet.errors import EngineUnavailable, GateRefused
@@ -34,7 +34,7 @@ def prompt(monkeypatch: pytest.MonkeyPatch) -> None:
     """Looks and pauses that are as short as a test is."""
     monkeypatch.setattr("engines.supervision.supervisor.WATCH_SECONDS", 0.1)
     monkeypatch.setattr("engines.supervision.supervisor.FIRST_PAUSE", 0.05)
-    monkeypatch.setattr("learner.publish.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("learner.publication.publish.POLL_SECONDS", 0.05)
 
 
 def configured(**launch: Any) -> Config:
@@ -126,7 +126,7 @@ async def test_a_version_that_is_no_longer_retained_stays_until_the_next_start(s
 async def test_a_replica_that_does_not_come_back_says_nothing_of_the_candidate(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("learner.publish.RESTART_SECONDS", 0.3)
+    monkeypatch.setattr("learner.publication.publish.RESTART_SECONDS", 0.3)
     await store.fleet.put(EngineRecord("local", "other", BASE, "http://127.0.0.1:9", BASE, launched=True))
     version = PolicyVersionRecord("support", 2, "candidate", 0.0)
     async with replicas(store, tmp_path) as found:

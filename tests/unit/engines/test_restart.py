@@ -94,5 +94,6 @@ async def test_a_retained_version_that_it_was_given_and_does_not_list_is_said_an
     await publish(store, tmp_path, "support", 1)
     adapters = start_adapters(store, tmp_path)
     await adapters.choose()
-    await adapters.check([BASE])
-    assert "was started with support@1 and does not list it" in caplog.text
+    for _ in range(2):
+        await adapters.check([BASE])
+    assert caplog.text.count("was started with support@1 and does not list it") == 1

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from learner.batch import micro_batches, pack
 from learner.examples import Sequence
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet.types import Example
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from learner.model import Policy
+from learner.policy.model import Policy
 from tests.unit.learner import tiny
 
 

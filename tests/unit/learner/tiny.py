@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 
-from learner.model import Policy
+from learner.policy.model import Policy
 from ratchet.config.model import LoraConfig
 from ratchet.types import Choice, Example, Interaction, Sampling
 from tests.support.stores import group_of

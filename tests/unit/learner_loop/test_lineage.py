@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from engines import Sample
-from learner import lineage, resample
+from learner.publication import lineage
+from learner.shadow import resample
 from ratchet.config import PolicyConfig
 from tests.support.stores import group_of, interaction
 

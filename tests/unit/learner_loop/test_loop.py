@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from learner.trainer import Trainer
+from learner.policy.trainer import Trainer
 from ratchet import adapters, process
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable

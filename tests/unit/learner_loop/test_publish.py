@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from learner import publish
-from learner.publish import oldest_learnable
-from learner.replicas import Replicas
+from learner.publication import publish
+from learner.publication.publish import oldest_learnable
+from learner.publication.replicas import Replicas
 from ratchet import process
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable, GateRefused

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engines import Sample
-from learner import resample
+from learner.shadow import resample
 from ratchet.types import Sampling
 from tests.support.stores import interaction
 

@@ -8,7 +8,7 @@ import pytest
 
 from engines import Load
 from learner.leasing import AHEAD, CROWDED
-from learner.shadow import room
+from learner.shadow.shadow import room
 from ratchet.buffer import Store
 from ratchet.config import Config, ShadowConfig
 from ratchet.types import Sampling

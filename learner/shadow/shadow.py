@@ -7,10 +7,11 @@ import logging
 from collections import Counter
 
 from engines import EngineControl, Load
-from learner import resample, seeds
+from learner import seeds
 from learner.leasing import Leasing
-from learner.replicas import Replicas, live_name
+from learner.publication.replicas import Replicas, live_name
 from learner.rewards.python import Scorer, Unscored
+from learner.shadow import resample
 from learner.status import Status
 from ratchet import failpoints
 from ratchet.buffer import Store

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from learner.resample import SOURCE
+from learner.shadow.resample import SOURCE
 from ratchet.config.model import PolicyConfig
 from ratchet.types import Example
 

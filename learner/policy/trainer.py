@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from learner import checkpoint, update
+from learner import update
 from learner.algorithms.base import Algorithm
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy import checkpoint
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet import models
 from ratchet.adapters import ArtifactStore
 from ratchet.config.model import LearnerConfig, PolicyConfig

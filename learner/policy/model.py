@@ -24,7 +24,7 @@ from torch.nn import Parameter
 
 from learner.batch import Packed, pack
 from learner.examples import Sequence
-from learner.head import chosen_log_probs
+from learner.policy.head import chosen_log_probs
 from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError, ConfigError
 

@@ -21,8 +21,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from learner.model import Policy
-from learner.optim import AdamW
+from learner.policy.model import Policy
+from learner.policy.optim import AdamW
 from ratchet.adapters import ArtifactStore
 from ratchet.adapters.artifacts import DIGEST, Layout, Place, digest
 from ratchet.durable import UNFINISHED

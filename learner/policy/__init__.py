@@ -1,0 +1,1 @@
+"""The weights of a policy: model, adapter, optimiser, and their checkpoints."""

@@ -1,0 +1,1 @@
+"""Shadow groups: prompts that are resampled when the engines have room."""
