@@ -225,13 +225,13 @@ class Heartbeat(msgspec.Struct):
 
 
 class EngineRecord(msgspec.Struct):
-    """A replica that may serve: where it is, and what its supervisor last said of it.
+    """An engine that may serve: where it is, and the state that its supervisor last reported.
 
-    `slots` is how many sequences it decodes at a time, where Ratchet launched it and so knows (0: unknown). `weight` is its
-    share of the requests beside other replicas'. `added`: by an operator at run time. `desired` is the operator's word:
-    `drain` takes no new requests, `remove` goes once it has none in hand. `pools`: it was seen to give embeddings or scores and
-    to generate nothing, so that it takes no adapter. `refused`: candidates that it could not be started with, where its kind
-    takes adapters only at its start.
+    `slots` is the number of sequences that it decodes at a time (0: unknown, since Ratchet did not launch it). `weight` is its
+    share of the requests, relative to other engines. `added`: an operator added it at run time. `desired` is what the operator
+    wants: `drain` takes no new requests, `remove` also removes it when none is running. `pools`: it gives embeddings or scores and
+    generates nothing, so it takes no adapter. `refused`: candidates that it could not be started with, if its kind takes
+    adapters only at its start.
     """
 
     name: str
