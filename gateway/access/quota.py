@@ -1,7 +1,7 @@
-"""What a key may do: its models, and its requests, tokens and concurrency, counted in the store over all gateways.
+"""Limit the models, requests, tokens and concurrency of a key. They are counted in the store, over all gateways.
 
-A key without quotas costs nothing here. One with quotas costs a round trip before its request, and one after it where
-tokens or concurrency are bound. A store that does not say in time lets the request through: see docs/gateway.md.
+A key without quotas costs nothing here. One with quotas costs a round trip before its request, and one after it if its tokens or its
+concurrency are limited. If the store does not answer in time, the request is let through: see docs/gateway.md.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from ratchet.types import KeyRecord
 
 T = TypeVar("T")
 PAUSE_SECONDS = 1.0
-"""Seconds a store that failed is not asked again."""
-MOST_ASKED = 4096
-"""Questions and settlements that may wait for a slow store; past that it is not asked."""
+"""Seconds without requests to the store after one failed."""
+MAX_PENDING = 4096
+"""Charges and settlements that may wait for a slow store. Past that nothing is counted."""
 RENEWALS = 3
-"""Renewals of a lease within its life."""
-MOST_TOKENS = 2**31
+"""Renewals of a lease before it would expire."""
+MAX_TOKENS = 2**31
 UNKNOWN_WAIT = 1.0
-"""Seconds after which a key whose requests all still run may try again."""
+"""Seconds to wait for a key past its concurrency, when nobody knows when one of its requests ends."""
 
 log = logging.getLogger(__name__)
 
 
 class Admission:
-    """A request that may run; this one is nobody's to count. `headers` go on its answer, whatever that is."""
+    """A request that may run. This one is not counted. `headers` are for its response, whatever that is."""
 
     headers: Sequence[Header] = ()
     counts_tokens: bool = False
-    """Whether its tokens must be found out, also where nothing is recorded."""
+    """Whether its tokens must be counted, even if nothing is recorded."""
 
     def settle(self, tokens: int | None) -> Awaitable[Any]:
-        """It is over and used `tokens` (None: nobody knows; what was set aside stays taken). Only the first call counts.
+        """End the request, which used `tokens`. None: nobody knows, so that what was set aside counts. Only the first call has an effect.
 
-        It works without being awaited. Awaited, it returns once the key's next request finds the room, or after `wait_ms`.
+        It need not be awaited. Awaited, it returns once the store knows, so that the key's next request may run, or after `wait_ms`.
         """
-        return _Until(None, 0)
+        return _AtMost(None, 0)
 
 
-class Counted(Admission):
-    """An admission that the store has counted, or will if it was too slow to say so."""
+class CountedAdmission(Admission):
+    """An admission that the store has counted, or will count if it is slow to answer."""
 
     def __init__(self, quota: Quota, caller: KeyRecord, reserved: int, *, leased: bool) -> None:
         self.id = names.mint("")
@@ -62,19 +62,19 @@ class Counted(Admission):
         self.reserved = reserved
         self.leased = leased
         self.counts_tokens = leased and caller.tpm is not None
-        self.asked: asyncio.Task[Standing | None] = quota.start(quota.ask(self))
+        self.charge: asyncio.Task[Standing | None] = quota.in_background(quota.charge(self))
         self._quota = quota
-        self._over: asyncio.Task[None] | None = None
+        self._settlement: asyncio.Task[None] | None = None
 
     def settle(self, tokens: int | None) -> Awaitable[Any]:
-        if self.leased and self._over is None:
-            used = self.reserved if tokens is None else max(0, min(tokens, MOST_TOKENS))
-            self._over = self._quota.start(self._quota.end(self, used))
-        return _Until(self._over, self._quota.patience)
+        if self.leased and self._settlement is None:
+            used = self.reserved if tokens is None else max(0, min(tokens, MAX_TOKENS))
+            self._settlement = self._quota.in_background(self._quota.settle(self, used))
+        return _AtMost(self._settlement, self._quota.wait_seconds)
 
 
-class _Until:
-    """Awaited, it waits for a task, but not longer than `seconds`."""
+class _AtMost:
+    """An awaitable that waits for a task for at most `seconds`."""
 
     def __init__(self, task: asyncio.Task[None] | None, seconds: float) -> None:
         self._task = task
@@ -85,53 +85,53 @@ class _Until:
             yield from asyncio.wait({self._task}, timeout=self._seconds).__await__()
 
 
-UNBOUND = Admission()
+UNLIMITED = Admission()
 
 
 class Quota:
-    """The quotas of one gateway's requests. `renew` runs for ever."""
+    """The quotas of the requests of one gateway process. `run` must run for ever."""
 
     def __init__(self, quotas: Quotas, metrics: Metrics, config: QuotaConfig) -> None:
         self._quotas = quotas
         self._metrics = metrics
         self._config = config
-        self._running: dict[str, Counted] = {}
+        self._running: dict[str, CountedAdmission] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._asking: dict[str, float] = {}
-        """When the questions that have no answer yet were asked, the oldest first."""
+        self._unanswered: dict[str, float] = {}
+        """When the charges that the store has not answered were sent, the oldest first."""
         self._paused_until = -math.inf
 
     def estimate(self, body_bytes: int, answer_tokens: int | None, choices: int = 1) -> int:
-        """Tokens to set aside for a request whose body has so many bytes and whose choices may have `answer_tokens` each."""
+        """Tokens to set aside for a request with a body of that many bytes and up to `answer_tokens` in each choice."""
         answer = self._config.answer_tokens if answer_tokens is None else answer_tokens
-        return min(MOST_TOKENS, math.ceil(body_bytes / self._config.bytes_per_token) + answer * choices)
+        return min(MAX_TOKENS, math.ceil(body_bytes / self._config.bytes_per_token) + answer * choices)
 
     async def admit(self, caller: KeyRecord, model: str, tokens: int) -> Admission:
-        """Lets a request for `model` (as the client wrote it) start and sets `tokens` aside; `settle` the admission once it is over.
+        """Admit a request for `model`, as the client wrote it, and set `tokens` aside. `settle` the admission once the request is over.
 
         ApiError: 404 for a model that the key may not use, 429 past a quota.
         """
         if not may_use(caller, model):
             raise no_model(model)
         if caller.rpm is None and caller.tpm is None and caller.concurrency is None:
-            return UNBOUND
+            return UNLIMITED
         return await self._admit(caller, tokens, leased=caller.tpm is not None or caller.concurrency is not None)
 
     async def count(self, caller: KeyRecord) -> Sequence[Header]:
-        """Counts a request that asks no engine; the headers of its answer. ApiError 429 past the quota."""
+        """Count a request that needs no engine, and return the headers of its response. ApiError 429 past the quota."""
         return () if caller.rpm is None else (await self._admit(caller, 0, leased=False)).headers
 
     async def _admit(self, caller: KeyRecord, tokens: int, *, leased: bool) -> Admission:
-        if monotonic() < self._paused_until or len(self._tasks) >= MOST_ASKED:
+        if monotonic() < self._paused_until or len(self._tasks) >= MAX_PENDING:
             self._metrics.quota_unchecked.inc()
-            return UNBOUND
-        item = Counted(self, caller, min(tokens, caller.tpm or 0), leased=leased)
+            return UNLIMITED
+        item = CountedAdmission(self, caller, min(tokens, caller.tpm or 0), leased=leased)
         try:
-            await asyncio.wait({item.asked}, timeout=self.patience)
+            await asyncio.wait({item.charge}, timeout=self.wait_seconds)
         except asyncio.CancelledError:
             item.settle(0)
             raise
-        standing = item.asked.result() if item.asked.done() else None
+        standing = item.charge.result() if item.charge.done() else None
         if standing is None:
             self._metrics.quota_unchecked.inc()
             return item
@@ -142,15 +142,15 @@ class Quota:
         return item
 
     @property
-    def patience(self) -> float:
-        """Seconds to wait for the store: none while it has left somebody else waiting for too long already."""
+    def wait_seconds(self) -> float:
+        """Seconds to wait for the store: none while another charge has waited too long already."""
         seconds, now = self._config.wait_ms / 1000, monotonic()
-        late = next(iter(self._asking.values()), now) < now - seconds
+        late = next(iter(self._unanswered.values()), now) < now - seconds
         return 0.0 if late or now < self._paused_until else seconds
 
-    async def ask(self, item: Counted) -> Standing | None:
-        """The store's word; None if it has none."""
-        self._asking[item.id] = monotonic()
+    async def charge(self, item: CountedAdmission) -> Standing | None:
+        """Charge a request in the store. None if the store does not answer."""
+        self._unanswered[item.id] = monotonic()
         try:
             standing = await self._quotas.ask(
                 item.caller, item.id, tokens=item.reserved, leased=item.leased, lease_seconds=self._config.lease_seconds
@@ -161,20 +161,20 @@ class Quota:
             self._paused_until = monotonic() + PAUSE_SECONDS
             return None
         finally:
-            del self._asking[item.id]
+            del self._unanswered[item.id]
         if item.leased and not standing.refused:
             self._running[item.id] = item
         return standing
 
-    async def end(self, item: Counted, used: int) -> None:
-        """Ends the lease and settles the tokens of a request that was counted."""
-        await asyncio.wait({item.asked})
+    async def settle(self, item: CountedAdmission, used: int) -> None:
+        """End the lease and settle the tokens of a request that was counted."""
+        await asyncio.wait({item.charge})
         if self._running.pop(item.id, None) is not None:
             with store_may_fail(log, "settling a quota"):
                 await self._quotas.end(item.caller, [Ended(item.id, item.reserved, used)], lease_seconds=self._config.lease_seconds)
 
-    async def renew(self) -> None:
-        """Keeps the leases of what runs."""
+    async def run(self) -> None:
+        """Renew the leases of running requests, for ever."""
         while True:
             await asyncio.sleep(self._config.lease_seconds / RENEWALS)
             by_key: dict[str, tuple[KeyRecord, list[str]]] = {}
@@ -184,51 +184,51 @@ class Quota:
                 with store_may_fail(log, "renewing leases"):
                     await self._quotas.keep(list(by_key.values()), lease_seconds=self._config.lease_seconds)
 
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Runs `work` beside the request, which may go away meanwhile."""
+    def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work` in a task of its own, which goes on if the request is cancelled."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """Waits a moment for what is being settled, then ends it."""
+        """Wait a moment for charges and settlements under way, then cancel them."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=PAUSE_SECONDS)
             await end(late)
 
 
 def headers(caller: KeyRecord, standing: Standing) -> list[Header]:
-    """OpenAI's `x-ratelimit-*` of the key's quotas."""
+    """OpenAI's `x-ratelimit-*` headers for the key's quotas."""
     found: list[Header] = []
-    for name, most, left, reset in (
+    for name, limit, remaining, reset in (
         (b"requests", caller.rpm, standing.requests, standing.reset_requests),
         (b"tokens", caller.tpm, standing.tokens, standing.reset_tokens),
     ):
-        if most is not None:
+        if limit is not None:
             found += [
-                (b"x-ratelimit-limit-" + name, b"%d" % most),
-                (b"x-ratelimit-remaining-" + name, b"%d" % left),
+                (b"x-ratelimit-limit-" + name, b"%d" % limit),
+                (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
                 (b"x-ratelimit-reset-" + name, duration(reset).encode()),
             ]
     return found
 
 
 def refusal(caller: KeyRecord, standing: Standing, more: Sequence[Header]) -> ApiError:
-    """429 in OpenAI's form."""
+    """Error 429 in OpenAI's form."""
     wait = standing.wait or UNKNOWN_WAIT
-    bound = {
+    quota = {
         "requests": f"{caller.rpm} requests a minute",
         "tokens": f"{caller.tpm} tokens a minute",
         "concurrency": f"{caller.concurrency} requests at a time",
     }[standing.refused]
     kind = "tokens" if standing.refused == "tokens" else "requests"
-    message = f"Rate limit reached: this key may use {bound}. Try again in {duration(wait)}."
+    message = f"Rate limit reached: this key may use {quota}. Try again in {duration(wait)}."
     return ApiError(429, message, code="rate_limit_exceeded", kind=kind, retry_after=wait, headers=more)
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes one: `6m0s`, `1.5s`, `17ms`."""
+    """A duration as OpenAI writes it: `6m0s`, `1.5s`, `17ms`."""
     thousandths = math.ceil(seconds * 1000)
     if thousandths < 1000:
         return f"{thousandths}ms" if thousandths else "0s"
