@@ -23,7 +23,7 @@ from ratchet.buffer.spool import FOLDER, Spool, Survey, survey
 from ratchet.config import GatewayConfig, OutboxConfig, StoreConfig
 from ratchet.errors import StoreUnavailable
 from ratchet.types import Interaction
-from tests.support.gateways import until
+from tests.support.gateway_process import until
 from tests.support.stores import TENANT, interaction
 
 CLOCK = asyncio.get_running_loop
