@@ -16,7 +16,8 @@ from aiohttp import web
 from engines import sse
 from engines.fake.app import FakeEngine
 from engines.fake.faults import Faults
-from tests.support.gateways import BASE, POLICY, Bench, bench, until
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, until
+from tests.support.stores import listed
 
 
 class Quitter(FakeEngine):
@@ -83,7 +84,7 @@ async def test_an_answer_that_the_engine_gave_up_is_broken_and_recorded_as_trunc
             return await made.store.interactions.count() == 2
 
         await until(both, "both are recorded")
-        kept, _ = await made.store.interactions.page("acme", limit=2)
+        kept, _ = await listed(made.store, "acme", limit=2)
         assert [(item.status, item.untrainable, item.choices[0].message["content"]) for item in kept] == [
             ("truncated", "truncated", "half")
         ] * 2
@@ -107,10 +108,10 @@ async def test_a_replica_that_broke_a_stream_has_to_generate_again_at_once(tmp_p
         fake = made.fakes["fake-0"]
         await fake.faults(die_after=4)
         assert "[DONE]" not in (await made.chat("say:" + "x" * 20, stream=True)).text
-        before = len((await fake.seen())["requests"])
+        before = len((await fake.state())["requests"])
 
         async def probed() -> bool:
-            return len((await fake.seen())["requests"]) > before
+            return len((await fake.state())["requests"]) > before
 
         await asyncio.wait_for(until(probed, "it is probed"), 10)
 
@@ -145,7 +146,7 @@ async def test_a_body_that_ends_after_the_drain_began_is_not_taken(tmp_path: Pat
         held = asyncio.create_task(made.chat("say:" + "x" * 20))
 
         async def busy() -> bool:
-            return bool((await fake.seen())["running"])
+            return bool((await fake.state())["running"])
 
         await until(busy, "a request holds the drain open")
         assert made.process is not None

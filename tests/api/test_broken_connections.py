@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.gateways import Bench, bench
+from tests.support.gateway_process import Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATIENT = {"retry": {"tries": 8}, "strategy": "round_robin"}
@@ -17,7 +17,7 @@ PATIENT = {"retry": {"tries": 8}, "strategy": "round_robin"}
 
 async def asked(made: Bench, text: str) -> list[str]:
     """The engines that were asked that, once for each time."""
-    seen = {name: (await fake.seen())["requests"] for name, fake in made.fakes.items()}
+    seen = {name: (await fake.state())["requests"] for name, fake in made.fakes.items()}
     return [name for name, requests in seen.items() for request in requests if request.get("messages", [{}])[-1].get("content") == text]
 
 

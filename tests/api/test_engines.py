@@ -10,8 +10,8 @@ import pytest
 
 from gateway.api.admin.engine_url import forbidden
 from ratchet.types import EngineRecord, Heartbeat
-from tests.support.gateways import BASE, Bench, Fake, bench, end, start_fake, until
-from tests.support.load import asks, under_load
+from tests.support.gateway_process import BASE, Bench, Fake, bench, end, start_fake, until
+from tests.support.load_generator import asks, under_load
 
 
 def described(fake: Fake, name: str = "late", **fields: Any) -> dict[str, Any]:
@@ -94,12 +94,12 @@ async def test_what_an_operator_did_outlives_the_gateway(tmp_path: Path) -> None
 async def test_an_engine_stays_listed_until_no_gateway_has_a_request_at_it_and_takes_none_meanwhile(tmp_path: Path) -> None:
     async with bench(tmp_path, engines=2) as made:
         await made.healthy("fake-0", "fake-1")
-        await made.store.fleet.beat(Heartbeat("gw_other", engines={"fake-1": 1}))
+        await made.store.fleet.heartbeat(Heartbeat("gw_other", engines={"fake-1": 1}))
         assert (await operate(made, "DELETE", "/fake-1"))[0] == 202
         assert {(await made.chat()).headers["x-ratchet-engine"] for _ in range(5)} == {"fake-0"}
         assert (await made.engine("fake-1"))["desired"] == "remove"
         assert (await operate(made, "POST", "/fake-1/drain", {"drain": False}))[0] == 409
-        await made.store.fleet.beat(Heartbeat("gw_other"))
+        await made.store.fleet.heartbeat(Heartbeat("gw_other"))
         await gone(made, "fake-1")
 
 
@@ -111,7 +111,7 @@ async def test_a_stream_that_runs_at_an_engine_that_is_removed_comes_whole(tmp_p
         streams = [asyncio.create_task(made.chat("say:" + "x" * 60, stream=True)) for _ in range(8)]
 
         async def busy() -> bool:
-            return all([(await fake.seen())["running"] for fake in made.fakes.values()])
+            return all([(await fake.state())["running"] for fake in made.fakes.values()])
 
         await until(busy, "both work")
         assert (await operate(made, "DELETE", "/fake-1"))[0] == 202

@@ -13,9 +13,9 @@ from learner.gate import proof
 from ratchet.config import Config
 from ratchet.errors import GateRefused
 from ratchet.types import EngineRecord, PolicyVersionRecord
-from tests.support.engines_real import BASE, real_engine  # noqa: F401
-from tests.support.learner_world import World, world
+from tests.support.learner_setup import World, world
 from tests.support.stores import POLICY, embedded_store
+from tests.support.vllm_server import BASE, real_engine  # noqa: F401
 
 pytestmark = pytest.mark.real
 
@@ -82,6 +82,6 @@ async def test_a_candidate_compared_with_other_weights_than_its_own_is_refused(r
         assert version.state == "live"
         base = await w.store.registry.version(POLICY, 0)
         assert base is not None
-        await w.loop._trainer.at(base)
+        await w.loop.parts.trainer.at(base)
         with pytest.raises(GateRefused, match="differs from the learner"):
-            proof.judge(await w.loop._parts.gate._prover.prove(await w.engine(), version))
+            proof.judge(await w.loop.parts.gate._prover.prove(await w.engine(), version))

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateways import POLICY, Bench
+from tests.support.gateway_process import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 URL = "http://169.254.169.254/latest/meta-data"
@@ -111,7 +111,7 @@ SOURCES: list[dict[str, Any]] = [
 
 async def seen(made: Bench) -> list[dict[str, Any]]:
     """The bodies the engine was sent, but for the gateway's own probes."""
-    bodies = (await made.fakes["fake-0"].seen())["requests"]
+    bodies = (await made.fakes["fake-0"].state())["requests"]
     return [body for body in bodies if body.get("temperature") != 0]
 
 

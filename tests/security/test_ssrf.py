@@ -13,8 +13,8 @@ from aiohttp import web
 
 from engines.fake.app import FakeEngine
 from engines.fake.faults import Faults
-from tests.support.gateways import BASE, POLICY, Bench, bench, until
-from tests.support.wire import Wire, head
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, until
+from tests.support.raw_http import Wire, head
 
 REDIRECTS = (301, 302, 303, 307, 308)
 
@@ -92,7 +92,7 @@ async def test_no_url_in_a_request_is_fetched(tmp_path: Path, monkeypatch: pytes
         assert (await wire.answer()).status == 200
         wire.close()
         assert bird.called == 0
-        seen = (await made.fakes["fake-0"].seen())["requests"]
+        seen = (await made.fakes["fake-0"].state())["requests"]
         assert not [body for body in seen if body.keys() & {"api_base", "base_url", "extra_body", "metadata"}]
 
 

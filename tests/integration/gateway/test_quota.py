@@ -17,7 +17,7 @@ from gateway.telemetry.metrics import Metrics
 from ratchet.buffer import EmbeddedServer, Store
 from ratchet.config import QuotaConfig, StoreConfig
 from ratchet.types import KeyRecord
-from tests.support.gateways import until
+from tests.support.gateway_process import until
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.relay import transport
 from gateway.relay.transport import Closed, Pool, Response, TransportError
-from tests.integration.gateway.servers import HELLO, OK, Talk, begin, body, pieces, pooled, post, serving, stay
+from tests.integration.gateway.scripted_server import HELLO, OK, Talk, begin, body, pieces, pooled, post, serving, stay
 
 
 async def test_the_request_is_one_and_whole() -> None:

@@ -7,7 +7,7 @@ import asyncio
 from gateway.relay.upstream import Upstream
 from ratchet.config import GatewayConfig
 from ratchet.tasks import end
-from tests.integration.gateway.servers import DEADLINE, HELLO, begin, post, serving, stay
+from tests.integration.gateway.scripted_server import DEADLINE, HELLO, begin, post, serving, stay
 from tests.unit.routing.test_router import Listed, replica
 
 

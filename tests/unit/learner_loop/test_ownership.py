@@ -16,7 +16,7 @@ from ratchet.config.model import ArtifactsConfig
 from ratchet.errors import Conflict
 from ratchet.tasks import end
 from ratchet.types import PolicyRecord
-from tests.support.learner_world import World, configuration, until, world
+from tests.support.learner_setup import World, configuration, until, world
 from tests.support.stores import BASE, POLICY
 
 TERM = 0.4

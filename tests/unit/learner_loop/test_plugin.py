@@ -14,7 +14,7 @@ from ratchet.adapters import ArtifactStore
 from ratchet.buffer import Store
 from ratchet.config import ALGORITHMS, Config, load
 from ratchet.types import Example, Interaction, PolicyVersionRecord, Signal
-from tests.support.learner_world import ROOT, World, configuration, world
+from tests.support.learner_setup import ROOT, World, configuration, world
 from tests.support.stores import POLICY, rate
 
 SOURCE = ROOT / "tests" / "support" / "ema_reinforce.py"

@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from engines import EngineControl, connect
 from ratchet.errors import EngineUnavailable
 from ratchet.types import EngineRecord
-from tests.support.engines_fake import fake_engine
+from tests.support.fake_engine import fake_engine
 
 CHAT, TEXT, EMBEDDINGS, SCORE = "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/score"
 VECTOR = '{"data":[{"index":0,"object":"embedding","embedding":[-0.03,0.04]}]}'
@@ -43,7 +43,7 @@ async def test_an_engine_that_chats_is_asked_for_one_token_and_nothing_else() ->
         engine = connect(record)
         assert await engine.health()
         await engine.close()
-        assert [body["max_tokens"] for body in fake.seen] == [1]
+        assert [body["max_tokens"] for body in fake.requests] == [1]
 
 
 @pytest.mark.parametrize(

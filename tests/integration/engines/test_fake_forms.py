@@ -13,8 +13,8 @@ import pytest
 from engines.fake import pooling
 from engines.fake.__main__ import arguments
 from engines.fake.faults import Faults
-from tests.support.engines_fake import BASE, fake_engine
-from tests.unit.engines.samples import IDENT, REQUESTS, forms
+from tests.support.fake_engine import BASE, fake_engine
+from tests.support.vllm_samples import IDENT, REQUESTS, forms
 
 OURS = re.compile(r'"(created|created_at)":\d+|"(?:msg|fc)_[0-9a-f]{16}"')
 """What differs from answer to answer: the time, and the items' own ids."""
@@ -46,7 +46,7 @@ async def test_a_route_that_is_taken_away_answers_as_fastapi_does() -> None:
     async with fake_engine(Faults(lacks=["/v1/embeddings"])) as (engine, record):
         assert await asked(record.url, "/v1/embeddings", {"input": "x"}) == (404, '{"detail":"Not Found"}')
         assert (await asked(record.url, "/v1/completions", {"prompt": "x"}))[0] == 200
-        assert len(engine.seen) == 1
+        assert len(engine.requests) == 1
 
 
 def test_routes_are_taken_away_by_a_flag_too() -> None:

@@ -15,7 +15,7 @@ from engines.fake.faults import Faults
 from engines.vllm.capture import ChoicesCapture, capture_whole
 from engines.vllm.control import VllmControl
 from ratchet.errors import EngineRefused, EngineUnavailable
-from tests.support.engines_fake import BASE, bare_adapter, fake_engine, until
+from tests.support.fake_engine import BASE, bare_adapter, fake_engine, until
 
 ID = "chatcmpl-" + "0f" * 16
 
@@ -136,7 +136,7 @@ async def test_faults_can_be_set_while_it_runs() -> None:
 async def test_it_tells_what_it_was_asked() -> None:
     async with fake_engine() as (_, record), aiohttp.ClientSession() as session:
         await chat(record.url, text="remember me")
-        async with session.get(f"{record.url}/fake/seen") as answer:
+        async with session.get(f"{record.url}/fake/state") as answer:
             seen = await answer.json()
     assert seen["requests"][0]["messages"][0]["content"] == "remember me"
 
@@ -155,7 +155,7 @@ async def test_more_requests_than_slots_wait() -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
-        assert engine.fate.faults.times == 1
+        assert engine.plan.faults.times == 1
 
 
 async def test_a_restart_loses_its_adapters(tmp_path: Path) -> None:
