@@ -17,7 +17,7 @@ from learner.policy.model import Policy
 from learner.policy.optim import AdamW
 from ratchet.config import AlgorithmConfig
 from ratchet.types import Example, Signal
-from tests.unit.learner import tiny
+from tests.unit.learner import tiny_policy
 
 
 class PairsConfig(AlgorithmConfig):
@@ -52,7 +52,7 @@ class Pairs(Algorithm[PairsConfig]):
 
 
 def pair(scorer: Policy, number: int) -> Example:
-    chosen, rejected = (tiny.group(scorer, 2 * number + side, [0.0]).interactions[0] for side in (0, 1))
+    chosen, rejected = (tiny_policy.group(scorer, 2 * number + side, [0.0]).interactions[0] for side in (0, 1))
     rejected.prompt_ids = chosen.prompt_ids
     preference = {"target": chosen.id, "choice": 0, "over": rejected.id, "over_choice": 0}
     return Example(f"p{number}", "pair", [chosen, rejected], [Signal(chosen.id, 0, "preference", preference)])
@@ -67,7 +67,7 @@ def margin(policy: Policy, example: Example) -> float:
 
 @pytest.mark.parametrize("budget", [1, 40, 10_000])
 def test_a_step_on_pairs_raises_the_chosen_over_the_rejected_however_it_is_cut(budget: int, base: Path) -> None:
-    policy = tiny.load(base)
+    policy = tiny_policy.load(base)
     examples = [pair(policy, number) for number in range(3)]
     before = [margin(policy, example) for example in examples]
     moving = AdamW(policy.parameters(), learning_rate=0.01)
