@@ -25,10 +25,10 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--die-after", type=int, help="reset the connection after this many tokens (0: before the first byte)")
     parser.add_argument("--hang-after", type=int, help="fall silent after this many tokens")
     parser.add_argument("--refuse", type=int, help="answer this status")
-    parser.add_argument("--retry-after", type=int, help="seconds that a refusal asks to be left alone for")
+    parser.add_argument("--retry-after", type=int, help="seconds of a refusal's Retry-After")
     parser.add_argument("--exit", action="store_true", help="dying ends the process")
     parser.add_argument("--times", type=int, help="requests that the faults hit (default: all)")
-    parser.add_argument("--lacks", action="append", default=[], metavar="ROUTE", help="a route it does not have; may be said again")
+    parser.add_argument("--lacks", action="append", default=[], metavar="ROUTE", help="a route it does not have; may be repeated")
     return parser.parse_args(argv)
 
 

@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler
 
 from engines.fake import answers, asks, pooling
 from engines.fake.asks import Ask
-from engines.fake.faults import Fate, Faults, befall
+from engines.fake.faults import FaultPlan, Faults, inject
 from engines.fake.forms.base import Form
 from engines.fake.forms.chats import ChatForm
 from engines.fake.forms.messages import MessageForm
@@ -24,8 +24,8 @@ from engines.fake.forms.responses import ResponseForm
 from engines.fake.forms.texts import TextForm
 from ratchet import names
 
-SEEN = 1000
-"""Request bodies that `GET /fake/seen` still knows."""
+MAX_REQUESTS = 1000
+"""Request bodies that `GET /fake/state` lists, the latest."""
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 _T = TypeVar("_T")
 
@@ -59,10 +59,10 @@ class _Refused(Exception):
             tree: dict[str, Any] = {"type": "error", "error": {"type": self.kind, "message": str(self)}}
         else:
             tree = {"error": {"message": str(self), "type": self.kind, "param": None, "code": self.status}}
-        told = _json(tree, self.status)
+        answer = _json(tree, self.status)
         if self.retry_after is not None:
-            told.headers["retry-after"] = str(self.retry_after)
-        return told
+            answer.headers["retry-after"] = str(self.retry_after)
+        return answer
 
 
 class _Adapter(msgspec.Struct):
@@ -76,9 +76,10 @@ class FakeEngine:
     def __init__(self, model: str, *, slots: int, faults: Faults) -> None:
         self.model = model
         self.adapters: dict[str, str] = {}
-        self.fate = Fate(faults)
-        self.seen: deque[dict[str, Any]] = deque(maxlen=SEEN)
-        self.traces: deque[str] = deque(maxlen=SEEN)
+        self.plan = FaultPlan(faults)
+        self.requests: deque[dict[str, Any]] = deque(maxlen=MAX_REQUESTS)
+        """Their bodies."""
+        self.traces: deque[str] = deque(maxlen=MAX_REQUESTS)
         """The requests' `traceparent`, "" where they had none."""
         self.running = self.waiting = self.aborted = 0
         self._slots = asyncio.Semaphore(slots)
@@ -97,7 +98,7 @@ class FakeEngine:
                 *(web.post(path, partial(self.pool, answer)) for path, answer in pooling.ROUTES.items()),
                 web.post("/fake/faults", self.set_faults),
                 web.post("/fake/forget", self.forget),
-                web.get("/fake/seen", self.show),
+                web.get("/fake/state", self.show),
             ]
         )
         return app
@@ -151,7 +152,7 @@ class FakeEngine:
                     return await self._stream(request, form, pace)
                 return _json(form.whole([t async for t in answers.tokens(ask, pace)]))
             except ConnectionResetError:
-                return web.Response(status=500)  # the connection is gone: nobody reads it
+                return web.Response(status=500)  # the connection is closed: nobody reads it
 
     async def pool(self, answer: pooling.Answer, request: web.Request) -> web.StreamResponse:
         """The routes that generate nothing: one step of work."""
@@ -165,8 +166,8 @@ class FakeEngine:
             return _json(_read_as(lambda given: answer(given, _ident(request), served), tree))
 
     async def set_faults(self, request: web.Request) -> web.Response:
-        self.fate = Fate(await _read(request, Faults))
-        return _json({"faults": self.fate.faults})
+        self.plan = FaultPlan(await _read(request, Faults))
+        return _json({"faults": self.plan.faults})
 
     async def forget(self, request: web.Request) -> web.Response:
         """Loses the adapters, as a restart does."""
@@ -174,11 +175,11 @@ class FakeEngine:
         return _json({"adapters": []})
 
     async def show(self, request: web.Request) -> web.Response:
-        return _json({"requests": list(self.seen), "traces": list(self.traces), "running": self.running, "aborted": self.aborted})
+        return _json({"requests": list(self.requests), "traces": list(self.traces), "running": self.running, "aborted": self.aborted})
 
     @web.middleware
     async def _refusing(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in self.fate.faults.lacks:
+        if request.path in self.plan.faults.lacks:
             return _json({"detail": "Not Found"}, 404)  # as FastAPI answers where it has no route
         try:
             return await handler(request)
@@ -186,11 +187,11 @@ class FakeEngine:
             return error.response(request.path)
 
     async def _enter(self, request: web.Request) -> tuple[dict[str, Any], Faults]:
-        """The body, and what befalls its request."""
+        """The body, and the faults of its request."""
         tree = await _read(request, dict[str, Any])
-        self.seen.append(tree)
+        self.requests.append(tree)
         self.traces.append(request.headers.get("traceparent", ""))
-        faults = self.fate.deal()
+        faults = self.plan.next()
         if faults.refuse is not None:
             raise _Refused(faults.refuse, "InternalServerError", "refused, as asked", retry_after=faults.retry_after)
         return tree, faults
@@ -206,8 +207,8 @@ class FakeEngine:
         await response.prepare(request)
         await response.write(form.first() + form.token(token))
         async for token in stream:
-            if told := form.token(token):
-                await response.write(told)
+            if events := form.token(token):
+                await response.write(events)
         await response.write(form.last())
         return response
 
@@ -239,7 +240,7 @@ def _pace(request: web.Request, faults: Faults) -> answers.Pace:
             request.transport.abort()
 
     async def pace(token: int) -> None:
-        await befall(faults, token, abort)
+        await inject(faults, token, abort)
 
     return pace
 

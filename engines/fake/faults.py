@@ -19,7 +19,7 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refuse: int | None = None
     """Status to answer instead."""
     retry_after: int | None = None
-    """Seconds that the refusal asks to be left alone for."""
+    """Seconds of the refusal's `Retry-After`."""
     exit: bool = False
     """Whether dying takes the whole process (else: this connection, reset)."""
     times: int | None = None
@@ -28,24 +28,24 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Routes that the engine does not have, `times` or not."""
 
 
-class Fate:
-    """The faults in force, dealt out request by request."""
+class FaultPlan:
+    """The faults in force, request by request."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        self._left = faults.times
+        self._remaining = faults.times
 
-    def deal(self) -> Faults:
-        """What befalls the next request."""
-        if self._left == 0:
+    def next(self) -> Faults:
+        """The faults of the next request."""
+        if self._remaining == 0:
             return Faults(token_ms=self.faults.token_ms, lacks=self.faults.lacks)
-        if self._left is not None:
-            self._left -= 1
+        if self._remaining is not None:
+            self._remaining -= 1
         return self.faults
 
 
-async def befall(faults: Faults, token: int, abort: Callable[[], None]) -> None:
-    """What happens before an answer's token number `token`. ConnectionResetError after `abort` was called."""
+async def inject(faults: Faults, token: int, abort: Callable[[], None]) -> None:
+    """Commit the fault that is due before token number `token` of an answer. ConnectionResetError after `abort` was called."""
     if faults.hang_after == token:
         await asyncio.Event().wait()
     if faults.die_after == token:

@@ -1,4 +1,4 @@
-"""A JSON tree as one of the gateway's forms; what does not fit is told as OpenAI tells it."""
+"""Convert a JSON tree to one of the gateway's request types; what does not fit is refused in OpenAI's words."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Responses(Events):
             store=store,
             metadata=metadata,
             sampling=force,
-            # A response repeats what its request said, and the engine was not told all of it.
+            # A response repeats its request, of which the engine did not get everything.
             wants=Wants(overlay={"previous_response_id": previous, "metadata": metadata, "store": store, "background": False}),
             unfit=fitness.shaped(force) or ("grammar" if _may_have_grammar(request) else ""),
             previous=previous,

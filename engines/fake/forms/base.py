@@ -22,7 +22,7 @@ class Form(ABC):
         self.id = public_id
         self.created = int(time.time())
         self.count = 0
-        """Tokens told so far."""
+        """Tokens written so far."""
 
     @property
     def prompt(self) -> list[int]:
@@ -49,7 +49,7 @@ class Form(ABC):
         return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
 
 
-def told(token: int, logprob: float) -> dict[str, Any]:
+def entry(token: int, logprob: float) -> dict[str, Any]:
     """A token of a chat's log-probs."""
     return {"token": model.token_text(token), "logprob": logprob, "bytes": model.token_bytes(token)}
 

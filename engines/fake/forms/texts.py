@@ -60,8 +60,8 @@ class TextForm(Form):
     def last(self) -> bytes:
         usage = b""
         if self._wants_usage:
-            told = {**self._head, "choices": [], "usage": self.usage(self.count), "system_fingerprint": FINGERPRINT}
-            usage = sse.frame(msgspec.json.encode(told))
+            chunk = {**self._head, "choices": [], "usage": self.usage(self.count), "system_fingerprint": FINGERPRINT}
+            usage = sse.frame(msgspec.json.encode(chunk))
         return usage + sse.frame(sse.DONE)
 
     @property
@@ -79,7 +79,7 @@ class TextForm(Form):
         return model.text_of(prompt) if self.ask.echo and not self.ask.return_token_ids else ""
 
     def _shown(self, prompt: Sequence[int], drawn: Sequence[Token]) -> Sequence[Token]:
-        """The tokens that log-probs are told of: the prompt's too where it is repeated."""
+        """The tokens whose log-probs are written: the prompt's too where it is repeated."""
         if not self.ask.echo:
             return drawn
         before = [Token(PROMPT, ident, model.logprob(self.ask.model, prompt[:at], at, ident), "", at) for at, ident in enumerate(prompt)]
