@@ -14,6 +14,7 @@ from typing import Any
 
 from ratchet.adapters.disk import ADAPTERS
 from ratchet.buffer.spool import FOLDER, survey
+from ratchet.errors import AdapterError
 from tests.support.acknowledgement_log import AcknowledgementLog, loading
 from tests.support.gateway_process import POLICY, Bench, bench, until
 from tests.support.small_adapters import written
@@ -55,8 +56,8 @@ async def one_round(made: Bench, load: AcknowledgementLog, ballast: Path, versio
     fill(ballast)  # a store that rewrites its log gives some space back
     try:
         written(made.data.resolve(), policy=POLICY, version=version, parent=version - 1, step=version)
-    except OSError as error:
-        torn = error.strerror or ""
+    except AdapterError as error:
+        torn = str(error)
     waiting = survey(made.data / FOLDER).waiting
     served = len(load.unrecorded)
     ballast.unlink()
