@@ -17,7 +17,7 @@ from gateway.errors import ApiError, no_model, store_may_fail
 from gateway.server.http import Header
 from gateway.telemetry.metrics import Metrics
 from ratchet import names
-from ratchet.buffer.quotas import Ended, Quotas, Standing
+from ratchet.buffer.quotas import Ended, Quotas, QuotaState
 from ratchet.clock import monotonic
 from ratchet.config import QuotaConfig
 from ratchet.errors import StoreError, StoreUnavailable
@@ -62,7 +62,7 @@ class CountedAdmission(Admission):
         self.reserved = reserved
         self.leased = leased
         self.counts_tokens = leased and caller.tpm is not None
-        self.charge: asyncio.Task[Standing | None] = quota.in_background(quota.charge(self))
+        self.charge: asyncio.Task[QuotaState | None] = quota.in_background(quota.charge(self))
         self._quota = quota
         self._settlement: asyncio.Task[None] | None = None
 
@@ -148,7 +148,7 @@ class Quota:
         late = next(iter(self._unanswered.values()), now) < now - seconds
         return 0.0 if late or now < self._paused_until else seconds
 
-    async def charge(self, item: CountedAdmission) -> Standing | None:
+    async def charge(self, item: CountedAdmission) -> QuotaState | None:
         """Charge a request in the store. None if the store does not answer."""
         self._unanswered[item.id] = monotonic()
         try:
@@ -198,7 +198,7 @@ class Quota:
             await end(late)
 
 
-def headers(caller: KeyRecord, standing: Standing) -> list[Header]:
+def headers(caller: KeyRecord, standing: QuotaState) -> list[Header]:
     """OpenAI's `x-ratelimit-*` headers for the key's quotas."""
     found: list[Header] = []
     for name, limit, remaining, reset in (
@@ -214,7 +214,7 @@ def headers(caller: KeyRecord, standing: Standing) -> list[Header]:
     return found
 
 
-def refusal(caller: KeyRecord, standing: Standing, more: Sequence[Header]) -> ApiError:
+def refusal(caller: KeyRecord, standing: QuotaState, more: Sequence[Header]) -> ApiError:
     """Error 429 in OpenAI's form."""
     wait = standing.wait or UNKNOWN_WAIT
     quota = {

@@ -37,7 +37,7 @@ class Beat:
         while True:
             self._now.clear()
             with store_may_fail(log, "the heartbeat"):
-                await self._store.fleet.beat(self._beat())
+                await self._store.fleet.heartbeat(self._beat())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._now.wait(), BEAT_EVERY)
 

@@ -1,4 +1,4 @@
-"""A real server as a child process: Valkey or Redis on a unix socket under the data directory, append-only file on."""
+"""Run Valkey or Redis as a child process, on a unix socket in the data directory, with an append-only file."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from ratchet.process import spawn
 from ratchet.tasks import end
 
 LONGEST_SOCKET = 100
-"""Bytes a unix socket's path may have (the kernel allows 107; the server needs some)."""
+"""Longest path of a unix socket in bytes. The kernel allows 107, and the server needs some of them."""
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 FSYNC_SECONDS = 1.0
 POLL_SECONDS = 0.02
 BINARIES = ("valkey-server", "redis-server")
 DURABILITY = {"process": "no", "power": "always"}
-"""`appendfsync`. Both write(2) before they answer, which is what survives a kill -9; `everysec` may put the write off for
-two seconds while an fsync runs. Under `process` the fsync of each second is EmbeddedServer's own."""
+"""`appendfsync` by `store.durability`. With both, write(2) comes before the reply, so a kill -9 loses nothing; with `everysec` the
+server may delay the write by two seconds while an fsync runs. With `process`, EmbeddedServer itself calls fdatasync every second."""
 
 
 class EmbeddedServer:
-    """The server of one data directory; nobody else may start one on it meanwhile."""
+    """The server of one data directory, which is locked while it runs."""
 
     def __init__(self, folder: Path, socket: Path, process: asyncio.subprocess.Process, lock: IO[str]) -> None:
         self.process = process
@@ -49,19 +49,19 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL that clients connect to."""
         return _url(self.socket)
 
     @property
     def moved(self) -> str | None:
-        """One line to tell the user if the socket is not under the data directory, whose path is too long for one."""
+        """A line for the user if the socket is not in the data directory because its path is too long; else None."""
         if self.socket.parent == self._folder:
             return None
         return f"{self._folder} is too long a path for a unix socket; the store listens on {self.socket}"
 
     @classmethod
     async def start(cls, data: Path, config: StoreConfig) -> EmbeddedServer:
-        """Starts it and waits until it has read its file. Raises StoreUnavailable (one line) if it cannot."""
+        """Start the server and wait until it has read its file. Raises StoreUnavailable (one line) if it cannot."""
         folder, logs = _folders(data)
         lock = _lock(folder)
         try:
@@ -82,11 +82,11 @@ class EmbeddedServer:
         return server
 
     async def wait(self) -> int:
-        """The server's exit status, once it is gone."""
+        """Wait until the server has exited. Return its exit status."""
         return await self.process.wait()
 
     async def stop(self) -> None:
-        """Ends the server, its file complete; afterwards another may start on the directory."""
+        """Stop the server once its file is complete, and unlock the directory."""
         if self._syncing is not None:
             await end([self._syncing])
         if self.process.returncode is None:
@@ -116,7 +116,7 @@ class EmbeddedServer:
 
 
 def url_of(data: Path) -> str:
-    """Where the embedded server of `data` listens. Raises StoreUnavailable if none was started there."""
+    """Return the URL of the embedded server of `data`. Raises StoreUnavailable if none was started there."""
     folder = data.resolve() / "store"
     note = folder / "socket"
     if not note.is_file():
@@ -129,10 +129,10 @@ def _url(socket: Path) -> str:
 
 
 def _folders(data: Path) -> tuple[Path, Path]:
-    made = data.resolve() / "store", data.resolve() / "logs"
-    for folder in made:
+    folders = data.resolve() / "store", data.resolve() / "logs"
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return made
+    return folders
 
 
 def _lock(folder: Path) -> IO[str]:
@@ -157,13 +157,13 @@ def _binary() -> list[str]:
 
 
 async def _socket(folder: Path) -> Path:
-    """Where to listen, noted for clients. A socket a killed server left is no obstacle; a server that still answers is."""
+    """Choose the socket's path and write it down for clients. Waits until no earlier server listens on it."""
     socket = folder / "store.sock"
     if len(os.fsencode(socket)) > LONGEST_SOCKET:
         socket = _private() / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.sock"
     deadline = clock.monotonic() + STOP_SECONDS
     while await _listens(socket):
-        # Its parent is gone, so it is about to be killed; two servers on one file would destroy it.
+        # Its parent has ended, so it is about to be killed. Two servers would destroy the file.
         if clock.monotonic() > deadline:
             raise StoreUnavailable(f"a server still listens on {socket}; stop it")
         await asyncio.sleep(POLL_SECONDS)
@@ -199,7 +199,7 @@ def _flags(folder: Path, socket: Path, config: StoreConfig) -> list[str]:
 
 
 async def _pings(socket: Path) -> bool:
-    # Without retries of its own: their pauses, up to seconds, would be waited for before a look at whether the server lives.
+    # Without redis-py's retries, which pause for seconds before the caller can check whether the server still runs.
     client = Redis(unix_socket_path=str(socket), socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0))
     try:
         return bool(await client.ping())

@@ -1,4 +1,4 @@
-"""Policy events by pub/sub. It may lose messages, so every new connection begins with the pointers as they are."""
+"""Policy events by pub/sub. Pub/sub can lose messages, so every new connection begins with the current pointers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 
 async def follow(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]]]) -> AsyncIterator[PolicyEvent]:
-    """Events without end; while the store is away it waits for it."""
+    """Yield events forever. Waits while the store is unavailable."""
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     while True:
         try:
@@ -31,7 +31,7 @@ async def follow(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]
 
 
 async def _connected(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]]]) -> AsyncIterator[PolicyEvent]:
-    """Subscribes first and reads the pointers then, so that no move falls in between."""
+    """Subscribe first and read the pointers then, so that no move is missed in between."""
     client = link.listener()
     channel = client.pubsub()
     try:

@@ -1,4 +1,4 @@
-"""The store: one protocol (Redis), one code path, opened only where acknowledged data is kept."""
+"""The store, on any server that speaks the Redis protocol and keeps what it acknowledged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMES = {"valkey://": "redis://", "valkeys://": "rediss://"}
 
 
 class Store:
-    """What the rooms see of the store; each part is one subject. See docs/store.md."""
+    """The parts of the store, one for each subject. See docs/store.md."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -36,18 +36,18 @@ class Store:
         self.fleet = Fleet(link)
 
     async def ping(self) -> None:
-        """Returns if the store answers. Raises StoreUnavailable."""
+        """Return if the store responds. Raises StoreUnavailable."""
         await self._link.do("PING")
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._link.close()
 
 
 async def open_store(url: str, config: StoreConfig, *, data: Path | None = None) -> Store:
-    """Connects to `url`; "embedded" is the server that EmbeddedServer started under `data`.
+    """Connect to `url`; "embedded" is the server that EmbeddedServer started under `data`.
 
-    Raises StoreUnavailable if nobody answers, StoreUnfit if the server would lose acknowledged data.
+    Raises StoreUnavailable if no server responds, StoreUnfit if the server would lose acknowledged data.
     """
     link = Link(_resolve(url, data), config)
     try:

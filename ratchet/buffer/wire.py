@@ -1,7 +1,7 @@
-"""The hot way to the server: pipelined scripts over one connection, straight on the event loop.
+"""A fast connection to the server: scripts in a pipeline, directly on the event loop.
 
-redis-py's pipeline costs the gateway about as much CPU an answer as sending the answer to the client does; its parser's C part
-(hiredis) and its URLs are used here without the rest. Everything else goes through `link`.
+redis-py's pipeline takes about as much CPU per answer as sending the answer to the client. This module uses only redis-py's parser
+(hiredis) and its URLs. Everything else goes through `link`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ ERRORS: tuple[tuple[str, type[exceptions.RedisError]], ...] = (
     ("LOADING", exceptions.BusyLoadingError),
     ("NOAUTH", exceptions.AuthenticationError),
     ("WRONGPASS", exceptions.AuthenticationError),
-    ("ERR max number of clients", exceptions.ConnectionError),  # said instead of an answer, before the server closes
+    ("ERR max number of clients", exceptions.ConnectionError),  # sent instead of a reply, before the server closes
 )
 
 
 def reply_error(text: str) -> exceptions.RedisError:
-    """An error the server answered, as redis-py's class."""
+    """Return an error reply as redis-py's exception."""
     return next((kind(text) for word, kind in ERRORS if text.startswith(word)), exceptions.ResponseError(text))
 
 
 _packed: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
-"""A command as the server reads it. (The library's own annotation takes one-element tuples only.)"""
+"""Encode a command for the server. (The library's own annotation allows one-element tuples only.)"""
 
 
 class Wire:
-    """One connection, opened at the first use and again after it broke."""
+    """One connection, opened on first use and again after it broke."""
 
     def __init__(self, url: str, connect_seconds: float, answer_seconds: float) -> None:
         self._url = url
@@ -46,7 +46,10 @@ class Wire:
         self._opening = asyncio.Lock()
 
     async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers, errors among them as exceptions. redis' ConnectionError, TimeoutError: the server may have done some."""
+        """Return the replies; an error reply is an exception in the list.
+
+        Raises redis' ConnectionError and TimeoutError: the server may have executed some of the commands.
+        """
         data = b"".join([_packed(command) for command in commands])
         line = self._line
         if line is None or line.closed:
@@ -61,19 +64,19 @@ class Wire:
         async with self._opening:
             if self._line is not None and not self._line.closed:
                 return self._line
-            told: dict[str, Any] = dict(parse_url(self._url))
+            options: dict[str, Any] = dict(parse_url(self._url))
             try:
                 async with asyncio.timeout(self._connect_seconds):
-                    line = await _connected(told)
-                    await self._greet(line, told)
+                    line = await _connected(options)
+                    await self._greet(line, options)
             except (OSError, TimeoutError) as error:
                 raise exceptions.ConnectionError(str(error) or "no connection in time") from error
             self._line = line
             return line
 
-    async def _greet(self, line: _Line, told: dict[str, Any]) -> None:
+    async def _greet(self, line: _Line, options: dict[str, Any]) -> None:
         try:
-            for greeting in _greetings(told):
+            for greeting in _greetings(options):
                 for answer in await line.ask(_packed(greeting), 1, self._answer_seconds):
                     if isinstance(answer, Exception):
                         raise answer
@@ -82,34 +85,34 @@ class Wire:
             raise
 
 
-async def _connected(told: dict[str, Any]) -> _Line:
+async def _connected(options: dict[str, Any]) -> _Line:
     loop = asyncio.get_running_loop()
-    if "path" in told:
-        _, line = await loop.create_unix_connection(_Line, told["path"])
+    if "path" in options:
+        _, line = await loop.create_unix_connection(_Line, options["path"])
         return line
-    _, line = await loop.create_connection(_Line, told.get("host", "localhost"), told.get("port", 6379), ssl=secured(told))
+    _, line = await loop.create_connection(_Line, options.get("host", "localhost"), options.get("port", 6379), ssl=secured(options))
     return line
 
 
-def secured(told: dict[str, Any]) -> ssl.SSLContext | None:
-    """What redis-py would make of the URL's `ssl_` options; None without TLS."""
-    if not issubclass(told.get("connection_class", object), SSLConnection):
+def secured(options: dict[str, Any]) -> ssl.SSLContext | None:
+    """Return the TLS context that redis-py makes of the URL's `ssl_` options; None without TLS."""
+    if not issubclass(options.get("connection_class", object), SSLConnection):
         return None
-    options: dict[str, Any] = {name: value for name, value in told.items() if name.startswith("ssl_")}
-    return SSLConnection(**options).ssl_context.get()
+    own: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    return SSLConnection(**own).ssl_context.get()
 
 
-def _greetings(told: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _greetings(options: dict[str, Any]) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
-    if told.get("password"):
-        found.append(("AUTH", told.get("username") or "default", told["password"]))
-    if told.get("db"):
-        found.append(("SELECT", str(told["db"])))
+    if options.get("password"):
+        found.append(("AUTH", options.get("username") or "default", options["password"]))
+    if options.get("db"):
+        found.append(("SELECT", str(options["db"])))
     return found
 
 
 class _Line(asyncio.Protocol):
-    """The socket, and who waits for how many answers."""
+    """The socket, and the callers that wait for replies, each with how many."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -121,12 +124,12 @@ class _Line(asyncio.Protocol):
         if self.closed:
             raise exceptions.ConnectionError("the connection is closed")
         loop = asyncio.get_running_loop()
-        asked: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append((count, [], asked))
+        reply: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append((count, [], reply))
         self._transport.write(data)
-        timer = loop.call_later(seconds, self._late, asked)
+        timer = loop.call_later(seconds, self._late, reply)
         try:
-            return await asked
+            return await reply
         finally:
             timer.cancel()
 
@@ -152,20 +155,20 @@ class _Line(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
         while self._waiting:
-            _, _, asked = self._waiting.popleft()
-            if not asked.done():
-                asked.set_exception(exceptions.ConnectionError(str(error or "the connection was closed")))
+            _, _, reply = self._waiting.popleft()
+            if not reply.done():
+                reply.set_exception(exceptions.ConnectionError(str(error or "the connection was closed")))
 
     def _take(self, answer: Any) -> None:
-        count, found, asked = self._waiting[0]
+        count, found, reply = self._waiting[0]
         found.append(answer)
         if len(found) == count:
             self._waiting.popleft()
-            if not asked.done():
-                asked.set_result(found)
+            if not reply.done():
+                reply.set_result(found)
 
-    def _late(self, asked: asyncio.Future[list[Any]]) -> None:
-        """What is still to come cannot be told apart from what was asked later, so the connection goes too."""
-        if not asked.done():
-            asked.set_exception(exceptions.TimeoutError("no answer in time"))
+    def _late(self, reply: asyncio.Future[list[Any]]) -> None:
+        """Close the connection too: a late reply would be taken for that of a later command."""
+        if not reply.done():
+            reply.set_exception(exceptions.TimeoutError("no answer in time"))
         self.close()

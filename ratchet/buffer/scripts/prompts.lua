@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Up to `k` ids to resample: lone-scored first, then recent ones, none twice until all were offered.
+-- Up to `k` ids to resample: prompts of lone scored answers first, then recent ones; none twice until all were offered.
 --include _1_keys
 local LOOKED_AT = 1000
-local all, seen = {}, {}
+local all, listed = {}, {}
 local function add(id)
-  if not seen[id] and call('EXISTS', k_meta(id)) == 1 then
-    seen[id] = true
+  if not listed[id] and call('EXISTS', k_meta(id)) == 1 then
+    listed[id] = true
     all[#all + 1] = id
   end
 end
