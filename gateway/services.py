@@ -19,9 +19,9 @@ from gateway.record.recorder import Recorder
 from gateway.relay.dispatch import Dispatcher
 from gateway.relay.relay import Relay
 from gateway.relay.upstream import Upstream
-from gateway.routing.adapter_cache import Shelf
+from gateway.routing.adapter_cache import AdapterCache
 from gateway.routing.fleet import Fleet
-from gateway.routing.heartbeat import Beat
+from gateway.routing.heartbeat import HeartbeatSender
 from gateway.routing.pointers import Pointers
 from gateway.telemetry.gauges import Gauges, of_fleet
 from gateway.telemetry.metrics import Metrics
@@ -34,7 +34,7 @@ from ratchet.tasks import end
 SWEEP_EVERY = 10.0
 SWEEP = 1000
 FLUSH_SECONDS = 5.0
-LAST_WORDS_SECONDS = 2.0
+INTERRUPT_SECONDS = 2.0
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ class Services:
         self.keys = KeyRing(store.keys)
         self.quota = Quota(store.quotas, self.metrics, config.gateway.quota)
         self.catalog = Catalog(config)
-        self.shelf = Shelf(config, data)
-        self.fleet = Fleet(store, self.catalog, self.shelf, config.gateway.routing.breaker)
+        self.adapter_cache = AdapterCache(config, data)
+        self.fleet = Fleet(store, self.catalog, self.adapter_cache, config.gateway.routing.breaker)
         self.outbox = Outbox(data, config.gateway.outbox, self.metrics)
         self.worker_pool = WorkerPool(config, data, self.metrics, lambda: self.fleet.ready)
         self.draining = Drain(self.outbox, store.interactions, self.metrics, config.gateway.outbox.adopt_seconds)
@@ -60,8 +60,8 @@ class Services:
         self.dispatcher = Dispatcher(self.upstream.begin, self.fleet, self.catalog, config.gateway, self.metrics)
         self.dialects = every(store.interactions, config.gateway)
         self.relay = Relay(config.gateway, self.catalog, self.dialects, self.dispatcher, self.recorder, self.metrics, self.quota)
-        self.beat = Beat(store, self.catalog, self.fleet)
-        self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.beat.now)
+        self.heartbeat = HeartbeatSender(store, self.catalog, self.fleet)
+        self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.heartbeat.send_now)
         self.gauges = Gauges(self.metrics.registry)
         of_fleet(self.gauges, self.fleet)
         self.gauges.add_one("ratchet_recorder_queue", "Answers that wait to be recorded", lambda: self.recorder.waiting)
@@ -81,7 +81,7 @@ class Services:
             self.fleet.watch(),
             self.dispatcher.router.watch(),
             self.pointers.follow(),
-            self.beat.run(),
+            self.heartbeat.run(),
             self.quota.renew(),
             self.relay.clocks.run(),
             self.upstream.tend(),
@@ -100,7 +100,7 @@ class Services:
         for exchange in late:
             exchange.interrupt("truncated")
         if late:
-            await asyncio.wait([exchange.task for exchange in late], timeout=LAST_WORDS_SECONDS)
+            await asyncio.wait([exchange.task for exchange in late], timeout=INTERRUPT_SECONDS)
         if not await self.recorder.flush(FLUSH_SECONDS):
             log.error("answers were left unrecorded: neither the store nor the spool took them")
         if not await self.draining.settle(FLUSH_SECONDS):

@@ -93,12 +93,12 @@ class PolicyLoop:
     async def run_shadow(self) -> None:
         """Makes shadow groups until cancelled, if the policy has any to make."""
         while self._parts.shadow.enabled:
-            made = 0
+            added = 0
             try:
-                made = await self._parts.shadow.once()
+                added = await self._parts.shadow.once()
             except (StoreUnavailable, EngineError) as error:
                 log.info("%s: no shadow groups now: %s", self.name, error)
-            if made == 0:
+            if added == 0:
                 await asyncio.sleep(BUSY_SECONDS)
 
     async def cycle(self) -> bool:
@@ -133,9 +133,9 @@ class PolicyLoop:
 
     async def _sweep(self) -> None:
         keep = {v.checkpoint for v in await self._store.registry.versions(self.name) if v.state in KEPT and v.checkpoint}
-        gone = await self._trainer.sweep(keep)
-        if gone:
-            log.info("%s: deleted %d checkpoints that no committed version needs", self.name, len(gone))
+        deleted = await self._trainer.sweep(keep)
+        if deleted:
+            log.info("%s: deleted %d checkpoints that no committed version needs", self.name, len(deleted))
 
     # One step
 

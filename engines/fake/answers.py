@@ -45,7 +45,7 @@ class _Running:
         seed, drawn = (0, 0) if greedy else (ask.seed or 0, index % ask.n)
         self._ids = list(model.answer(ask.model, prompt, drawn, seed, tokens=ask.limit, endless=ask.ignore_eos, text=ask.text))
         self._ask, self._prompt, self._index = ask, prompt, index
-        self._decoder, self._text, self._at, self._told = model.Decoder(), "", 0, 0
+        self._decoder, self._text, self._at, self._sent = model.Decoder(), "", 0, 0
         self._stops = [ask.stop] if isinstance(ask.stop, str) else ask.stop or []
         # As vLLM: the last characters wait, since they may turn out to begin a stop string.
         self._hold = max((len(s) for s in self._stops), default=1) - 1
@@ -60,10 +60,10 @@ class _Running:
             token.finish, token.stop = "stop" if self._ask.call is None else "tool_calls", stop
         elif self._at == len(self._ids):
             token.finish = "length"
-        token.text = self._tell(stop, token.finish is not None)
+        token.text = self._next_text(stop, token.finish is not None)
         return token
 
-    def _tell(self, stop: str | None, finished: bool) -> str:
+    def _next_text(self, stop: str | None, finished: bool) -> str:
         end = self._text.index(stop) if stop is not None else len(self._text) - (0 if finished else self._hold)
-        told, self._told = self._told, max(self._told, end)
-        return self._text[told:end]
+        sent, self._sent = self._sent, max(self._sent, end)
+        return self._text[sent:end]

@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler
 
 from engines.fake import answers, asks, pooling
 from engines.fake.asks import Ask
-from engines.fake.faults import Fate, Faults, befall
+from engines.fake.faults import Faults, FaultSchedule, inject
 from engines.fake.forms.base import Form
 from engines.fake.forms.chats import ChatForm
 from engines.fake.forms.messages import MessageForm
@@ -24,7 +24,7 @@ from engines.fake.forms.responses import ResponseForm
 from engines.fake.forms.texts import TextForm
 from ratchet import names
 
-SEEN = 1000
+REMEMBERED = 1000
 """Request bodies that `GET /fake/seen` still knows."""
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 _T = TypeVar("_T")
@@ -59,10 +59,10 @@ class _Refused(Exception):
             tree: dict[str, Any] = {"type": "error", "error": {"type": self.kind, "message": str(self)}}
         else:
             tree = {"error": {"message": str(self), "type": self.kind, "param": None, "code": self.status}}
-        told = _json(tree, self.status)
+        response = _json(tree, self.status)
         if self.retry_after is not None:
-            told.headers["retry-after"] = str(self.retry_after)
-        return told
+            response.headers["retry-after"] = str(self.retry_after)
+        return response
 
 
 class _Adapter(msgspec.Struct):
@@ -76,9 +76,9 @@ class FakeEngine:
     def __init__(self, model: str, *, slots: int, faults: Faults) -> None:
         self.model = model
         self.adapters: dict[str, str] = {}
-        self.fate = Fate(faults)
-        self.seen: deque[dict[str, Any]] = deque(maxlen=SEEN)
-        self.traces: deque[str] = deque(maxlen=SEEN)
+        self.schedule = FaultSchedule(faults)
+        self.requests: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        self.traces: deque[str] = deque(maxlen=REMEMBERED)
         """The requests' `traceparent`, "" where they had none."""
         self.running = self.waiting = self.aborted = 0
         self._slots = asyncio.Semaphore(slots)
@@ -116,21 +116,21 @@ class FakeEngine:
         return _json({"object": "list", "data": [base, *adapters]})
 
     async def load(self, request: web.Request) -> web.Response:
-        asked = await _read(request, _Adapter)
-        if not asked.lora_name or not asked.lora_path or asked.lora_name == self.model:
-            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{asked.lora_name}' conflicts with a served base model.")
-        if asked.lora_name in self.adapters:
-            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{asked.lora_name}' has already been loaded.")
-        if not _is_adapter(asked.lora_path):
-            raise _Refused(404, "NotFoundError", f"Loading lora {asked.lora_name} failed: No adapter found for {asked.lora_path}")
-        self.adapters[asked.lora_name] = asked.lora_path
-        return web.Response(text=f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
+        adapter = await _read(request, _Adapter)
+        if not adapter.lora_name or not adapter.lora_path or adapter.lora_name == self.model:
+            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{adapter.lora_name}' conflicts with a served base model.")
+        if adapter.lora_name in self.adapters:
+            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{adapter.lora_name}' has already been loaded.")
+        if not _is_adapter(adapter.lora_path):
+            raise _Refused(404, "NotFoundError", f"Loading lora {adapter.lora_name} failed: No adapter found for {adapter.lora_path}")
+        self.adapters[adapter.lora_name] = adapter.lora_path
+        return web.Response(text=f"Success: LoRA adapter '{adapter.lora_name}' added successfully.")
 
     async def unload(self, request: web.Request) -> web.Response:
-        asked = await _read(request, _Adapter)
-        if self.adapters.pop(asked.lora_name, None) is None:
-            raise _Refused(404, "NotFoundError", f"The lora adapter '{asked.lora_name}' cannot be found.")
-        return web.Response(text=f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
+        adapter = await _read(request, _Adapter)
+        if self.adapters.pop(adapter.lora_name, None) is None:
+            raise _Refused(404, "NotFoundError", f"The lora adapter '{adapter.lora_name}' cannot be found.")
+        return web.Response(text=f"Success: LoRA adapter '{adapter.lora_name}' removed successfully.")
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         return await self.generate(CHAT, request)
@@ -165,8 +165,8 @@ class FakeEngine:
             return _json(_read_as(lambda given: answer(given, _ident(request), served), tree))
 
     async def set_faults(self, request: web.Request) -> web.Response:
-        self.fate = Fate(await _read(request, Faults))
-        return _json({"faults": self.fate.faults})
+        self.schedule = FaultSchedule(await _read(request, Faults))
+        return _json({"faults": self.schedule.faults})
 
     async def forget(self, request: web.Request) -> web.Response:
         """Loses the adapters, as a restart does."""
@@ -174,11 +174,11 @@ class FakeEngine:
         return _json({"adapters": []})
 
     async def show(self, request: web.Request) -> web.Response:
-        return _json({"requests": list(self.seen), "traces": list(self.traces), "running": self.running, "aborted": self.aborted})
+        return _json({"requests": list(self.requests), "traces": list(self.traces), "running": self.running, "aborted": self.aborted})
 
     @web.middleware
     async def _refusing(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in self.fate.faults.lacks:
+        if request.path in self.schedule.faults.lacks:
             return _json({"detail": "Not Found"}, 404)  # as FastAPI answers where it has no route
         try:
             return await handler(request)
@@ -188,9 +188,9 @@ class FakeEngine:
     async def _enter(self, request: web.Request) -> tuple[dict[str, Any], Faults]:
         """The body, and what befalls its request."""
         tree = await _read(request, dict[str, Any])
-        self.seen.append(tree)
+        self.requests.append(tree)
         self.traces.append(request.headers.get("traceparent", ""))
-        faults = self.fate.deal()
+        faults = self.schedule.next()
         if faults.refuse is not None:
             raise _Refused(faults.refuse, "InternalServerError", "refused, as asked", retry_after=faults.retry_after)
         return tree, faults
@@ -206,8 +206,8 @@ class FakeEngine:
         await response.prepare(request)
         await response.write(form.first() + form.token(token))
         async for token in stream:
-            if told := form.token(token):
-                await response.write(told)
+            if chunk := form.token(token):
+                await response.write(chunk)
         await response.write(form.last())
         return response
 
@@ -239,7 +239,7 @@ def _pace(request: web.Request, faults: Faults) -> answers.Pace:
             request.transport.abort()
 
     async def pace(token: int) -> None:
-        await befall(faults, token, abort)
+        await inject(faults, token, abort)
 
     return pace
 

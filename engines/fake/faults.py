@@ -28,23 +28,23 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Routes that the engine does not have, `times` or not."""
 
 
-class Fate:
+class FaultSchedule:
     """The faults in force, dealt out request by request."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
-        self._left = faults.times
+        self._remaining = faults.times
 
-    def deal(self) -> Faults:
+    def next(self) -> Faults:
         """What befalls the next request."""
-        if self._left == 0:
+        if self._remaining == 0:
             return Faults(token_ms=self.faults.token_ms, lacks=self.faults.lacks)
-        if self._left is not None:
-            self._left -= 1
+        if self._remaining is not None:
+            self._remaining -= 1
         return self.faults
 
 
-async def befall(faults: Faults, token: int, abort: Callable[[], None]) -> None:
+async def inject(faults: Faults, token: int, abort: Callable[[], None]) -> None:
     """What happens before an answer's token number `token`. ConnectionResetError after `abort` was called."""
     if faults.hang_after == token:
         await asyncio.Event().wait()

@@ -78,8 +78,8 @@ def _said(prompt: Sequence[int]) -> bytes | None:
     ends = [i for i, token in enumerate(prompt) if token == END]
     begin = ends[-2] + 1 if len(ends) > 1 else 0
     last = bytes(t for t in prompt[begin : ends[-1] if ends else None] if 0 <= t < END)
-    asked = (ROLE if ends else b"") + SAY
-    return last.removeprefix(asked) if last.startswith(asked) else None
+    prefix = (ROLE if ends else b"") + SAY
+    return last.removeprefix(prefix) if last.startswith(prefix) else None
 
 
 def _invented(model: str, prompt: Sequence[int], choice: int, seed: int) -> bytes:

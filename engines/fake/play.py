@@ -95,18 +95,18 @@ def dumped(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _filled(schema: Mapping[str, Any], root: Mapping[str, Any], text: str, left: int) -> Any:
+def _filled(schema: Mapping[str, Any], root: Mapping[str, Any], text: str, depth: int) -> Any:
     schema = _plain(schema, root)
     kind = schema.get("type", "object" if "properties" in schema else "null")
     if "const" in schema or "enum" in schema:
         return schema.get("const", (schema.get("enum") or [None])[0])
-    if left == 0 or kind == "null":
+    if depth == 0 or kind == "null":
         return None
     if kind == "object":
         properties = schema.get("properties", {})
-        return {name: _filled(below, root, text, left - 1) for name, below in properties.items()}
+        return {name: _filled(below, root, text, depth - 1) for name, below in properties.items()}
     if kind == "array":
-        return [_filled(schema.get("items", {}), root, text, left - 1)] * max(1, schema.get("minItems", 1))
+        return [_filled(schema.get("items", {}), root, text, depth - 1)] * max(1, schema.get("minItems", 1))
     number = NUMBER.search(text)
     values: dict[str, Any] = {"integer": int(number[0]) if number else 1, "number": float(number[0]) if number else 0.5, "boolean": True}
     quoted = QUOTED.search(text)

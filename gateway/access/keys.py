@@ -32,12 +32,12 @@ LONGEST_KEY = 512
 log = logging.getLogger(__name__)
 
 
-class _Seen(NamedTuple):
+class _Lookup(NamedTuple):
     record: KeyRecord | None
     at: float
 
 
-class _Asked(NamedTuple):
+class _Renewal(NamedTuple):
     task: asyncio.Task[KeyRecord | None]
     until: float
     """When requests stop waiting for it."""
@@ -48,8 +48,8 @@ class KeyRing:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._seen: OrderedDict[str, _Seen] = OrderedDict()
-        self._asked: dict[str, _Asked] = {}
+        self._known: OrderedDict[str, _Lookup] = OrderedDict()
+        self._renewals: dict[str, _Renewal] = {}
         self._paused_until = 0.0
 
     async def caller(self, scope: Scope, *, x_api_key: bool = False) -> KeyRecord:
@@ -64,11 +64,11 @@ class KeyRing:
 
     async def _find(self, key: str) -> KeyRecord | None:
         digest = keys.digest(key)
-        seen, now = self._seen.get(digest), monotonic()
-        if seen is not None and now - seen.at < (KNOWN_SECONDS if seen.record is not None else UNKNOWN_SECONDS):
-            return seen.record
-        if seen is not None and seen.record is not None and now - seen.at < STALE_SECONDS:
-            return await self._renewed(digest, seen.record, now)
+        last, now = self._known.get(digest), monotonic()
+        if last is not None and now - last.at < (KNOWN_SECONDS if last.record is not None else UNKNOWN_SECONDS):
+            return last.record
+        if last is not None and last.record is not None and now - last.at < STALE_SECONDS:
+            return await self._renewed(digest, last.record, now)
         try:
             return await self._ask(digest)
         except StoreUnavailable:
@@ -76,15 +76,15 @@ class KeyRing:
 
     async def _renewed(self, digest: str, known: KeyRecord, now: float) -> KeyRecord | None:
         """The record asked for anew, so that a revoked key ends; as it was known where the store takes its time."""
-        asked = self._asked.get(digest)
-        if asked is None:
+        renewal = self._renewals.get(digest)
+        if renewal is None:
             if now < self._paused_until:
                 return known
-            asked = self._asked[digest] = _Asked(asyncio.create_task(self._renew(digest, known)), now + ASK_SECONDS)
-        left = asked.until - now
-        if left > 0:
-            await asyncio.wait({asked.task}, timeout=left)
-        return asked.task.result() if asked.task.done() else known
+            renewal = self._renewals[digest] = _Renewal(asyncio.create_task(self._renew(digest, known)), now + ASK_SECONDS)
+        remaining = renewal.until - now
+        if remaining > 0:
+            await asyncio.wait({renewal.task}, timeout=remaining)
+        return renewal.task.result() if renewal.task.done() else known
 
     async def _renew(self, digest: str, known: KeyRecord) -> KeyRecord | None:
         try:
@@ -95,24 +95,24 @@ class KeyRing:
             self._paused_until = monotonic() + PAUSE_SECONDS
             return known
         finally:
-            del self._asked[digest]
+            del self._renewals[digest]
 
     async def _ask(self, digest: str) -> KeyRecord | None:
         record = await self._keys.find(digest)
-        self._seen[digest] = _Seen(record, monotonic())
-        self._seen.move_to_end(digest)
-        while len(self._seen) > REMEMBERED:
-            self._seen.popitem(last=False)
+        self._known[digest] = _Lookup(record, monotonic())
+        self._known.move_to_end(digest)
+        while len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
         return record
 
     def forget(self, key_id: str) -> None:
         """A key was revoked here: asks anew, and does not wait for KNOWN_SECONDS to pass as other gateways do."""
-        for digest in [digest for digest, seen in self._seen.items() if seen.record is not None and seen.record.id == key_id]:
-            del self._seen[digest]
+        for digest in [digest for digest, last in self._known.items() if last.record is not None and last.record.id == key_id]:
+            del self._known[digest]
 
     async def close(self) -> None:
         """Ends the questions under way."""
-        await end([asked.task for asked in self._asked.values()])
+        await end([renewal.task for renewal in self._renewals.values()])
 
 
 def require(caller: KeyRecord, scopes: frozenset[str]) -> None:

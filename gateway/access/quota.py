@@ -17,7 +17,7 @@ from gateway.errors import ApiError, no_model, store_may_fail
 from gateway.server.http import Header
 from gateway.telemetry.metrics import Metrics
 from ratchet import names
-from ratchet.buffer.quotas import Ended, Quotas, Standing
+from ratchet.buffer.quotas import Ended, Quotas, QuotaState
 from ratchet.clock import monotonic
 from ratchet.config import QuotaConfig
 from ratchet.errors import StoreError, StoreUnavailable
@@ -27,7 +27,7 @@ from ratchet.types import KeyRecord
 T = TypeVar("T")
 PAUSE_SECONDS = 1.0
 """Seconds a store that failed is not asked again."""
-MOST_ASKED = 4096
+MAX_PENDING = 4096
 """Questions and settlements that may wait for a slow store; past that it is not asked."""
 RENEWALS = 3
 """Renewals of a lease within its life."""
@@ -62,7 +62,7 @@ class Counted(Admission):
         self.reserved = reserved
         self.leased = leased
         self.counts_tokens = leased and caller.tpm is not None
-        self.asked: asyncio.Task[Standing | None] = quota.start(quota.ask(self))
+        self.check: asyncio.Task[QuotaState | None] = quota.start(quota.ask(self))
         self._quota = quota
         self._over: asyncio.Task[None] | None = None
 
@@ -122,23 +122,23 @@ class Quota:
         return () if caller.rpm is None else (await self._admit(caller, 0, leased=False)).headers
 
     async def _admit(self, caller: KeyRecord, tokens: int, *, leased: bool) -> Admission:
-        if monotonic() < self._paused_until or len(self._tasks) >= MOST_ASKED:
+        if monotonic() < self._paused_until or len(self._tasks) >= MAX_PENDING:
             self._metrics.quota_unchecked.inc()
             return UNBOUND
         item = Counted(self, caller, min(tokens, caller.tpm or 0), leased=leased)
         try:
-            await asyncio.wait({item.asked}, timeout=self.patience)
+            await asyncio.wait({item.check}, timeout=self.patience)
         except asyncio.CancelledError:
             item.settle(0)
             raise
-        standing = item.asked.result() if item.asked.done() else None
-        if standing is None:
+        state = item.check.result() if item.check.done() else None
+        if state is None:
             self._metrics.quota_unchecked.inc()
             return item
-        item.headers = headers(caller, standing)
-        if standing.refused:
-            self._metrics.quota_refused.labels(standing.refused).inc()
-            raise refusal(caller, standing, item.headers)
+        item.headers = headers(caller, state)
+        if state.refused:
+            self._metrics.quota_refused.labels(state.refused).inc()
+            raise refusal(caller, state, item.headers)
         return item
 
     @property
@@ -148,11 +148,11 @@ class Quota:
         late = next(iter(self._asking.values()), now) < now - seconds
         return 0.0 if late or now < self._paused_until else seconds
 
-    async def ask(self, item: Counted) -> Standing | None:
+    async def ask(self, item: Counted) -> QuotaState | None:
         """The store's word; None if it has none."""
         self._asking[item.id] = monotonic()
         try:
-            standing = await self._quotas.ask(
+            state = await self._quotas.ask(
                 item.caller, item.id, tokens=item.reserved, leased=item.leased, lease_seconds=self._config.lease_seconds
             )
         except StoreError as error:
@@ -162,13 +162,13 @@ class Quota:
             return None
         finally:
             del self._asking[item.id]
-        if item.leased and not standing.refused:
+        if item.leased and not state.refused:
             self._running[item.id] = item
-        return standing
+        return state
 
     async def end(self, item: Counted, used: int) -> None:
         """Ends the lease and settles the tokens of a request that was counted."""
-        await asyncio.wait({item.asked})
+        await asyncio.wait({item.check})
         if self._running.pop(item.id, None) is not None:
             with store_may_fail(log, "settling a quota"):
                 await self._quotas.end(item.caller, [Ended(item.id, item.reserved, used)], lease_seconds=self._config.lease_seconds)
@@ -198,31 +198,31 @@ class Quota:
             await end(late)
 
 
-def headers(caller: KeyRecord, standing: Standing) -> list[Header]:
+def headers(caller: KeyRecord, state: QuotaState) -> list[Header]:
     """OpenAI's `x-ratelimit-*` of the key's quotas."""
     found: list[Header] = []
-    for name, most, left, reset in (
-        (b"requests", caller.rpm, standing.requests, standing.reset_requests),
-        (b"tokens", caller.tpm, standing.tokens, standing.reset_tokens),
+    for name, limit, remaining, reset in (
+        (b"requests", caller.rpm, state.requests, state.reset_requests),
+        (b"tokens", caller.tpm, state.tokens, state.reset_tokens),
     ):
-        if most is not None:
+        if limit is not None:
             found += [
-                (b"x-ratelimit-limit-" + name, b"%d" % most),
-                (b"x-ratelimit-remaining-" + name, b"%d" % left),
+                (b"x-ratelimit-limit-" + name, b"%d" % limit),
+                (b"x-ratelimit-remaining-" + name, b"%d" % remaining),
                 (b"x-ratelimit-reset-" + name, duration(reset).encode()),
             ]
     return found
 
 
-def refusal(caller: KeyRecord, standing: Standing, more: Sequence[Header]) -> ApiError:
+def refusal(caller: KeyRecord, state: QuotaState, more: Sequence[Header]) -> ApiError:
     """429 in OpenAI's form."""
-    wait = standing.wait or UNKNOWN_WAIT
+    wait = state.wait or UNKNOWN_WAIT
     bound = {
         "requests": f"{caller.rpm} requests a minute",
         "tokens": f"{caller.tpm} tokens a minute",
         "concurrency": f"{caller.concurrency} requests at a time",
-    }[standing.refused]
-    kind = "tokens" if standing.refused == "tokens" else "requests"
+    }[state.refused]
+    kind = "tokens" if state.refused == "tokens" else "requests"
     message = f"Rate limit reached: this key may use {bound}. Try again in {duration(wait)}."
     return ApiError(429, message, code="rate_limit_exceeded", kind=kind, retry_after=wait, headers=more)
 

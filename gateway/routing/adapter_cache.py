@@ -10,7 +10,7 @@ from ratchet.config import Config
 from ratchet.types import PolicyVersionRecord
 
 
-class Shelf:
+class AdapterCache:
     """The data directory's adapters."""
 
     def __init__(self, config: Config, data: Path) -> None:

@@ -44,14 +44,14 @@ def key(tree: Mapping[str, Any], session: str, episode: str | None, adapter: str
 
 def prefix(tree: Mapping[str, Any], limit: int) -> bytes:
     """A hash of the prompt's first `limit` bytes, at most to the end of the first user message: a dialogue keeps it, turn by turn."""
-    digest, left, found = hashlib.blake2b(digest_size=16), limit, False
+    digest, remaining, found = hashlib.blake2b(digest_size=16), limit, False
     for text in _texts(tree):
-        piece = text[:left].encode(errors="replace")[:left]
+        piece = text[:remaining].encode(errors="replace")[:remaining]
         digest.update(piece)
         digest.update(b"\0")
-        left -= len(piece) + 1
+        remaining -= len(piece) + 1
         found = found or bool(piece)
-        if left <= 0:
+        if remaining <= 0:
             break
     return digest.digest() if found else b""
 

@@ -13,7 +13,7 @@ import msgspec
 from engines.reconcile import reconcile
 from gateway.catalog import Catalog, Target
 from gateway.errors import store_may_fail
-from gateway.routing.adapter_cache import Shelf
+from gateway.routing.adapter_cache import AdapterCache
 from gateway.routing.replica import Replica
 from ratchet.buffer import Store
 from ratchet.clock import monotonic
@@ -38,12 +38,12 @@ log = logging.getLogger(__name__)
 class Fleet:
     """The replicas by name. `watch` keeps it true; everything else reads it."""
 
-    def __init__(self, store: Store, catalog: Catalog, shelf: Shelf, breaker: BreakerConfig | None = None) -> None:
+    def __init__(self, store: Store, catalog: Catalog, adapter_cache: AdapterCache, breaker: BreakerConfig | None = None) -> None:
         self.replicas: dict[str, Replica] = {}
         self.inflight: Counter[str] = Counter()
         self._store = store
         self._catalog = catalog
-        self._shelf = shelf
+        self._adapter_cache = adapter_cache
         self._breaker = breaker
         self._configured: frozenset[str] = frozenset()
         self._refreshing = asyncio.Lock()
@@ -121,10 +121,10 @@ class Fleet:
         async with self._refreshing:
             await self._take({record.name: record for record in await self._store.fleet.engines()})
 
-    async def _take(self, told: dict[str, EngineRecord]) -> None:
-        for name in [name for name in self.replicas if name not in told]:
+    async def _take(self, records: dict[str, EngineRecord]) -> None:
+        for name in [name for name in self.replicas if name not in records]:
             await self._drop(name)
-        for name, record in told.items():
+        for name, record in records.items():
             known = self.replicas.get(name)
             if known is None or not known.update(record):
                 await self._drop(name)
@@ -136,9 +136,9 @@ class Fleet:
     async def _finish_removals(self) -> None:
         """Ends the removal of engines that no gateway has a request at."""
         leaving = [replica for replica in self.all() if replica.record.desired == "remove" and not replica.total]
-        beats = await self._store.fleet.heartbeats() if leaving else []
+        heartbeats = await self._store.fleet.heartbeats() if leaving else []
         for replica in leaving:
-            if not any(beat.engines.get(replica.name) for beat in beats):
+            if not any(heartbeat.engines.get(replica.name) for heartbeat in heartbeats):
                 await self._store.fleet.forget(replica.name, again=replica.name not in self._configured)
 
     async def _drop(self, name: str) -> None:
@@ -212,10 +212,10 @@ class Fleet:
         """The retained adapters it does not list; None in place of one that is not sound."""
         found: dict[str, Path | None] = {}
         for record in self._catalog.retained(policy).values():
-            name = self._shelf.name(record)
+            name = self._adapter_cache.name(record)
             if name not in replica.names:
                 try:
-                    found[name] = await self._shelf.verified(record)
+                    found[name] = await self._adapter_cache.verified(record)
                 except AdapterError as error:
                     log.error("%s is not loaded on %s: %s", name, replica.name, error)
                     found[name] = None

@@ -13,12 +13,12 @@ from ratchet import names
 from ratchet.buffer import Store
 from ratchet.types import Heartbeat
 
-BEAT_EVERY = 1.0
+INTERVAL_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
 
-class Beat:
+class HeartbeatSender:
     """This gateway's heartbeat."""
 
     def __init__(self, store: Store, catalog: Catalog, fleet: Fleet) -> None:
@@ -26,21 +26,21 @@ class Beat:
         self._store = store
         self._catalog = catalog
         self._fleet = fleet
-        self._now = asyncio.Event()
+        self._wake = asyncio.Event()
 
-    def now(self) -> None:
+    def send_now(self) -> None:
         """Beats at once rather than at the next second."""
-        self._now.set()
+        self._wake.set()
 
     async def run(self) -> None:
         """Beats for ever; misses beats while the store is away."""
         while True:
-            self._now.clear()
+            self._wake.clear()
             with store_may_fail(log, "the heartbeat"):
-                await self._store.fleet.beat(self._beat())
+                await self._store.fleet.record_heartbeat(self._current())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._now.wait(), BEAT_EVERY)
+                await asyncio.wait_for(self._wake.wait(), INTERVAL_SECONDS)
 
-    def _beat(self) -> Heartbeat:
+    def _current(self) -> Heartbeat:
         engines = {replica.name: replica.total for replica in self._fleet.all() if replica.total}
         return Heartbeat(self.gateway, dict(self._fleet.inflight), self._catalog.epochs, engines)

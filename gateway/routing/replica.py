@@ -159,13 +159,13 @@ class Replica:
 class Hold:
     """A request in a replica's hands."""
 
-    __slots__ = ("_left", "_model", "_tokens", "_trial", "replica")
+    __slots__ = ("_model", "_released", "_tokens", "_trial", "replica")
 
     def __init__(self, replica: Replica, model: str, tokens: int) -> None:
         self.replica = replica
         self._model = model
         self._tokens = tokens
-        self._left = False
+        self._released = False
         self._trial = replica.breaker.enter(monotonic())
         replica.inflight[model] += 1
         replica.total += 1
@@ -173,9 +173,9 @@ class Hold:
 
     def leave(self) -> None:
         """It is done with, however it ended; a second time changes nothing."""
-        if self._left:
+        if self._released:
             return
-        self._left = True
+        self._released = True
         replica = self.replica
         replica.tokens -= self._tokens
         replica.total -= 1

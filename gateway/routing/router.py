@@ -33,7 +33,7 @@ class Router:
         """What the strategy sees of a request whose body has `size` bytes."""
         return Context(context.tokens(tree, size, self._config), context.key(tree, session, episode, target.adapter, self._config))
 
-    def pick(self, target: Target, path: str, asked: Context, tried: Collection[str] = ()) -> Replica | None:
+    def pick(self, target: Target, path: str, context: Context, tried: Collection[str] = ()) -> Replica | None:
         """A replica that can answer and was not tried yet; None if there is none."""
         now = monotonic()
         able = [
@@ -48,7 +48,7 @@ class Router:
             fit = able  # rather one in doubt than too much for the others
         if not fit:
             return None
-        index, how = self._strategy(fit, asked) if len(fit) > 1 else (0, "only")
+        index, how = self._strategy(fit, context) if len(fit) > 1 else (0, "only")
         self._metrics.routed.labels(fit[index].name, how).inc()
         return fit[index]
 

@@ -57,10 +57,10 @@ class Json(logging.Formatter):
 
 
 def _exception(record: logging.LogRecord) -> str:
-    return told(record.exc_info[1]) if record.exc_info and record.exc_info[1] is not None else ""
+    return describe_error(record.exc_info[1]) if record.exc_info and record.exc_info[1] is not None else ""
 
 
-def told(error: BaseException) -> str:
+def describe_error(error: BaseException) -> str:
     """Where it was raised, and what led to it; its words only if they are ours."""
     return "\n".join(_lines(error)).rstrip()
 

@@ -50,10 +50,10 @@ def _tracing(config: TelemetryConfig) -> Tracing | None:
     if config.otlp_endpoint is None:
         return None
     try:
-        made: Tracing = importlib.import_module("gateway.telemetry.tracing").Tracing(config)
+        tracing: Tracing = importlib.import_module("gateway.telemetry.tracing").Tracing(config)
     except ImportError as error:
         raise ConfigError(f"gateway.telemetry.otlp_endpoint needs the extra: pip install 'ratchet-gateway[otlp]' ({error.name})") from None
-    return made
+    return tracing
 
 
 class Observation:

@@ -94,7 +94,7 @@ class Retirement:
 
     async def once(self) -> bool:
         """Unloads what can be now; whether something is left. StoreUnavailable, EngineError."""
-        left = False
+        remaining = False
         for engine in await self._replicas.ready(self._base):
             if engine.brings != "load":
                 continue  # at its next start it gets only what is retained
@@ -103,8 +103,8 @@ class Retirement:
                     failpoints.hit("learner.before_unload")
                     await engine.unload(name)
                 else:
-                    left = True
-        return left
+                    remaining = True
+        return remaining
 
     async def _surplus(self, engine: EngineControl) -> list[str]:
         """What the replica lists of this policy and need not."""
@@ -116,9 +116,9 @@ class Retirement:
     async def _idle(self, name: str) -> bool:
         """Whether every gateway follows the pointer and has no request in flight under `name`."""
         record = await self._store.registry.policy(self._policy)
-        beats = await self._store.fleet.heartbeats()
+        heartbeats = await self._store.fleet.heartbeats()
         epoch = 0 if record is None else record.epoch
-        return all(beat.epochs.get(self._policy, 0) >= epoch and beat.inflight.get(name, 0) == 0 for beat in beats)
+        return all(heartbeat.epochs.get(self._policy, 0) >= epoch and heartbeat.inflight.get(name, 0) == 0 for heartbeat in heartbeats)
 
 
 def oldest_learnable(record: PolicyRecord, retained: Sequence[PolicyVersionRecord], max_staleness: int) -> int:

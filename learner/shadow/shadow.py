@@ -59,9 +59,9 @@ class Shadow:
             return 0
         engines = await self._replicas.ready(self._config.base)
         rooms = [room(await engine.metrics(), self._config.shadow) for engine in engines]
-        made = await asyncio.gather(*(self._on(e, record, min(missing, k)) for e, k in zip(engines, rooms, strict=True) if k > 0))
-        self.active = any(made)
-        return sum(made)
+        added = await asyncio.gather(*(self._on(e, record, min(missing, k)) for e, k in zip(engines, rooms, strict=True) if k > 0))
+        self.active = any(added)
+        return sum(added)
 
     async def _on(self, engine: EngineControl, record: PolicyRecord, k: int) -> int:
         prompts = await self._store.experience.prompts(self._name, k)

@@ -10,7 +10,7 @@ from ratchet.buffer import schema
 from ratchet.buffer.link import Link
 from ratchet.types import Desired, EngineRecord, Heartbeat, KeyRecord
 
-BEAT_SECONDS = 5.0
+SILENCE_SECONDS = 5.0
 
 
 class Keys:
@@ -36,8 +36,8 @@ class Keys:
     async def revoke(self, key_id: str) -> bool:
         """Removes the key of that public id; whether there was one."""
         found = await self._link.do("HGETALL", schema.KEYS)
-        gone = [digest for digest, data in found.items() if msgspec.msgpack.decode(data, type=KeyRecord).id == key_id]
-        return bool(gone and await self._link.do("HDEL", schema.KEYS, *gone))
+        revoked = [digest for digest, data in found.items() if msgspec.msgpack.decode(data, type=KeyRecord).id == key_id]
+        return bool(revoked and await self._link.do("HDEL", schema.KEYS, *revoked))
 
 
 class Fleet:
@@ -84,11 +84,13 @@ class Fleet:
             record.desired = cast(Desired, desired.get(name, b"serve").decode())
         return sorted(records.values(), key=lambda engine: engine.name)
 
-    async def beat(self, beat: Heartbeat) -> None:
+    async def record_heartbeat(self, heartbeat: Heartbeat) -> None:
         """A gateway lives; it is forgotten after 5 s of silence."""
-        await self._link.run("beat", msgspec.msgpack.encode(beat), gateway=beat.gateway, silent=round(BEAT_SECONDS * 1000))
+        await self._link.run(
+            "heartbeat", msgspec.msgpack.encode(heartbeat), gateway=heartbeat.gateway, silent=round(SILENCE_SECONDS * 1000)
+        )
 
     async def heartbeats(self) -> list[Heartbeat]:
         """The last beat of each gateway that lives, by name."""
-        found = await self._link.run("beat", silent=round(BEAT_SECONDS * 1000))
-        return sorted((msgspec.msgpack.decode(data, type=Heartbeat) for data in found), key=lambda beat: beat.gateway)
+        found = await self._link.run("heartbeat", silent=round(SILENCE_SECONDS * 1000))
+        return sorted((msgspec.msgpack.decode(data, type=Heartbeat) for data in found), key=lambda heartbeat: heartbeat.gateway)

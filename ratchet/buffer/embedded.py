@@ -129,10 +129,10 @@ def _url(socket: Path) -> str:
 
 
 def _folders(data: Path) -> tuple[Path, Path]:
-    made = data.resolve() / "store", data.resolve() / "logs"
-    for folder in made:
+    folders = data.resolve() / "store", data.resolve() / "logs"
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return made
+    return folders
 
 
 def _lock(folder: Path) -> IO[str]:

@@ -180,10 +180,10 @@ class Interactions:
 
     async def _cursor(self, tenant: str, item: str) -> float | None:
         """Where the interaction is, or was until its deletion, in the tenant's order."""
-        score, gone = await self._link.together(("ZSCORE", schema.index(tenant), item), ("GET", schema.tombstone(item)))
-        if gone is None:
+        score, tombstone = await self._link.together(("ZSCORE", schema.index(tenant), item), ("GET", schema.tombstone(item)))
+        if tombstone is None:
             return None if score is None else float(score)
-        seq, _, owner = gone.decode().partition(":")
+        seq, _, owner = tombstone.decode().partition(":")
         return float(seq) if owner == tenant else None
 
     async def _listed(self, tenant: str, cursor: float | None, order: Order) -> list[tuple[str, float]]:

@@ -19,7 +19,7 @@ class Ended(NamedTuple):
     used: int
 
 
-class Standing(NamedTuple):
+class QuotaState(NamedTuple):
     """How a key stands. `refused`: the bound that stopped the request, "" if none; `wait` seconds until it would pass (0: not known).
 
     `requests` and `tokens` are what is left, `reset_*` the seconds until that bucket is full again; 0 where there is no quota.
@@ -39,14 +39,14 @@ class Quotas:
     def __init__(self, link: Link) -> None:
         self._link = link
 
-    async def ask(self, key: KeyRecord, request: str, *, tokens: int, leased: bool, lease_seconds: float) -> Standing:
+    async def ask(self, key: KeyRecord, request: str, *, tokens: int, leased: bool, lease_seconds: float) -> QuotaState:
         """Whether `request` (an id of the caller's making) may start and use `tokens`; then it is charged.
 
         `leased`: it counts as running until `end`, and `lease_seconds` at most unless kept. StoreUnavailable: it may have been charged.
         """
         call = _call(key, lease_seconds, id=request, tokens=min(tokens, key.tpm or tokens), leased=leased)
-        refused, wait, requests, reset_requests, left, reset_tokens = await self._link.run(call.script, **call.args)
-        return Standing(refused.decode(), wait / 1000, requests, reset_requests / 1000, left, reset_tokens / 1000)
+        refused, wait, requests, reset_requests, remaining, reset_tokens = await self._link.run(call.script, **call.args)
+        return QuotaState(refused.decode(), wait / 1000, requests, reset_requests / 1000, remaining, reset_tokens / 1000)
 
     async def end(self, key: KeyRecord, ended: Sequence[Ended], *, lease_seconds: float) -> None:
         """Ends leases and settles their tokens; one that is over already changes nothing. StoreUnavailable."""

@@ -112,8 +112,8 @@ class Registry:
 
         Raises Conflict if the pointer is not at `expect_live`, or `to` is unknown, refused or still a candidate.
         """
-        left = "rolled_back" if reason == "rollback" else "retired"
-        await self._link.run("move", policy=policy, to=to, expect_live=expect_live, left=left)
+        former = "rolled_back" if reason == "rollback" else "retired"
+        await self._link.run("move", policy=policy, to=to, expect_live=expect_live, former=former)
         return await self._policy(policy)
 
     async def announce_loading(self, policy: str) -> None:
@@ -157,7 +157,7 @@ class Registry:
         _, job = await self._link.together(("SET", key, names.mint("job_"), "NX"), ("GET", key), atomic=True)
         return str(job.decode())
 
-    async def asked_to_train(self, policy: str) -> str | None:
+    async def training_request(self, policy: str) -> str | None:
         """The job that waits, or None. The next lease takes it, in one with the groups: no death loses it in between."""
         job = await self._link.do("GET", schema.job(policy))
         return job.decode() if job is not None else None

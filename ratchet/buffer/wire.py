@@ -31,7 +31,7 @@ def reply_error(text: str) -> exceptions.RedisError:
     return next((kind(text) for word, kind in ERRORS if text.startswith(word)), exceptions.ResponseError(text))
 
 
-_packed: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+_pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 """A command as the server reads it. (The library's own annotation takes one-element tuples only.)"""
 
 
@@ -42,73 +42,75 @@ class Wire:
         self._url = url
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
-        self._line: _Line | None = None
+        self._connection: _Connection | None = None
         self._opening = asyncio.Lock()
 
     async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
         """The answers, errors among them as exceptions. redis' ConnectionError, TimeoutError: the server may have done some."""
-        data = b"".join([_packed(command) for command in commands])
-        line = self._line
-        if line is None or line.closed:
-            line = await self._open()
-        return await line.ask(data, len(commands), self._answer_seconds)
+        data = b"".join([_pack_command(command) for command in commands])
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = await self._open()
+        return await connection.ask(data, len(commands), self._answer_seconds)
 
     def close(self) -> None:
-        if self._line is not None:
-            self._line.close()
+        if self._connection is not None:
+            self._connection.close()
 
-    async def _open(self) -> _Line:
+    async def _open(self) -> _Connection:
         async with self._opening:
-            if self._line is not None and not self._line.closed:
-                return self._line
-            told: dict[str, Any] = dict(parse_url(self._url))
+            if self._connection is not None and not self._connection.closed:
+                return self._connection
+            options: dict[str, Any] = dict(parse_url(self._url))
             try:
                 async with asyncio.timeout(self._connect_seconds):
-                    line = await _connected(told)
-                    await self._greet(line, told)
+                    connection = await _connect(options)
+                    await self._greet(connection, options)
             except (OSError, TimeoutError) as error:
                 raise exceptions.ConnectionError(str(error) or "no connection in time") from error
-            self._line = line
-            return line
+            self._connection = connection
+            return connection
 
-    async def _greet(self, line: _Line, told: dict[str, Any]) -> None:
+    async def _greet(self, connection: _Connection, options: dict[str, Any]) -> None:
         try:
-            for greeting in _greetings(told):
-                for answer in await line.ask(_packed(greeting), 1, self._answer_seconds):
+            for greeting in _greetings(options):
+                for answer in await connection.ask(_pack_command(greeting), 1, self._answer_seconds):
                     if isinstance(answer, Exception):
                         raise answer
         except BaseException:
-            line.close()
+            connection.close()
             raise
 
 
-async def _connected(told: dict[str, Any]) -> _Line:
+async def _connect(options: dict[str, Any]) -> _Connection:
     loop = asyncio.get_running_loop()
-    if "path" in told:
-        _, line = await loop.create_unix_connection(_Line, told["path"])
-        return line
-    _, line = await loop.create_connection(_Line, told.get("host", "localhost"), told.get("port", 6379), ssl=secured(told))
-    return line
+    if "path" in options:
+        _, connection = await loop.create_unix_connection(_Connection, options["path"])
+        return connection
+    _, connection = await loop.create_connection(
+        _Connection, options.get("host", "localhost"), options.get("port", 6379), ssl=secured(options)
+    )
+    return connection
 
 
-def secured(told: dict[str, Any]) -> ssl.SSLContext | None:
+def secured(options: dict[str, Any]) -> ssl.SSLContext | None:
     """What redis-py would make of the URL's `ssl_` options; None without TLS."""
-    if not issubclass(told.get("connection_class", object), SSLConnection):
+    if not issubclass(options.get("connection_class", object), SSLConnection):
         return None
-    options: dict[str, Any] = {name: value for name, value in told.items() if name.startswith("ssl_")}
-    return SSLConnection(**options).ssl_context.get()
+    tls: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    return SSLConnection(**tls).ssl_context.get()
 
 
-def _greetings(told: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _greetings(options: dict[str, Any]) -> list[tuple[Any, ...]]:
     found: list[tuple[Any, ...]] = []
-    if told.get("password"):
-        found.append(("AUTH", told.get("username") or "default", told["password"]))
-    if told.get("db"):
-        found.append(("SELECT", str(told["db"])))
+    if options.get("password"):
+        found.append(("AUTH", options.get("username") or "default", options["password"]))
+    if options.get("db"):
+        found.append(("SELECT", str(options["db"])))
     return found
 
 
-class _Line(asyncio.Protocol):
+class _Connection(asyncio.Protocol):
     """The socket, and who waits for how many answers."""
 
     def __init__(self) -> None:
@@ -121,12 +123,12 @@ class _Line(asyncio.Protocol):
         if self.closed:
             raise exceptions.ConnectionError("the connection is closed")
         loop = asyncio.get_running_loop()
-        asked: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append((count, [], asked))
+        replies: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append((count, [], replies))
         self._transport.write(data)
-        timer = loop.call_later(seconds, self._late, asked)
+        timer = loop.call_later(seconds, self._late, replies)
         try:
-            return await asked
+            return await replies
         finally:
             timer.cancel()
 
@@ -152,20 +154,20 @@ class _Line(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
         while self._waiting:
-            _, _, asked = self._waiting.popleft()
-            if not asked.done():
-                asked.set_exception(exceptions.ConnectionError(str(error or "the connection was closed")))
+            _, _, replies = self._waiting.popleft()
+            if not replies.done():
+                replies.set_exception(exceptions.ConnectionError(str(error or "the connection was closed")))
 
     def _take(self, answer: Any) -> None:
-        count, found, asked = self._waiting[0]
+        count, found, replies = self._waiting[0]
         found.append(answer)
         if len(found) == count:
             self._waiting.popleft()
-            if not asked.done():
-                asked.set_result(found)
+            if not replies.done():
+                replies.set_result(found)
 
-    def _late(self, asked: asyncio.Future[list[Any]]) -> None:
+    def _late(self, replies: asyncio.Future[list[Any]]) -> None:
         """What is still to come cannot be told apart from what was asked later, so the connection goes too."""
-        if not asked.done():
-            asked.set_exception(exceptions.TimeoutError("no answer in time"))
+        if not replies.done():
+            replies.set_exception(exceptions.TimeoutError("no answer in time"))
         self.close()

@@ -49,7 +49,7 @@ class Form(ABC):
         return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
 
 
-def told(token: int, logprob: float) -> dict[str, Any]:
+def token_entry(token: int, logprob: float) -> dict[str, Any]:
     """A token of a chat's log-probs."""
     return {"token": model.token_text(token), "logprob": logprob, "bytes": model.token_bytes(token)}
 

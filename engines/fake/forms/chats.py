@@ -10,7 +10,7 @@ import msgspec
 from engines import sse
 from engines.fake.answers import Token
 from engines.fake.asks import Ask
-from engines.fake.forms.base import Form, likeliest, told
+from engines.fake.forms.base import Form, likeliest, token_entry
 
 
 class ChatForm(Form):
@@ -80,4 +80,6 @@ def delta(ask: Ask, token: Token) -> dict[str, Any]:
 
 
 def _logprobs(drawn: Sequence[Token], top: int) -> dict[str, Any]:
-    return {"content": [{**told(t.id, t.logprob), "top_logprobs": [told(*pair) for pair in likeliest(t, top)]} for t in drawn]}
+    return {
+        "content": [{**token_entry(t.id, t.logprob), "top_logprobs": [token_entry(*pair) for pair in likeliest(t, top)]} for t in drawn]
+    }

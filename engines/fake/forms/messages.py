@@ -22,7 +22,7 @@ class MessageForm(Form):
 
     def whole(self, drawn: Sequence[Token]) -> dict[str, Any]:
         reason, sequence = _reason(drawn[-1], self.ask.call)
-        told = {
+        fields = {
             "id": self.id,
             "type": "message",
             "role": "assistant",
@@ -32,7 +32,7 @@ class MessageForm(Form):
             "stop_sequence": sequence,
             "usage": self._counted(len(drawn)),
         }
-        return {key: value for key, value in told.items() if value is not None}
+        return {key: value for key, value in fields.items() if value is not None}
 
     def first(self) -> bytes:
         message: dict[str, Any] = {
@@ -60,8 +60,8 @@ class MessageForm(Form):
     def last(self) -> bytes:
         reason, sequence = _reason(self._last, self.ask.call)
         end = _event("content_block_stop", index=0) if self._open else b""
-        told = {"stop_reason": reason, "stop_sequence": sequence}
-        return end + _event("message_delta", delta=told, usage=self._counted(self.count)) + _event("message_stop")
+        fields = {"stop_reason": reason, "stop_sequence": sequence}
+        return end + _event("message_delta", delta=fields, usage=self._counted(self.count)) + _event("message_stop")
 
     def _content(self, drawn: Sequence[Token]) -> dict[str, Any]:
         if self.ask.call is not None and drawn[-1].finish == "tool_calls":

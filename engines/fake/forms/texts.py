@@ -60,8 +60,8 @@ class TextForm(Form):
     def last(self) -> bytes:
         usage = b""
         if self._wants_usage:
-            told = {**self._head, "choices": [], "usage": self.usage(self.count), "system_fingerprint": FINGERPRINT}
-            usage = sse.frame(msgspec.json.encode(told))
+            chunk = {**self._head, "choices": [], "usage": self.usage(self.count), "system_fingerprint": FINGERPRINT}
+            usage = sse.frame(msgspec.json.encode(chunk))
         return usage + sse.frame(sse.DONE)
 
     @property

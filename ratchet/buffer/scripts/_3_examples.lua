@@ -130,7 +130,7 @@ local function hold(id)
   call('PERSIST', k_meta(id))
 end
 
-local function let_go(id)
+local function unhold(id)
   if call('DECR', k_held(id)) > 0 then return end
   call('DEL', k_held(id))
   local expires = call('HGET', k_meta(id), 'expires')
@@ -152,7 +152,7 @@ end
 local function withdraw(id)
   local e = call('HMGET', k_example(id), 'policy', 'kind')
   if not e[1] then return end
-  for _, name in ipairs(names_of(id)) do let_go(name[1]) end
+  for _, name in ipairs(names_of(id)) do unhold(name[1]) end
   call('ZREM', k_ready(e[1], e[2]), id)
   call('DEL', k_example(id))
 end

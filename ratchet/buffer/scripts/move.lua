@@ -9,5 +9,5 @@ if live ~= whole(A.expect_live) then return conflict('live is ' .. policy .. '@'
 if not state or state == 'candidate' or state == 'refused' then
   return conflict(policy .. '@' .. to .. ' is ' .. (state or 'unknown') .. ' and may not serve')
 end
-point(policy, A.to, A.left)
+point(policy, A.to, A.former)
 return 1

@@ -2,10 +2,10 @@
 -- Up to `k` ids to resample: lone-scored first, then recent ones, none twice until all were offered.
 --include _1_keys
 local LOOKED_AT = 1000
-local all, seen = {}, {}
+local all, added = {}, {}
 local function add(id)
-  if not seen[id] and call('EXISTS', k_meta(id)) == 1 then
-    seen[id] = true
+  if not added[id] and call('EXISTS', k_meta(id)) == 1 then
+    added[id] = true
     all[#all + 1] = id
   end
 end

@@ -11,8 +11,8 @@ local now_in_ms = math.floor(now / 1000)
 
 local had = call('HMGET', state, 'at', 'requests', 'tokens')
 local past = math.max(0, now - (tonumber(had[1]) or now))
-local function refilled(most, left)
-  return most and math.min(most, (tonumber(left) or most) + most * past / MINUTE)
+local function refilled(limit, remaining)
+  return limit and math.min(limit, (tonumber(remaining) or limit) + limit * past / MINUTE)
 end
 local requests, tokens = refilled(A.rpm, had[2]), refilled(A.tpm, had[3])
 
@@ -42,7 +42,7 @@ if A.id and not (A.leased and call('ZSCORE', leases, A.id)) then
 end
 call('PEXPIRE', leases, whole(A.lease + 1000))
 
-local function reset(most, left) return left and math.ceil((most - left) * 60000 / most) or 0 end
+local function reset(limit, remaining) return remaining and math.ceil((limit - remaining) * 60000 / limit) or 0 end
 local until_requests, until_tokens = reset(A.rpm, requests), reset(A.tpm, tokens)
 local function exact(x) return string.format('%.17g', x) end
 call('HSET', state, 'at', whole(now))

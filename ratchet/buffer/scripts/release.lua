@@ -22,7 +22,7 @@ local function restore(id)
     return join_promoted(revised)
   end
   local e = call('HMGET', k_example(id), 'kind', 'seq')
-  for _, name in ipairs(names_of(id)) do let_go(name[1]) end
+  for _, name in ipairs(names_of(id)) do unhold(name[1]) end
   call('HDEL', k_example(id), 'names')
   call('HSET', k_example(id), 'state', 'ready')
   call('ZADD', k_ready(A.policy, e[1]), e[2], id)

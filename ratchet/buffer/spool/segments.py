@@ -64,14 +64,14 @@ class Segment:
     @classmethod
     def found(cls, folder: Path) -> list[Segment]:
         """Those that somebody else left in `folder`, the oldest first."""
-        made = []
+        segments = []
         for path in sorted(folder.iterdir()):
             if (name := _NAME.fullmatch(path.name)) is not None:
                 with contextlib.suppress(FileNotFoundError):  # drained meanwhile
                     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                     size = os.fstat(file).st_size
-                    made.append(cls(path, file, bytes.fromhex(name[2]), size, size))
-        return made
+                    segments.append(cls(path, file, bytes.fromhex(name[2]), size, size))
+        return segments
 
     @property
     def room(self) -> int:

@@ -65,4 +65,4 @@ async def test_the_memory_of_keys_is_bounded(store: Store, monkeypatch: pytest.M
     for i in range(10):
         with pytest.raises(ApiError):
             await ring.caller(ask(f"guess-{i}"))
-    assert len(ring._seen) == 3
+    assert len(ring._known) == 3

@@ -85,7 +85,7 @@ async def test_jumps_of_an_hour_change_nothing_of_what_is_seen(tmp_path: Path) -
 @pytest.mark.parametrize("by", [HOUR, -HOUR])
 async def test_a_living_gateway_stays_one_over_a_jump_and_a_silent_one_is_forgotten_in_time(store: Store, by: int) -> None:
     beat = Heartbeat("g1", {"support@1": 1}, {POLICY: 1})
-    await store.fleet.beat(beat)
+    await store.fleet.record_heartbeat(beat)
     await jump(store, by)
     assert await store.fleet.heartbeats() == [beat]
     for after in (2_000, 4_000, 6_000):

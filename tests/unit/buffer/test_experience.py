@@ -170,9 +170,9 @@ async def test_a_request_for_a_step_ends_with_the_lease_and_waits_again_when_not
     job = await store.registry.request_training(POLICY)
     item = await rated_group(store, [1.0, 1.0])
     await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=9)
-    assert await store.registry.asked_to_train(POLICY) is None
+    assert await store.registry.training_request(POLICY) is None
     await store.experience.reject(POLICY, 1, {item.id: "zero_spread"})
-    assert await store.registry.asked_to_train(POLICY) == job
+    assert await store.registry.training_request(POLICY) == job
 
 
 async def test_a_committed_lease_neither_grows_nor_shrinks(store: Store) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.buffer import Store, open_store
-from ratchet.buffer.quotas import Ended, Standing
+from ratchet.buffer.quotas import Ended, QuotaState
 from ratchet.config import StoreConfig
 from ratchet.types import KeyRecord
 from tests.support.gateways import until
@@ -20,7 +20,7 @@ def key(**bounds: int) -> KeyRecord:
     return KeyRecord("key_a", "acme", ["infer"], 1.0, **bounds)  # type: ignore[arg-type]
 
 
-async def ask(store: Store, caller: KeyRecord, request: str, tokens: int = 0, *, leased: bool = True, lease: float = LEASE) -> Standing:
+async def ask(store: Store, caller: KeyRecord, request: str, tokens: int = 0, *, leased: bool = True, lease: float = LEASE) -> QuotaState:
     return await store.quotas.ask(caller, request, tokens=tokens, leased=leased, lease_seconds=lease)
 
 

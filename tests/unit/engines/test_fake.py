@@ -155,7 +155,7 @@ async def test_more_requests_than_slots_wait() -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
-        assert engine.fate.faults.times == 1
+        assert engine.schedule.faults.times == 1
 
 
 async def test_a_restart_loses_its_adapters(tmp_path: Path) -> None:

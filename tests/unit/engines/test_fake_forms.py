@@ -46,7 +46,7 @@ async def test_a_route_that_is_taken_away_answers_as_fastapi_does() -> None:
     async with fake_engine(Faults(lacks=["/v1/embeddings"])) as (engine, record):
         assert await asked(record.url, "/v1/embeddings", {"input": "x"}) == (404, '{"detail":"Not Found"}')
         assert (await asked(record.url, "/v1/completions", {"prompt": "x"}))[0] == 200
-        assert len(engine.seen) == 1
+        assert len(engine.requests) == 1
 
 
 def test_routes_are_taken_away_by_a_flag_too() -> None:

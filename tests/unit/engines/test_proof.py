@@ -43,7 +43,7 @@ async def test_an_engine_that_chats_is_asked_for_one_token_and_nothing_else() ->
         engine = connect(record)
         assert await engine.health()
         await engine.close()
-        assert [body["max_tokens"] for body in fake.seen] == [1]
+        assert [body["max_tokens"] for body in fake.requests] == [1]
 
 
 @pytest.mark.parametrize(

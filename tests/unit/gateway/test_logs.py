@@ -66,9 +66,9 @@ def test_json_is_one_object_a_line_even_with_a_traceback(written: tuple[logging.
 
 
 def test_our_own_errors_keep_their_words() -> None:
-    assert logs.told(StoreError("the store is full")) == "StoreError: the store is full"
-    assert "No such file" in logs.told(FileNotFoundError(2, "No such file or directory"))
-    group = logs.told(ExceptionGroup(SECRET, [ValueError(SECRET), StoreError("full")]))
+    assert logs.describe_error(StoreError("the store is full")) == "StoreError: the store is full"
+    assert "No such file" in logs.describe_error(FileNotFoundError(2, "No such file or directory"))
+    group = logs.describe_error(ExceptionGroup(SECRET, [ValueError(SECRET), StoreError("full")]))
     assert group.splitlines() == ["ExceptionGroup", "ValueError", "StoreError: full"]
 
 

@@ -2,12 +2,12 @@
 -- A gateway's heartbeat, and the end of those that fell silent. Where the server's clock jumped, or nobody asked for as long as a
 -- gateway may be silent, no silence can be told: it is counted from now on.
 --include _1_keys
-local SEEN, AT = 'r:beats:seen', 'r:beats:at'
-local now, seen = now_ms(), call('GET', SEEN)
-if seen and (now < tonumber(seen) or now > seen + A.silent) then
+local LAST_RUN, AT = 'r:beats:seen', 'r:beats:at'
+local now, last_run = now_ms(), call('GET', LAST_RUN)
+if last_run and (now < tonumber(last_run) or now > last_run + A.silent) then
   for _, gateway in ipairs(call('ZRANGE', AT, 0, -1)) do call('ZADD', AT, whole(now), gateway) end
 end
-call('SET', SEEN, whole(now))
+call('SET', LAST_RUN, whole(now))
 if A.gateway then
   call('HSET', 'r:beats', A.gateway, ARGV[2])
   call('ZADD', AT, whole(now), A.gateway)
