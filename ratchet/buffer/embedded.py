@@ -1,4 +1,4 @@
-"""A real server as a child process: Valkey or Redis on a unix socket under the data directory, append-only file on."""
+"""The embedded store: Valkey or Redis as a child process, on a unix socket in the data directory, with its append-only file on."""
 
 from __future__ import annotations
 
@@ -26,19 +26,20 @@ from ratchet.process import spawn
 from ratchet.tasks import end
 
 LONGEST_SOCKET = 100
-"""Bytes a unix socket's path may have (the kernel allows 107; the server needs some)."""
+"""Longest path of a unix socket, in bytes. The kernel allows 107, of which the server needs some."""
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 FSYNC_SECONDS = 1.0
 POLL_SECONDS = 0.02
 BINARIES = ("valkey-server", "redis-server")
 DURABILITY = {"process": "no", "power": "always"}
-"""`appendfsync`. Both write(2) before they answer, which is what survives a kill -9; `everysec` may put the write off for
-two seconds while an fsync runs. Under `process` the fsync of each second is EmbeddedServer's own."""
+"""The server's `appendfsync` for each `store.durability`. Both settings write(2) before the server answers, so acknowledged data
+survives a kill -9; `everysec` may delay the write by two seconds while an fsync runs. With `process`, EmbeddedServer calls fsync
+itself, once a second."""
 
 
 class EmbeddedServer:
-    """The server of one data directory; nobody else may start one on it meanwhile."""
+    """The server of one data directory. A lock keeps any other process from starting a second one there."""
 
     def __init__(self, folder: Path, socket: Path, process: asyncio.subprocess.Process, lock: IO[str]) -> None:
         self.process = process
@@ -49,19 +50,19 @@ class EmbeddedServer:
 
     @property
     def url(self) -> str:
-        """Where clients connect."""
+        """The URL that clients connect to."""
         return _url(self.socket)
 
     @property
     def moved(self) -> str | None:
-        """One line to tell the user if the socket is not under the data directory, whose path is too long for one."""
+        """A line for the user if the path of the data directory is too long for a socket, so that the socket is elsewhere; else None."""
         if self.socket.parent == self._folder:
             return None
         return f"{self._folder} is too long a path for a unix socket; the store listens on {self.socket}"
 
     @classmethod
     async def start(cls, data: Path, config: StoreConfig) -> EmbeddedServer:
-        """Starts it and waits until it has read its file. Raises StoreUnavailable (one line) if it cannot."""
+        """Start the server and wait until it has loaded its append-only file. Raises StoreUnavailable (one line) if it cannot."""
         folder, logs = _folders(data)
         lock = _lock(folder)
         try:
@@ -82,11 +83,11 @@ class EmbeddedServer:
         return server
 
     async def wait(self) -> int:
-        """The server's exit status, once it is gone."""
+        """Wait until the server has exited. Return its exit status."""
         return await self.process.wait()
 
     async def stop(self) -> None:
-        """Ends the server, its file complete; afterwards another may start on the directory."""
+        """Stop the server, with its append-only file complete, and release the directory for another one."""
         if self._syncing is not None:
             await end([self._syncing])
         if self.process.returncode is None:
@@ -116,7 +117,7 @@ class EmbeddedServer:
 
 
 def url_of(data: Path) -> str:
-    """Where the embedded server of `data` listens. Raises StoreUnavailable if none was started there."""
+    """Return the URL of the embedded server of `data`. Raises StoreUnavailable if none was started there."""
     folder = data.resolve() / "store"
     note = folder / "socket"
     if not note.is_file():
@@ -157,13 +158,13 @@ def _binary() -> list[str]:
 
 
 async def _socket(folder: Path) -> Path:
-    """Where to listen, noted for clients. A socket a killed server left is no obstacle; a server that still answers is."""
+    """Choose the socket to listen on and note its path for clients. The socket of a killed server is reused; a live server is refused."""
     socket = folder / "store.sock"
     if len(os.fsencode(socket)) > LONGEST_SOCKET:
         socket = _private() / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.sock"
     deadline = clock.monotonic() + STOP_SECONDS
     while await _listens(socket):
-        # Its parent is gone, so it is about to be killed; two servers on one file would destroy it.
+        # Its parent has exited, so it is about to be killed; two servers writing one file would destroy it.
         if clock.monotonic() > deadline:
             raise StoreUnavailable(f"a server still listens on {socket}; stop it")
         await asyncio.sleep(POLL_SECONDS)
@@ -199,7 +200,7 @@ def _flags(folder: Path, socket: Path, config: StoreConfig) -> list[str]:
 
 
 async def _pings(socket: Path) -> bool:
-    # Without retries of its own: their pauses, up to seconds, would be waited for before a look at whether the server lives.
+    # No retries in the client: their pauses, of up to seconds, would delay the check of whether the process is alive.
     client = Redis(unix_socket_path=str(socket), socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0))
     try:
         return bool(await client.ping())

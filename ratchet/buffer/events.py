@@ -1,4 +1,4 @@
-"""Policy events by pub/sub. It may lose messages, so every new connection begins with the pointers as they are."""
+"""Policy events over pub/sub. Messages may be lost, so every new connection first yields the current pointers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 
 async def follow(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]]]) -> AsyncIterator[PolicyEvent]:
-    """Events without end; while the store is away it waits for it."""
+    """Yield events for ever. While the store is unavailable, keep trying to reconnect."""
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     while True:
         try:

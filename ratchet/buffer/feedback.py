@@ -1,4 +1,4 @@
-"""Feedback: accepted once, joined to its interaction, counted in a ledger that balances at every instant."""
+"""Feedback: accepted once, joined to its interaction, and counted in a ledger that always balances."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from ratchet.types import FeedbackPost, Ledger
 
 
 class Feedback:
-    """All feedback; the state machine is drawn in docs/store.md."""
+    """All feedback. docs/store.md draws its states."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     async def post(self, post: FeedbackPost) -> str:
-        """The feedback's id; durable once it returns.
+        """Store feedback and return its id. It is durable once this returns.
 
-        The same idempotency key of a tenant gives the same id and counts nothing. Raises TargetNotYours, TooManyParked,
-        StoreUnavailable (then it may or may not have been counted: post again with the same idempotency key).
+        A tenant's second post with the same idempotency key returns the first one's id and changes nothing. Raises TargetNotYours,
+        TooManyParked, and StoreUnavailable (it may have been counted or not: post again with the same idempotency key).
         """
         answer = await self._link.run(
             "post",
@@ -43,7 +43,7 @@ class Feedback:
         return str(answer.decode())
 
     async def ledger(self) -> Ledger:
-        """The counts of all feedback at one instant."""
+        """Return the counts of all feedback, taken at one instant."""
         found = {name.decode(): int(n) for name, n in (await self._link.do("HGETALL", schema.LEDGER)).items()}
         rejected = {name.removeprefix("rejected:"): n for name, n in found.items() if name.startswith("rejected:") and n}
         return Ledger(
@@ -55,11 +55,11 @@ class Feedback:
         )
 
     async def expire(self, limit: int = 1000) -> int:
-        """Expires at most `limit` rewards whose time has come; how many it were."""
+        """Expire at most `limit` rewards that are due. Return how many were expired."""
         return int(await self._link.run("expire", limit=limit))
 
     async def record(self, fb: str) -> dict[str, Any] | None:
-        """One feedback as it stands, or None. `state`: pending, waiting, leased, used, rejected, expired."""
+        """Return one feedback with its present state, or None. `state`: pending, waiting, leased, used, rejected or expired."""
         found = {name.decode(): value.decode() for name, value in (await self._link.do("HGETALL", schema.feedback(fb))).items()}
         if not found:
             return None
@@ -72,9 +72,9 @@ class Feedback:
         return {"id": fb, **found}
 
     async def answered(self, target: str, tenant: str) -> tuple[str, int | None] | None:
-        """The policy that answered `target` and in how many choices (None: an episode, which has no choices of its own).
+        """Return the policy that answered `target` and its number of choices (None for an episode, which has none of its own).
 
-        None if nobody has seen it. Raises TargetNotYours.
+        None if the target is unknown. Raises TargetNotYours.
         """
         row, named = await self._link.together(
             ("HMGET", schema.meta(target), "tenant", "policy", "n"), ("HGET", schema.episode(tenant, target), "policy")
@@ -87,7 +87,7 @@ class Feedback:
 
 
 def _score(value: Any) -> str:
-    """A number's exact text, or "" for what is none (a policy gradient cannot learn from it)."""
+    """The exact text of a finite number; "" for anything else, which a policy gradient cannot learn from."""
     if isinstance(value, (bool, int, float)) and math.isfinite(value):
         return repr(float(value))
     return ""

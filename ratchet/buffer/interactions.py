@@ -1,4 +1,4 @@
-"""Recorded answers: written once, found by id, listed by tenant in the order they came, deleted by their owner."""
+"""Recorded answers: written once, read by id, listed by tenant in order of arrival, deleted by their owner."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ratchet.types import Interaction
 Order = Literal["asc", "desc"]
 CHUNK = 200
 PAGE_BYTES = 8 * 2**20
-"""Bytes of unpacked interactions in a page; a larger one comes alone. Packed ones may be a thousand times smaller."""
+"""Most bytes of unpacked interactions in a page; a larger one gets its own page. Packed, they may be a thousand times smaller."""
 LOOKED_AT = 10_000
-"""Interactions that one page's filter goes through."""
+"""Most interactions that the filter of one page examines."""
 
 
 class Page(NamedTuple):
-    """A part of a list: what is in it, whether more may follow, and the id to go on `after` if so."""
+    """Part of a list: its items, whether more may follow, and the id to pass as `after` for the next page."""
 
     items: list[Interaction]
     more: bool
@@ -28,14 +28,14 @@ class Page(NamedTuple):
 
 
 class _Wanted(NamedTuple):
-    """What a list is filtered by."""
+    """The filter of a list."""
 
     route: str | None
     model: str | None
     metadata: dict[str, str]
 
     def met_by(self, route: bytes | None, model: bytes | None, metadata: bytes | None) -> bool:
-        """Whether an interaction with this in its meta is wanted."""
+        """Whether an interaction with these fields passes the filter."""
         answered = (model or b"").decode()
         if self.route is not None and (route or b"").decode() != self.route:
             return False
@@ -46,12 +46,12 @@ class _Wanted(NamedTuple):
 
 
 def pack(item: Interaction) -> bytes:
-    """The bytes that the store keeps of `item`."""
+    """Return `item` in the form in which the store keeps it."""
     return schema.pack(item)
 
 
 def packed(data: bytes) -> Call:
-    """What `pack` packed, ready to be put. ValueError: it is no interaction, or none that may be put."""
+    """Return the script call that stores the output of `pack`. Raises ValueError if it is no interaction, or one of the shadow tenant."""
     return _call(schema.unpack(data), data)
 
 
@@ -62,22 +62,22 @@ class Interactions:
         self._link = link
 
     async def put(self, items: Sequence[Interaction]) -> None:
-        """Writes `items` in one round trip; one already there, or deleted, stays as it is. Durable once it returns.
+        """Store `items` in one round trip. Those already stored or deleted stay as they are. Durable once this returns.
 
-        Feedback parked for an item joins it. Raises StoreUnavailable: some may have been written, so put all again.
+        Feedback that was parked for an item is joined to it. Raises StoreUnavailable: some may have been written, so put all again.
         """
         await self._link.run_all([_call(item, schema.pack(item)) for item in items])
 
     async def put_packed(self, items: Sequence[Call]) -> None:
-        """`put` for what `packed` made ready."""
+        """`put` for the results of `packed`."""
         await self._link.run_all(items)
 
     async def writable(self) -> None:
-        """Returns if the store takes writes now. Raises StoreUnavailable."""
+        """Check that the store accepts writes now. Raises StoreUnavailable if not."""
         await self._link.run("writable")
 
     async def get(self, item: str, tenant: str | None) -> Interaction | None:
-        """The interaction, or None if there is none or it is not `tenant`'s (None: anybody's)."""
+        """Return an interaction; None if there is none, or if it is not `tenant`'s. A `tenant` of None matches any."""
         meta, data = await self._link.together(("HMGET", schema.meta(item), "tenant", "turn"), ("GET", schema.blob(item)))
         owner, turn = meta
         if data is None or owner is None or (tenant is not None and owner.decode() != tenant):
@@ -85,9 +85,9 @@ class Interactions:
         return _at(schema.unpack(data), turn)
 
     async def update(self, item: str, tenant: str, *, route: str, metadata: dict[str, str]) -> Interaction | None:
-        """The interaction with this metadata in place of its own; None if `tenant` has none of that id recorded by `route`.
+        """Replace the metadata of an interaction and return it; None if `tenant` has none of that id recorded by `route`.
 
-        Its episode stays what it was.
+        Its episode does not change.
         """
         found = await self.get(item, tenant)
         if found is None:
@@ -99,15 +99,15 @@ class Interactions:
         return found if done else None
 
     async def delete(self, item: str, tenant: str, *, route: str) -> bool:
-        """Removes the interaction; whether `tenant` had one of that id recorded by `route`.
+        """Delete an interaction. Return whether `tenant` had one of that id recorded by `route`.
 
-        Its pending rewards become `rejected: {deleted}` and later feedback is refused. One that is being learned from is gone
-        from every list at once, from the store when its lease ends; its leased rewards end as that does.
+        Its pending rewards become `rejected: {deleted}` and later feedback is refused. If it is leased, it disappears from every
+        list at once and from the store when the lease ends; its leased rewards then end as the lease does.
         """
         return bool(await self._link.run("delete", id=item, tenant=tenant, route=route))
 
     async def many(self, ids: Sequence[str]) -> list[Interaction]:
-        """Those of `ids` that are still there, in their order."""
+        """Return the interactions of `ids` that are still stored, in the order of `ids`."""
         if not ids:
             return []
         found = await self._link.do("MGET", *(schema.blob(item) for item in ids))
@@ -129,7 +129,7 @@ class Interactions:
         model: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> tuple[list[Interaction], bool]:
-        """The items of `scan`, of every route, and whether more may follow."""
+        """Return one page of interactions of every route, and whether more may follow. Arguments as for `scan`."""
         found = await self.scan(tenant, limit=limit, after=after, order=order, model=model, metadata=metadata)
         return found.items, found.more
 
@@ -144,10 +144,10 @@ class Interactions:
         model: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> Page:
-        """At most `limit` of `tenant`'s interactions behind `after`; fewer, and more to follow, past PAGE_BYTES or LOOKED_AT.
+        """Return at most `limit` of `tenant`'s interactions that follow `after`; fewer once PAGE_BYTES or LOOKED_AT is reached.
 
-        The order is that of arrival at the store, never a clock's. `route`: None is any. `model`: a policy's name is any version of
-        it. `metadata`: each pair must be there. An `after` that was never listed, or expired, gives an empty page; a deleted one does not.
+        The order is that of arrival at the store, not of any clock. `route`: None matches any. `model`: a policy's name matches every
+        version of it. `metadata`: every pair must match. An unknown or expired `after` gives an empty page; a deleted one is still valid.
         """
         cursor = None if after is None else await self._cursor(tenant, after)
         if after is not None and cursor is None:
@@ -170,16 +170,16 @@ class Interactions:
         return Page(await self.many(chosen), True, after)
 
     async def count(self) -> int:
-        """Interactions in the store, shadow ones left out."""
+        """Return the number of interactions in the store, without shadow groups."""
         return int(await self._link.run("count"))
 
     async def untrainable(self) -> dict[str, int]:
-        """How many were ever recorded that no policy gradient may learn from, by reason."""
+        """Return how many interactions were ever recorded that a policy gradient may not learn from, by reason."""
         found = await self._link.do("HGETALL", schema.UNTRAINABLE)
         return {reason.decode(): int(n) for reason, n in found.items()}
 
     async def _cursor(self, tenant: str, item: str) -> float | None:
-        """Where the interaction is, or was until its deletion, in the tenant's order."""
+        """The position of an interaction in the tenant's order; of a deleted one, the position it had."""
         score, tombstone = await self._link.together(("ZSCORE", schema.index(tenant), item), ("GET", schema.tombstone(item)))
         if tombstone is None:
             return None if score is None else float(score)
@@ -194,7 +194,7 @@ class Interactions:
         return [(flat[i].decode(), float(flat[i + 1])) for i in range(0, len(flat), 2)]
 
     async def _sizes(self, ids: list[str]) -> list[tuple[str, int]]:
-        """Those of `ids` that are still there, each with its unpacked size in bytes."""
+        """Those of `ids` that are still stored, each with its unpacked size in bytes."""
         heads = await self._link.together(*(("GETRANGE", schema.blob(item), 0, schema.HEAD_BYTES - 1) for item in ids))
         return [(item, schema.unpacked_size(head)) for item, head in zip(ids, heads, strict=True) if head]
 
@@ -206,7 +206,7 @@ class Interactions:
 
 
 def _at(item: Interaction, turn: bytes | None) -> Interaction:
-    """`item`, given the index that its turn has in the episode."""
+    """Set the index of `item` in its episode."""
     item.turn = None if turn is None else int(turn)
     return item
 

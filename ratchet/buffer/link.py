@@ -1,7 +1,7 @@
-"""The one way to the server: commands, scripts and pipelines, with the project's errors.
+"""Access to the server: commands, scripts and pipelines, with their errors translated to Ratchet's.
 
-Each command and script here may be sent twice without harm (ids are minted by the caller, moves are compare-and-set), so a
-connection that broke is retried on a fresh one; a time-out is not, and is the caller's to repeat.
+Every command and script is idempotent (callers mint the ids, moves are compare-and-set). So after a broken connection it is sent
+again on a new one. A time-out is not retried here: the caller decides.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ CONNECT_SECONDS = 2.0
 COMMAND_SECONDS = 5.0
 CONNECTIONS = 64
 AGAIN_SECONDS = (0.02, 0.04, 0.08)
-"""Pauses before a script is sent again on a fresh connection."""
+"""Pauses before a script is sent again on a new connection."""
 HOUR_MS = 3_600_000
 REPLIES: dict[str, type[errors.RatchetError]] = {
     "CONFLICT": errors.Conflict,
@@ -41,7 +41,7 @@ HINTS = {
 
 
 class Call(msgspec.Struct):
-    """A script, its arguments, and at most one blob (kept apart: Lua's msgpack has no binary type)."""
+    """A script, its arguments, and at most one blob (separate, because Lua's msgpack has no binary type)."""
 
     script: str
     args: dict[str, Any]
@@ -49,7 +49,7 @@ class Call(msgspec.Struct):
 
 
 class Link:
-    """A pool of connections to one server, and the limits every script is told."""
+    """A pool of connections to one server, and the limits that are passed to every script."""
 
     def __init__(self, url: str, config: StoreConfig) -> None:
         retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 3, supported_errors=(exceptions.ConnectionError,))
@@ -68,16 +68,16 @@ class Link:
         }
 
     def listener(self) -> Redis:
-        """A client of its own for a subscription: no retry, so that a broken connection is seen."""
+        """Return a separate client for a subscription. It does not retry, so that a broken connection is noticed."""
         return Redis.from_url(self.url, retry=Retry(NoBackoff(), 0), **self._options)
 
     async def do(self, *command: str | bytes | float) -> Any:
-        """One command's answer."""
+        """Send one command and return its reply."""
         with translated():
             return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def together(self, *commands: Sequence[str | bytes | float], atomic: bool = False) -> list[Any]:
-        """The answers of several commands in one round trip; `atomic`: with nothing in between."""
+        """Send several commands in one round trip and return their replies. `atomic`: as one transaction."""
         with translated():
             async with self._client.pipeline(transaction=atomic) as pipe:
                 for command in commands:
@@ -85,11 +85,11 @@ class Link:
                 return list(await pipe.execute())
 
     async def run(self, script: str, blob: bytes = b"", **args: Any) -> Any:
-        """One transition's answer."""
+        """Run one script and return its reply."""
         return (await self.run_all([Call(script, args, blob)]))[0]
 
     async def run_all(self, calls: Sequence[Call]) -> list[Any]:
-        """Transitions in one round trip; the first error is raised after all were tried."""
+        """Run scripts in one round trip and return their replies. All are run before the first error is raised."""
         with translated():
             answers = await self._send(calls)
             if any(isinstance(answer, exceptions.NoScriptError) for answer in answers):
@@ -101,7 +101,7 @@ class Link:
             return answers
 
     async def load(self) -> None:
-        """Gives the server the scripts; it forgets them when it restarts."""
+        """Load the scripts into the server, which forgets them when it restarts."""
         await self.together(*(("SCRIPT LOAD", script.text) for script in scripts().values()))
 
     async def close(self) -> None:
@@ -126,10 +126,10 @@ class Link:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """The client library's errors as the project's.
+    """Translate the client library's errors to Ratchet's.
 
-    StoreUnavailable: no connection, no answer in time, or the server refused the write. Conflict, TargetNotYours,
-    TooManyParked: what a script answered. StoreError: a fault of ours.
+    StoreUnavailable: no connection, no reply in time, or the server refused the write. Conflict, TargetNotYours,
+    TooManyParked: a script returned the error. StoreError: a bug in Ratchet.
     """
     try:
         yield

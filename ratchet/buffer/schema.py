@@ -1,4 +1,4 @@
-"""What is written where: key names used from Python (scripts/_1_keys.lua has the same) and the blobs' form."""
+"""The names of the keys used from Python (the same as in scripts/_1_keys.lua), and the format of the blobs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DESIRED = "r:engines:desired"
 STORE_ID = "r:store"
 SHADOW_TENANT = "_ratchet"
 HEAD_BYTES = 18
-"""How much of a packed interaction tells its size: zstd's longest frame header."""
+"""Bytes of a packed interaction that suffice to read its size: the longest frame header of zstd."""
 _LEVEL = -1
 
 _encoder = msgspec.msgpack.Encoder()
@@ -87,9 +87,9 @@ def job(name: str) -> str:
 
 
 def pack(item: Interaction) -> bytes:
-    """An interaction as msgpack in zstd. ValueError: it holds what msgpack cannot, such as an integer past 64 bits."""
+    """Return an interaction as msgpack, compressed with zstd. Raises ValueError if msgpack cannot encode it (an integer past 64 bits)."""
     compressor = getattr(_local, "compressor", None)
-    if compressor is None:  # making one costs more than using it, and it is for one thread
+    if compressor is None:  # creating one costs more than using it, and it is not thread-safe
         compressor = _local.compressor = zstandard.ZstdCompressor(level=_LEVEL)
     try:
         return bytes(compressor.compress(_encoder.encode(item)))
@@ -98,7 +98,7 @@ def pack(item: Interaction) -> bytes:
 
 
 def unpack(data: bytes) -> Interaction:
-    """The interaction that `pack` packed. ValueError: it did not."""
+    """Return the interaction that `pack` packed. Raises ValueError if `data` is not its output."""
     try:
         return _decoder.decode(zstandard.ZstdDecompressor().decompress(data))
     except zstandard.ZstdError as error:
@@ -106,5 +106,5 @@ def unpack(data: bytes) -> Interaction:
 
 
 def unpacked_size(head: bytes) -> int:
-    """Bytes of msgpack in what `pack` packed, told from its first HEAD_BYTES."""
+    """Return the size in bytes of a packed interaction once decompressed, read from its first HEAD_BYTES."""
     return zstandard.frame_content_size(head)

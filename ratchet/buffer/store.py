@@ -1,4 +1,4 @@
-"""The store: one protocol (Redis), one code path, opened only where acknowledged data is kept."""
+"""The store: one protocol (Redis) and one code path. A server that could lose acknowledged data is refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMES = {"valkey://": "redis://", "valkeys://": "rediss://"}
 
 
 class Store:
-    """What the rooms see of the store; each part is one subject. See docs/store.md."""
+    """The store, one attribute for each subject. See docs/store.md."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -36,16 +36,16 @@ class Store:
         self.fleet = Fleet(link)
 
     async def ping(self) -> None:
-        """Returns if the store answers. Raises StoreUnavailable."""
+        """Check that the store answers. Raises StoreUnavailable if not."""
         await self._link.do("PING")
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._link.close()
 
 
 async def open_store(url: str, config: StoreConfig, *, data: Path | None = None) -> Store:
-    """Connects to `url`; "embedded" is the server that EmbeddedServer started under `data`.
+    """Connect to `url`; "embedded" means the server that EmbeddedServer started in `data`.
 
     Raises StoreUnavailable if nobody answers, StoreUnfit if the server would lose acknowledged data.
     """
@@ -76,7 +76,7 @@ def _facts(info: dict[str, object]) -> dict[str, str]:
 
 
 def _check(facts: dict[str, str]) -> None:
-    """Raises StoreUnfit with what to do. INFO is read rather than CONFIG, which hosted servers forbid."""
+    """Raise StoreUnfit, with what to do about it. INFO is read rather than CONFIG, which hosted servers forbid."""
     version = facts.get("redis_version", "0")
     if int(version.split(".")[0]) < OLDEST_SERVER:
         raise StoreUnfit(f"the store is version {version}; it needs Redis 7 or Valkey 7.2 at least")

@@ -1,7 +1,7 @@
-"""The hot way to the server: pipelined scripts over one connection, straight on the event loop.
+"""The fast path to the server: pipelined scripts over one connection, directly on the event loop.
 
-redis-py's pipeline costs the gateway about as much CPU an answer as sending the answer to the client does; its parser's C part
-(hiredis) and its URLs are used here without the rest. Everything else goes through `link`.
+For each answer, redis-py's pipeline costs the gateway about as much CPU as sending the answer to the client. So this module uses
+only hiredis, its parser, and its URL parsing. Everything else goes through `link`.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ ERRORS: tuple[tuple[str, type[exceptions.RedisError]], ...] = (
     ("LOADING", exceptions.BusyLoadingError),
     ("NOAUTH", exceptions.AuthenticationError),
     ("WRONGPASS", exceptions.AuthenticationError),
-    ("ERR max number of clients", exceptions.ConnectionError),  # said instead of an answer, before the server closes
+    ("ERR max number of clients", exceptions.ConnectionError),  # sent instead of a reply, before the server closes the connection
 )
 
 
 def reply_error(text: str) -> exceptions.RedisError:
-    """An error the server answered, as redis-py's class."""
+    """Return redis-py's exception for an error reply."""
     return next((kind(text) for word, kind in ERRORS if text.startswith(word)), exceptions.ResponseError(text))
 
 
 _pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
-"""A command as the server reads it. (The library's own annotation takes one-element tuples only.)"""
+"""Encode a command for the server. (The library's own annotation allows one-element tuples only.)"""
 
 
 class Wire:
-    """One connection, opened at the first use and again after it broke."""
+    """One connection, opened on first use and reopened after it breaks."""
 
     def __init__(self, url: str, connect_seconds: float, answer_seconds: float) -> None:
         self._url = url
@@ -46,7 +46,10 @@ class Wire:
         self._opening = asyncio.Lock()
 
     async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """The answers, errors among them as exceptions. redis' ConnectionError, TimeoutError: the server may have done some."""
+        """Send commands and return their replies; error replies are returned as exceptions.
+
+        Raises redis' ConnectionError or TimeoutError: the server may have run some of the commands.
+        """
         data = b"".join([_pack_command(command) for command in commands])
         connection = self._connection
         if connection is None or connection.closed:
@@ -94,7 +97,7 @@ async def _connect(options: dict[str, Any]) -> _Connection:
 
 
 def secured(options: dict[str, Any]) -> ssl.SSLContext | None:
-    """What redis-py would make of the URL's `ssl_` options; None without TLS."""
+    """Return the SSL context that redis-py builds from the `ssl_` options of the URL; None without TLS."""
     if not issubclass(options.get("connection_class", object), SSLConnection):
         return None
     tls: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
@@ -111,7 +114,7 @@ def _greetings(options: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 class _Connection(asyncio.Protocol):
-    """The socket, and who waits for how many answers."""
+    """The socket, and a queue of those who wait for replies, with how many each expects."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -167,7 +170,7 @@ class _Connection(asyncio.Protocol):
                 replies.set_result(found)
 
     def _late(self, replies: asyncio.Future[list[Any]]) -> None:
-        """What is still to come cannot be told apart from what was asked later, so the connection goes too."""
+        """Fail on a time-out. Late replies could be mistaken for those of later commands, so the connection is closed too."""
         if not replies.done():
             replies.set_exception(exceptions.TimeoutError("no answer in time"))
         self.close()

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- THE commit of a step: counter, candidate and what it consumed, or nothing. The same commit twice is one.
+-- Commits a step atomically: its number, the candidate and the examples it consumed. Idempotent.
 --include _1_keys _2_feedback _3_examples _4_lease
 local refusal = fenced()
 if refusal then return refusal end

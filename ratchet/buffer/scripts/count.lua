@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Interactions of all tenants that are still there; index entries whose interaction expired go on the way.
+-- Counts the stored interactions of all tenants. Index entries of expired interactions are removed on the way.
 --include _1_keys
 local DROPPED, n = 1000, 0
 for _, tenant in ipairs(call('SMEMBERS', 'r:tenants')) do

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- An operator's moves of one engine: `add`, `want`, `forget`; and `amend`, which must not bring back one that went meanwhile.
+-- Changes one engine: an operator's `add`, `want` and `forget`; and `amend`, which must not restore an engine that was removed.
 --include _1_keys
 local engines, desired = 'r:engines', 'r:engines:desired'
 local there, word = call('HEXISTS', engines, A.name) == 1, call('HGET', desired, A.name)

@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- A gateway's heartbeat, and the end of those that fell silent. Where the server's clock jumped, or nobody asked for as long as a
--- gateway may be silent, no silence can be told: it is counted from now on.
+-- Stores a gateway's heartbeat and removes the gateways that fell silent. If the server's clock jumped, or this script did not run
+-- for as long as a gateway may be silent, silence cannot be measured: it is counted anew from now.
 --include _1_keys
 local LAST_RUN, AT = 'r:beats:seen', 'r:beats:at'
 local now, last_run = now_ms(), call('GET', LAST_RUN)

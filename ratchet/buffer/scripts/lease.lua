@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Examples for one step, which is then what was asked for. The step that holds a lease gets it again; with `grow`, an id, it gets
--- more, once for each id. Examples that nobody may learn from any more are rejected on the way.
+-- Leases examples for one step, which answers a waiting request for a step. The step that holds a lease gets it again; with `grow`,
+-- an id, it gets more examples, once for each id. Examples that can no longer be learned from are rejected on the way.
 --include _1_keys _2_feedback _3_examples _4_lease
 local LOOKED_AT = 1000
 local refusal = fenced()
@@ -25,7 +25,7 @@ local function describe(ids)
   return out
 end
 
--- The ids of an episode's turns that are there, in order.
+-- The ids of an episode's turns that are still stored, in order.
 local function turns(tenant, episode)
   local found, order, ids = call('HGETALL', k_episode(tenant, episode)), {}, {}
   for i = 1, #found, 2 do
@@ -40,7 +40,7 @@ local function turns(tenant, episode)
   return order
 end
 
--- The ids of the interactions that an example is about, or nil if its rewards are no longer what made it.
+-- The ids of the interactions of an example; nil if its rewards have changed so that they no longer form it.
 local function interactions_of(id, e)
   if e.kind == 'episode' then return turns(e.tenant, e.target) end
   if e.kind == 'group' then
@@ -53,7 +53,7 @@ local function interactions_of(id, e)
   return ids
 end
 
--- {id, turn} of each interaction; or nil, and the reason why nobody learns from them, or none where they are to be left out silently.
+-- {id, turn} of each interaction; or nil and the reason to reject the example, or nil alone to withdraw it silently.
 local function named_by(id, oldest)
   local r = call('HMGET', k_example(id), 'kind', 'policy', 'tenant', 'target', 'field', 'metric', 'n', 'shadow')
   local e = {kind = r[1], policy = r[2], tenant = r[3], target = r[4], field = r[5], metric = r[6], n = r[7], shadow = r[8]}
@@ -79,7 +79,7 @@ local function take(id, kind, names)
   end)
 end
 
--- From each kind's queue in turn, so that none keeps another out.
+-- Takes from the queues of the kinds in turn, so that none starves another.
 local function choose(kinds)
   local chosen, place, looked, found = {}, {}, 0, true
   while found do

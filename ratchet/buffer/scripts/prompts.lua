@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Up to `k` ids to resample: lone-scored first, then recent ones, none twice until all were offered.
+-- Returns up to `k` ids to resample: first those with a single reward, then recent ones. None comes twice until all were offered.
 --include _1_keys
 local LOOKED_AT = 1000
 local all, added = {}, {}

@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- A candidate goes live: pointer, states, rewards used, event. Only if nobody moved the pointer.
+-- Makes a candidate live: moves the pointer, sets the states, marks its rewards as used, sends the event. Only if nobody else moved
+-- the pointer.
 --include _1_keys _2_feedback _3_examples _4_lease
 local refusal = fenced()
 if refusal then return refusal end

@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- What one key may still do: two buckets that refill evenly over a minute, and the leases of its running requests.
--- First `done` ends leases ({id, tokens set aside, tokens used}) and `keep` renews them; then the request `id` asks to start.
--- All answers count in one place, so the bounds hold over any number of gateways; a lease ends by itself when its gateway is gone.
+-- The quota of one key: two buckets that refill evenly over a minute, and the leases of its running requests.
+-- First `done` ends leases ({id, tokens reserved, tokens used}) and `keep` renews them; then the request `id` is checked and charged.
+-- The store counts for all gateways, so the bounds hold over any number of them. A lease expires if its gateway dies.
 --include _1_keys
 local MINUTE, LONGEST_DEBT = 60000000, 60
 local state, leases = k_quota(A.key), k_leases(A.key)
@@ -26,7 +26,7 @@ local till = whole(now_in_ms + A.lease)
 for _, id in ipairs(A.keep or {}) do call('ZADD', leases, 'XX', till, id) end
 
 local refused, wait = '', 0
--- A request that is asked twice (its connection broke) has its lease already.
+-- A request that is checked a second time (its connection broke) already has its lease.
 if A.id and not (A.leased and call('ZSCORE', leases, A.id)) then
   if A.leased and A.concurrency and call('ZCARD', leases) >= A.concurrency then
     refused = 'concurrency'

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- The step is given up before its commit: its examples are ready again, its rewards pending again.
+-- Gives a step up before its commit: its examples are ready again and their rewards pending.
 --include _1_keys _2_feedback _3_examples _4_lease
 local refusal = fenced()
 if refusal then return refusal end
@@ -28,7 +28,7 @@ local function restore(id)
   call('ZADD', k_ready(A.policy, e[1]), e[2], id)
 end
 
--- Whether none of its interactions was deleted meanwhile; an episode goes on without such a turn.
+-- Whether none of its interactions was deleted meanwhile. An episode continues without a deleted turn.
 local function intact(id)
   local names, there = names_of(id), 0
   for _, name in ipairs(names) do there = there + call('EXISTS', k_meta(name[1])) end

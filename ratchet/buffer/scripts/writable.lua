@@ -1,3 +1,3 @@
 #!lua
--- Does nothing, but as a write: the server refuses it whenever it would refuse one (memory full, disk full, a replica).
+-- Does nothing, but counts as a write: the server refuses it whenever it refuses writes (memory full, disk full, a replica).
 return 1
