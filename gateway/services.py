@@ -1,4 +1,4 @@
-"""Everything a running gateway is made of, started and stopped together."""
+"""The parts of a running gateway, started and stopped together."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Services:
-    """The parts, wired. Make it inside the event loop; `start`, then `drain` and `stop`."""
+    """The parts, connected to each other. Create it inside the event loop; call `start`, then `drain` and `stop`."""
 
     def __init__(self, config: Config, data: Path, store: Store) -> None:
         self.config = config
@@ -67,11 +67,11 @@ class Services:
         self.gauges.add_one("ratchet_recorder_queue", "Answers that wait to be recorded", lambda: self.recorder.waiting)
         self.gauges.add_one("ratchet_spool_bytes", "Bytes in this gateway's spool that wait for the store", lambda: self.outbox.waiting)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Has an exception once a part that must run for ever has ended."""
+        """Gets an exception if a background task, which must run for ever, ends."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Reads the pointers, then starts what runs in the background. StoreError."""
+        """Read the live pointers, then start the background tasks. Raises StoreError."""
         await self.pointers.begin(self.config)
         await self.fleet.announce(self.config.engines)
         await self.outbox.start()
@@ -91,7 +91,7 @@ class Services:
             self._run(part)
 
     async def drain(self) -> None:
-        """Takes no new chat request; gives those under way `drain_seconds`, then ends them; flushes the recorder."""
+        """Refuse new inference requests, give those in progress `drain_seconds`, interrupt the rest, and flush the recorder."""
         self.relay.draining = True
         tasks = [exchange.task for exchange in self.relay.running.values()]
         if tasks:
@@ -126,7 +126,7 @@ class Services:
             self.failed.set_exception(task.exception() or RuntimeError("a background task ended"))
 
     async def _sweep(self) -> None:
-        """Expires feedback whose time has come."""
+        """Expire feedback that is due, for ever."""
         while True:
             due = 0
             with store_may_fail(log, "expiring feedback"):

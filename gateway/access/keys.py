@@ -1,4 +1,4 @@
-"""Who calls: a bearer key, looked up by its sha256, with a small memory of the last answers."""
+"""Authentication: a bearer key, looked up in the store by its sha256, with a small cache."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from ratchet.tasks import end
 from ratchet.types import KeyRecord
 
 KNOWN_SECONDS = 5.0
-"""Seconds a key is believed without asking again: how long a revoked one may still pass."""
+"""Seconds a known key is served from the cache: how long a revoked key may still be accepted."""
 UNKNOWN_SECONDS = 1.0
+"""Seconds an unknown key is refused from the cache: how long a new key may have to wait."""
 STALE_SECONDS = 600.0
-"""Seconds a known key passes while the store cannot be asked."""
+"""Seconds a known key is accepted while the store is unavailable."""
 ASK_SECONDS = 0.1
-"""Seconds a request of a known key waits for a store that is asked again; past that the answer comes in the background."""
+"""Seconds a request with a known key waits for the store to renew it; after that the renewal goes on in the background."""
 PAUSE_SECONDS = 1.0
-"""Seconds a store that did not answer is not asked again about known keys."""
+"""Seconds without renewals of known keys after the store did not answer."""
 REMEMBERED = 4096
 LONGEST_KEY = 512
 
@@ -33,18 +34,22 @@ log = logging.getLogger(__name__)
 
 
 class _Lookup(NamedTuple):
+    """What the store answered for a key (None: unknown), and when, on the monotonic clock."""
+
     record: KeyRecord | None
     at: float
 
 
 class _Renewal(NamedTuple):
+    """A lookup in progress of a key that is already known."""
+
     task: asyncio.Task[KeyRecord | None]
     until: float
-    """When requests stop waiting for it."""
+    """When requests stop waiting for it, on the monotonic clock."""
 
 
 class KeyRing:
-    """Finds the caller of a request."""
+    """Finds the key record of a request."""
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
@@ -53,7 +58,10 @@ class KeyRing:
         self._paused_until = 0.0
 
     async def caller(self, scope: Scope, *, x_api_key: bool = False) -> KeyRecord:
-        """Whose key the request carries. ApiError 401 if none or an unknown one, 503 if the store cannot tell."""
+        """Return the record of the request's key. Raises ApiError 401 if it has none or an unknown one, 503 if the store is unavailable.
+
+        `x_api_key`: whether the header `x-api-key` is accepted too.
+        """
         key = _bearer(scope) or (_only(scope, b"x-api-key") if x_api_key else None)
         if not key:
             raise _unauthorized("No API key given. Send it as `Authorization: Bearer KEY`.")
@@ -75,7 +83,7 @@ class KeyRing:
             raise store_away() from None
 
     async def _renewed(self, digest: str, known: KeyRecord, now: float) -> KeyRecord | None:
-        """The record asked for anew, so that a revoked key ends; as it was known where the store takes its time."""
+        """Look a known key up again, so that a revoked one is refused. Returns the known record if the store is slow or unavailable."""
         renewal = self._renewals.get(digest)
         if renewal is None:
             if now < self._paused_until:
@@ -106,24 +114,24 @@ class KeyRing:
         return record
 
     def forget(self, key_id: str) -> None:
-        """A key was revoked here: asks anew, and does not wait for KNOWN_SECONDS to pass as other gateways do."""
+        """Drop a key that was revoked here from the cache. Other gateways notice within KNOWN_SECONDS."""
         for digest in [digest for digest, last in self._known.items() if last.record is not None and last.record.id == key_id]:
             del self._known[digest]
 
     async def close(self) -> None:
-        """Ends the questions under way."""
+        """Cancel the renewals in progress."""
         await end([renewal.task for renewal in self._renewals.values()])
 
 
 def require(caller: KeyRecord, scopes: frozenset[str]) -> None:
-    """ApiError 403 unless the caller has one of `scopes`."""
+    """Raise ApiError 403 unless the caller has one of `scopes`."""
     if not scopes.intersection(caller.scopes):
         wanted = " or ".join(sorted(scopes))
         raise ApiError(403, f"This key lacks the scope {wanted}.", code="insufficient_permissions")
 
 
 def may_use(caller: KeyRecord, model: str) -> bool:
-    """Whether the key may ask for what a client calls `model`."""
+    """Whether the key may use `model`, as a client writes it."""
     if caller.models is None or model in caller.models:
         return True
     pinned = names.parse_version(model)
@@ -136,7 +144,7 @@ def _bearer(scope: Scope) -> str | None:
 
 
 def _only(scope: Scope, name: bytes) -> str | None:
-    """The header of that name. ApiError 401 if it comes twice: a proxy in front may have looked at the other one."""
+    """The header of that name. Raises ApiError 401 if it comes twice: a proxy may have checked the other one."""
     found = [value for key, value in scope["headers"] if key == name]
     if len(found) > 1:
         raise _unauthorized(f"The header {name.decode()} was sent more than once.")

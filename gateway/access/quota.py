@@ -1,7 +1,7 @@
-"""What a key may do: its models, and its requests, tokens and concurrency, counted in the store over all gateways.
+"""Quotas of a key: its models, and its requests, tokens and concurrency, counted in the store over all gateways.
 
-A key without quotas costs nothing here. One with quotas costs a round trip before its request, and one after it where
-tokens or concurrency are bound. A store that does not say in time lets the request through: see docs/gateway.md.
+A key without quotas costs nothing. One with quotas costs a round trip before each request, and one after it if tokens or
+concurrency are limited. If the store does not answer in time, the request is let through: see docs/gateway.md.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from ratchet.types import KeyRecord
 
 T = TypeVar("T")
 PAUSE_SECONDS = 1.0
-"""Seconds a store that failed is not asked again."""
+"""Seconds without checks after the store failed."""
 MAX_PENDING = 4096
-"""Questions and settlements that may wait for a slow store; past that it is not asked."""
+"""Most checks and settlements that may wait for a slow store; beyond that, requests are not checked."""
 RENEWALS = 3
-"""Renewals of a lease within its life."""
+"""Renewals of a lease within `lease_seconds`."""
 MOST_TOKENS = 2**31
 UNKNOWN_WAIT = 1.0
-"""Seconds after which a key whose requests all still run may try again."""
+"""The `retry-after` of a key at its concurrency limit, in seconds: nobody knows when a request of it will end."""
 
 log = logging.getLogger(__name__)
 
 
 class Admission:
-    """A request that may run; this one is nobody's to count. `headers` go on its answer, whatever that is."""
+    """A request that was admitted, here without a quota to count. `headers` are sent with its answer, whatever that is."""
 
     headers: Sequence[Header] = ()
     counts_tokens: bool = False
-    """Whether its tokens must be found out, also where nothing is recorded."""
+    """Whether its tokens must be counted, even if the answer is not recorded."""
 
     def settle(self, tokens: int | None) -> Awaitable[Any]:
-        """It is over and used `tokens` (None: nobody knows; what was set aside stays taken). Only the first call counts.
+        """End the request, which used `tokens` (None: unknown, so what was reserved stays charged). Only the first call counts.
 
-        It works without being awaited. Awaited, it returns once the key's next request finds the room, or after `wait_ms`.
+        It takes effect without being awaited. Awaited, it returns once the store has counted it, or after `wait_ms`.
         """
         return _Until(None, 0)
 
 
 class Counted(Admission):
-    """An admission that the store has counted, or will if it was too slow to say so."""
+    """An admission that the store has counted, or will count if it was too slow to answer in time."""
 
     def __init__(self, quota: Quota, caller: KeyRecord, reserved: int, *, leased: bool) -> None:
         self.id = names.mint("")
@@ -74,7 +74,7 @@ class Counted(Admission):
 
 
 class _Until:
-    """Awaited, it waits for a task, but not longer than `seconds`."""
+    """An awaitable that waits for a task, but for `seconds` at most."""
 
     def __init__(self, task: asyncio.Task[None] | None, seconds: float) -> None:
         self._task = task
@@ -89,7 +89,7 @@ UNBOUND = Admission()
 
 
 class Quota:
-    """The quotas of one gateway's requests. `renew` runs for ever."""
+    """Checks the quotas of one gateway's requests. `renew` runs for ever."""
 
     def __init__(self, quotas: Quotas, metrics: Metrics, config: QuotaConfig) -> None:
         self._quotas = quotas
@@ -98,18 +98,18 @@ class Quota:
         self._running: dict[str, Counted] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._asking: dict[str, float] = {}
-        """When the questions that have no answer yet were asked, the oldest first."""
+        """When each check that has no answer yet was sent, the oldest first."""
         self._paused_until = -math.inf
 
     def estimate(self, body_bytes: int, answer_tokens: int | None, choices: int = 1) -> int:
-        """Tokens to set aside for a request whose body has so many bytes and whose choices may have `answer_tokens` each."""
+        """Return the tokens to reserve for a request of `body_bytes` bytes with `answer_tokens` at most for each choice."""
         answer = self._config.answer_tokens if answer_tokens is None else answer_tokens
         return min(MOST_TOKENS, math.ceil(body_bytes / self._config.bytes_per_token) + answer * choices)
 
     async def admit(self, caller: KeyRecord, model: str, tokens: int) -> Admission:
-        """Lets a request for `model` (as the client wrote it) start and sets `tokens` aside; `settle` the admission once it is over.
+        """Admit a request for `model` (as the client wrote it) and reserve `tokens`. Call `settle` on the admission once it has ended.
 
-        ApiError: 404 for a model that the key may not use, 429 past a quota.
+        Raises ApiError 404 for a model that the key may not use, 429 past a quota.
         """
         if not may_use(caller, model):
             raise no_model(model)
@@ -118,7 +118,7 @@ class Quota:
         return await self._admit(caller, tokens, leased=caller.tpm is not None or caller.concurrency is not None)
 
     async def count(self, caller: KeyRecord) -> Sequence[Header]:
-        """Counts a request that asks no engine; the headers of its answer. ApiError 429 past the quota."""
+        """Count a request that no engine answers. Return the headers of its answer. Raises ApiError 429 past the quota."""
         return () if caller.rpm is None else (await self._admit(caller, 0, leased=False)).headers
 
     async def _admit(self, caller: KeyRecord, tokens: int, *, leased: bool) -> Admission:
@@ -143,13 +143,13 @@ class Quota:
 
     @property
     def patience(self) -> float:
-        """Seconds to wait for the store: none while it has left somebody else waiting for too long already."""
+        """Seconds to wait for the store: none while another check has already waited too long."""
         seconds, now = self._config.wait_ms / 1000, monotonic()
         late = next(iter(self._asking.values()), now) < now - seconds
         return 0.0 if late or now < self._paused_until else seconds
 
     async def ask(self, item: Counted) -> QuotaState | None:
-        """The store's word; None if it has none."""
+        """Check and charge a request in the store. None if the store fails."""
         self._asking[item.id] = monotonic()
         try:
             state = await self._quotas.ask(
@@ -167,14 +167,14 @@ class Quota:
         return state
 
     async def end(self, item: Counted, used: int) -> None:
-        """Ends the lease and settles the tokens of a request that was counted."""
+        """End the lease of a counted request and settle its tokens."""
         await asyncio.wait({item.check})
         if self._running.pop(item.id, None) is not None:
             with store_may_fail(log, "settling a quota"):
                 await self._quotas.end(item.caller, [Ended(item.id, item.reserved, used)], lease_seconds=self._config.lease_seconds)
 
     async def renew(self) -> None:
-        """Keeps the leases of what runs."""
+        """Renew the leases of running requests, for ever."""
         while True:
             await asyncio.sleep(self._config.lease_seconds / RENEWALS)
             by_key: dict[str, tuple[KeyRecord, list[str]]] = {}
@@ -185,21 +185,21 @@ class Quota:
                     await self._quotas.keep(list(by_key.values()), lease_seconds=self._config.lease_seconds)
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Runs `work` beside the request, which may go away meanwhile."""
+        """Run `work` in a task of its own, since the request may be cancelled."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """Waits a moment for what is being settled, then ends it."""
+        """Wait up to PAUSE_SECONDS for settlements in progress, then cancel them."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=PAUSE_SECONDS)
             await end(late)
 
 
 def headers(caller: KeyRecord, state: QuotaState) -> list[Header]:
-    """OpenAI's `x-ratelimit-*` of the key's quotas."""
+    """Return OpenAI's `x-ratelimit-*` headers for the key's quotas."""
     found: list[Header] = []
     for name, limit, remaining, reset in (
         (b"requests", caller.rpm, state.requests, state.reset_requests),
@@ -215,7 +215,7 @@ def headers(caller: KeyRecord, state: QuotaState) -> list[Header]:
 
 
 def refusal(caller: KeyRecord, state: QuotaState, more: Sequence[Header]) -> ApiError:
-    """429 in OpenAI's form."""
+    """Return the ApiError 429, in OpenAI's form, of the quota that was exceeded."""
     wait = state.wait or UNKNOWN_WAIT
     bound = {
         "requests": f"{caller.rpm} requests a minute",
@@ -228,7 +228,7 @@ def refusal(caller: KeyRecord, state: QuotaState, more: Sequence[Header]) -> Api
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes one: `6m0s`, `1.5s`, `17ms`."""
+    """Format a duration as OpenAI does: `6m0s`, `1.5s`, `17ms`."""
     thousandths = math.ceil(seconds * 1000)
     if thousandths < 1000:
         return f"{thousandths}ms" if thousandths else "0s"

@@ -1,4 +1,4 @@
-"""Tell the learner each second which versions are in use and which pointers are followed, so that it unloads none too early."""
+"""Report each second which versions are in use and which pointers are followed, so that the learner unloads no version too early."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 class HeartbeatSender:
-    """This gateway's heartbeat."""
+    """Sends this gateway's heartbeats."""
 
     def __init__(self, store: Store, catalog: Catalog, fleet: Fleet) -> None:
         self.gateway = names.mint("gw_")
@@ -29,11 +29,11 @@ class HeartbeatSender:
         self._wake = asyncio.Event()
 
     def send_now(self) -> None:
-        """Beats at once rather than at the next second."""
+        """Send a heartbeat at once."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Beats for ever; misses beats while the store is away."""
+        """Send heartbeats for ever. Those that are due while the store is unavailable are lost."""
         while True:
             self._wake.clear()
             with store_may_fail(log, "the heartbeat"):

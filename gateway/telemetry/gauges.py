@@ -1,6 +1,6 @@
-"""Gauges that are read when somebody scrapes: they cost a request nothing.
+"""Gauges that are read on each scrape, so that they cost requests nothing.
 
-A scrape runs in a thread of its own; each source is a snapshot of a few attributes.
+A scrape runs in its own thread; each source reads a few attributes.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from gateway.routing.replica import Replica
 from ratchet.clock import monotonic
 
 Read = Callable[[], Mapping[tuple[str, ...], float]]
-"""The present values, by label values."""
+"""Returns the present values, by label values."""
 
 
 class Gauges(Collector):
-    """Register each with `add`: name, help, labels, and the function that reads it."""
+    """The gauges. `add` registers one: its name, help text, labels, and the function that reads it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._reads: list[tuple[str, str, tuple[str, ...], Read]] = []
@@ -31,7 +31,7 @@ class Gauges(Collector):
         self._reads.append((name, about, labels, read))
 
     def add_one(self, name: str, about: str, read: Callable[[], float]) -> None:
-        """A gauge without labels."""
+        """Register a gauge without labels."""
         self.add(name, about, (), lambda: {(): read()})
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -43,7 +43,7 @@ class Gauges(Collector):
 
 
 def of_fleet(gauges: Gauges, fleet: Fleet) -> None:
-    """Each replica's health and load."""
+    """Register gauges for the health and load of each replica."""
 
     def each(value: Callable[[Replica], float]) -> Read:
         return lambda: {(replica.name,): value(replica) for replica in list(fleet.all())}

@@ -1,4 +1,4 @@
-"""Log lines, as text or JSON; neither ever holds what an unexpected exception says, since that may be a client's text."""
+"""Log lines, as text or JSON. The message of an unexpected exception is never logged, since it may contain a client's text."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ FIELDS = "ratchet"
 """The attribute of a log record that holds further fields: `extra={FIELDS: {...}}`."""
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 OURS = (RatchetError, OSError)
-"""Exceptions whose words are ours or the system's."""
+"""Exceptions whose messages come from Ratchet or the operating system."""
 
 access = logging.getLogger("gateway.access")
-"""One line a request, if `access_log` is on."""
+"""Logs one line for each request, if `access_log` is on."""
 log = logging.getLogger(__name__)
 
 
 class Text(logging.Formatter):
-    """As people read it; further fields are `key=value`."""
+    """For people to read; further fields are `key=value`."""
 
     def __init__(self) -> None:
         super().__init__(TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
-        record.message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")  # nobody else begins a line
+        record.message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")  # no text from outside can begin a line
         record.asctime = self.formatTime(record)
         fields = "".join(f" {key}={value}" for key, value in getattr(record, FIELDS, {}).items())
         return "\n".join(filter(None, [self.formatMessage(record) + fields, _exception(record)]))
 
 
 class Json(logging.Formatter):
-    """One object a line: `time`, `level`, `logger`, `message`, further fields, `exception`."""
+    """One JSON object on each line: `time`, `level`, `logger`, `message`, further fields, `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -61,7 +61,7 @@ def _exception(record: logging.LogRecord) -> str:
 
 
 def describe_error(error: BaseException) -> str:
-    """Where it was raised, and what led to it; its words only if they are ours."""
+    """Return the traceback of an error and of its causes; the message only if it is one of OURS."""
     return "\n".join(_lines(error)).rstrip()
 
 
@@ -79,7 +79,7 @@ def _lines(error: BaseException) -> Iterator[str]:
 
 
 def setup(config: TelemetryConfig) -> None:
-    """Sends every logger to stderr in the form asked for, and what nobody caught too."""
+    """Send every logger, and uncaught exceptions, to stderr in the configured format."""
     handler = logging.StreamHandler()
     handler.setFormatter(Json() if config.log_format == "json" else Text())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
@@ -91,7 +91,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """The event loop's handler of errors that no task took. Its own message would show the exception's words."""
+    """Exception handler of the event loop. The default one would log the message of the exception."""
     error = context.get("exception")
     if error is None:
         log.error("the event loop: %s", context["message"])

@@ -1,4 +1,4 @@
-"""What is counted, by Prometheus' client; one registry a gateway. docs/observability.md explains each name."""
+"""The Prometheus metrics, one registry for each gateway. docs/observability.md explains each name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from prometheus_client.registry import Collector
 
 from gateway.errors import ApiError
 
-# A `_created` series beside each counter and histogram: a third more to scrape, of no use here.
+# Without the `_created` series of counters and histograms: a third more to scrape, and not used.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 DISPATCH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 WRITE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
-# The bounds that OpenTelemetry's conventions for GenAI metrics ask for.
+# The bounds required by OpenTelemetry's conventions for GenAI metrics.
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
@@ -27,16 +27,16 @@ TOKEN_BUCKETS = tuple(4**exponent for exponent in range(14))
 
 GEN_AI = ["gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name", "server_address"]
 HELD_SECONDS = 0.05
-"""A request the gateway itself delayed for longer between parsed and dispatched counts as held."""
+"""Seconds between parsing and dispatch after which a request counts as held by the gateway."""
 MOST_SERIES = 1024
-"""Combinations of labels a family remembers; engines come and go at run time, and their names with them."""
+"""Most combinations of label values in a family. Engines are added and removed at run time, so names are not bounded."""
 OTHER = "other"
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
 
 class Buckets:
-    """One histogram's counts. The library's own takes a lock and walks the bounds for each observation."""
+    """The counts of one histogram. The library's own takes a lock and scans the bounds for each observation."""
 
     __slots__ = ("_bounds", "counts", "total")
 
@@ -51,7 +51,7 @@ class Buckets:
 
 
 class Histograms(Collector):
-    """A histogram with labels, for the loop's thread to fill; past MOST_SERIES combinations, one that all further ones share."""
+    """A histogram with labels, filled by the event loop only. Beyond MOST_SERIES combinations, all further ones share one."""
 
     def __init__(self, name: str, about: str, labels: Sequence[str], bounds: tuple[float, ...], registry: CollectorRegistry) -> None:
         self._name, self._about, self._labels, self._bounds = name, about, labels, bounds
@@ -61,7 +61,7 @@ class Histograms(Collector):
         registry.register(self)
 
     def labels(self, *values: str) -> Buckets:
-        """The histogram with these label values."""
+        """Return the histogram with these label values."""
         found = self._known.get(values)
         if found is None:
             if len(self._known) >= MOST_SERIES:
@@ -81,14 +81,14 @@ class Histograms(Collector):
 
 
 class Family(Generic[M]):
-    """A metric with labels whose children are remembered: `labels` of the library costs more than the count itself."""
+    """A metric with labels that caches its children: the library's `labels` costs more than counting."""
 
     def __init__(self, metric: M) -> None:
         self._metric = metric
         self._known: dict[tuple[str, ...], M] = {}
 
     def labels(self, *values: str) -> M:
-        """The child with these label values, in the metric's order; past MOST_SERIES, one that all further ones share."""
+        """Return the child with these label values, in the metric's order. Beyond MOST_SERIES, all further ones share one."""
         child = self._known.get(values)
         if child is None:
             if len(self._known) >= MOST_SERIES:
@@ -98,7 +98,7 @@ class Family(Generic[M]):
 
 
 class Call(NamedTuple):
-    """What the GenAI metrics tell of a request, in the order of GEN_AI: configured names, never a client's text."""
+    """The labels of the GenAI metrics, in the order of GEN_AI: configured names, never a client's text."""
 
     operation: str
     model: str
@@ -125,17 +125,17 @@ class GenAI:
         self._tokens = histogram("gen_ai_client_token_usage", "Tokens of a request", [*GEN_AI, "gen_ai_token_type"], TOKEN_BUCKETS)
 
     def ended(self, call: Call, seconds: float, error: str) -> None:
-        """A request that took `seconds`; `error` is "" or the code of what went wrong."""
+        """Count a request that took `seconds`. `error` is its error code, or ""."""
         self._duration.labels(*call, error).observe(seconds)
 
     def streamed(self, call: Call, first: float, rest: float, tokens: int) -> None:
-        """A stream came whole: its first byte after `first` seconds, its end `rest` seconds later, `tokens` in all (0: not told)."""
+        """Count a complete stream: first byte after `first` seconds, end `rest` seconds later, `tokens` in all (0: not reported)."""
         self._first_token.labels(*call).observe(first)
         if tokens > 1:
             self._per_token.labels(*call).observe(rest / (tokens - 1))
 
     def used(self, call: Call, kind: str, tokens: int) -> None:
-        """Tokens that the engine counted; `kind`: input or output."""
+        """Count tokens as reported by the engine. `kind`: input or output."""
         self._tokens.labels(*call, kind).observe(tokens)
 
 
@@ -159,7 +159,7 @@ class Metrics:
         ).labels()
         self.quota_refused = self._counter("ratchet_quota_refused", "Requests past their key's quota", "bound")
         self.quota_unchecked = Counter("ratchet_quota_unchecked", "Requests let through because the store was away", registry=r)
-        self.at_the_door = self._counter("ratchet_turned_away", "Requests answered before a route was found", "code")
+        self.refused_early = self._counter("ratchet_turned_away", "Requests answered before a route was found", "code")
         self.routed = self._counter("ratchet_routed", "Requests sent to an engine, and how it was chosen", "engine", "how")
         self.retries = self._counter("ratchet_retries", "Requests sent once more, and why", "reason")
         self.hedges = self._counter("ratchet_hedges", "Requests sent to a second engine too, and which of them answered", "won")
@@ -177,7 +177,7 @@ class Metrics:
         return Family(Counter(name, about, labels, registry=self.registry))
 
     def dispatched(self, seconds: float, *, during_swap: bool) -> bool:
-        """A request left for an engine `seconds` after it was parsed; whether it counts as held."""
+        """Count a request sent to an engine `seconds` after it was parsed. Return whether it counts as held."""
         self.dispatch.observe(seconds)
         if seconds <= HELD_SECONDS:
             return False
@@ -185,8 +185,8 @@ class Metrics:
         return True
 
     def turned_away(self, error: ApiError) -> None:
-        """A connection was answered before its request had a route."""
-        self.at_the_door.labels(error.code or "").inc()
+        """Count a connection that was answered with an error before its request had a route."""
+        self.refused_early.labels(error.code or "").inc()
 
     def text(self) -> bytes:
         """Prometheus' text format."""

@@ -1,4 +1,4 @@
-"""What is told of each request: counts, spans, the access line. One `Observation` a request, made by the plane, filled by the relay."""
+"""Telemetry of each request: metrics, spans, the access log line. The server creates an `Observation`, the relay fills it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import Trace, Tracing
 
 TRACED = frozenset({"infer", "feedback"})
-"""Scopes of the routes whose requests are traced: clients' work, no probes and no scrapes."""
+"""Scopes of the routes whose requests are traced: those of clients, not probes or scrapes."""
 
 
 class Observer:
-    """Makes the observations. ConfigError: traces are asked for and the extra `otlp` is not installed."""
+    """Creates the observations. Raises ConfigError if traces are configured and the extra `otlp` is not installed."""
 
     def __init__(self, metrics: Metrics, config: TelemetryConfig) -> None:
         self.metrics = metrics
@@ -33,7 +33,7 @@ class Observer:
         self._tracing = _tracing(config)
 
     def begin(self, route: Route | None, scope: Scope, request_id: str) -> Observation:
-        """A request has come for `route` (None: for no route there is)."""
+        """Begin the observation of a request for `route` (None: no such route)."""
         trace = None
         if self._tracing is not None and route is not None and route.scopes & TRACED:
             trace = self._tracing.begin(route.path, scope, request_id)
@@ -41,7 +41,7 @@ class Observer:
         return Observation(self, path, operation, scope["method"], request_id, trace)
 
     async def close(self) -> None:
-        """Sends the last spans, for a moment."""
+        """Send the last spans, within a few seconds."""
         if self._tracing is not None:
             await self._tracing.close()
 
@@ -57,7 +57,7 @@ def _tracing(config: TelemetryConfig) -> Tracing | None:
 
 
 class Observation:
-    """One request. Each method is one moment of it; all are cheap, none fails, none takes what the client wrote."""
+    """One request. Each method marks one event of it. All are cheap, none raises, and none takes text that the client wrote."""
 
     __slots__ = (
         "_access", "_began", "_end", "_error", "_first", "_method", "_metrics", "_operation", "_replica", "_request_id", "_retries",
@@ -87,30 +87,30 @@ class Observation:
         return self._replica.name if self._replica is not None else ""
 
     def resolved(self, target: Target, *, stream: bool) -> None:
-        """It is known what answers; from here until `asks` an engine is being chosen."""
+        """The target is known. From here until `asks`, an engine is being chosen."""
         self._target, self._stream = target, stream
         if self._trace is not None:
             self._trace.resolved(target)
 
     def asks(self, replica: Replica) -> None:
-        """The request goes to this engine; called for each try."""
+        """The request is sent to this engine. Called for each attempt."""
         self._replica = replica
         self._retries += 1
         if self._trace is not None:
             self._trace.asks(replica, self._operation, self._retries)
 
     def carried(self, replica: Replica, trace: dict[str, str]) -> dict[str, str]:
-        """The trace headers for the engine: the client's own (`trace`), or where traces are on, those of the span of its try."""
+        """Return the trace headers for the engine: those of the attempt's span if tracing is on, else the client's own (`trace`)."""
         return trace if self._trace is None else self._trace.carried(replica.name)
 
     def missed(self, replica: Replica, error: str) -> None:
-        """The try at this engine failed before its first byte. `error`: a class or code, no text."""
+        """The attempt at this engine failed before its first byte. `error`: a class or code, no text."""
         self._metrics.engine_failures.labels(replica.name, "before").inc()
         if self._trace is not None:
             self._trace.missed(replica.name, error, again=True)
 
     def answers(self, target: Target, replica: Replica) -> None:
-        """Who answers in the end, where a second replica was asked too or another version takes the live one's place."""
+        """The target and replica that answer in the end, after a hedge or a fallback to another version."""
         if (target, replica) == (self._target, self._replica):
             return
         self._target, self._replica = target, replica
@@ -118,25 +118,25 @@ class Observation:
             self._trace.answers(target)
 
     def first_byte(self, at: float) -> None:
-        """The engine's first byte came, at that monotonic second."""
+        """The engine's first byte came `at` this time on the monotonic clock."""
         self._first = at
         if self._trace is not None and self._stream:
             self._trace.first_token(self._engine)
 
     def generated(self, usage: Mapping[str, Any]) -> None:
-        """The answer came whole; `usage` as the engine counted."""
+        """The answer is complete. `usage`: as counted by the engine."""
         self._end, self._usage = monotonic(), usage
         if self._trace is not None:
             self._trace.generated(self._engine, *_tokens(usage))
 
     def broke(self, error: str) -> None:
-        """The engine broke off an answer it had begun."""
+        """The engine broke off an answer that it had begun."""
         self._metrics.engine_failures.labels(self._engine, "after").inc()
         if self._trace is not None:
             self._trace.missed(self._engine, error, again=False)
 
     def recording(self) -> None:
-        """From here the client's last bytes wait until the answer is durable."""
+        """From here on, the client's last bytes wait until the answer is durable."""
         if self._trace is not None:
             self._trace.recording()
 
@@ -145,11 +145,11 @@ class Observation:
             self._trace.recorded()
 
     def failed(self, code: str) -> None:
-        """It ends in an error; the first one told counts."""
+        """The request ends in an error. Only the first one counts."""
         self._error = self._error or code
 
     def ended(self, status: int) -> None:
-        """The last byte is out, or nobody is left to take it (499)."""
+        """The last byte was sent, or the client disconnected (499)."""
         now = monotonic()
         self._metrics.requests.labels(self._route, str(status)).inc()
         if self._target is not None:
@@ -157,7 +157,7 @@ class Observation:
         if self._trace is not None:
             self._trace.ended(status, self._error)
         if self._access:
-            self._tell(status, now)
+            self._log(status, now)
 
     def _count(self, target: Target, now: float) -> None:
         record = self._replica.record if self._replica is not None else None
@@ -172,7 +172,7 @@ class Observation:
         if written:
             metrics.used(call, "output", written)
 
-    def _tell(self, status: int, now: float) -> None:
+    def _log(self, status: int, now: float) -> None:
         fields: dict[str, Any] = {"request_id": self._request_id, "method": self._method, "route": self._route, "status": status}
         if self._target is not None:
             fields["policy"] = self._target.label
@@ -191,7 +191,7 @@ class Observation:
 
 
 def _tokens(usage: Mapping[str, Any]) -> tuple[int, int]:
-    """Input and output tokens in OpenAI's usage or its newer form; 0: not told."""
+    """Input and output tokens, from either form of OpenAI's usage; 0: not reported."""
     return _count(usage, "prompt_tokens", "input_tokens"), _count(usage, "completion_tokens", "output_tokens")
 
 

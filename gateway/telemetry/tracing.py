@@ -1,7 +1,7 @@
-"""Spans over OTLP. Imported only where traces are on; it needs the extra `otlp`.
+"""Spans over OTLP. Imported only if tracing is configured; needs the extra `otlp`.
 
-One tree a request: the server's span, below it the choice of an engine, each try at one (a client span, whose context the engine is
-given), and the wait for the store. No attribute holds what a client wrote.
+Each request is a tree: the server's span, and below it the choice of an engine, each attempt (a client span, whose context is passed
+to the engine), and the wait for the store. No attribute holds text that a client wrote.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ratchet import names
 from ratchet.config.telemetry import TelemetryConfig
 
 QUEUE = 4096
-"""Spans that wait for the collector; the oldest is dropped past it."""
+"""Most spans that wait for the collector; beyond that the oldest is dropped."""
 BATCH = 512
 EVERY_MS = 1000.0
 CLOSE_SECONDS = 3.0
@@ -37,7 +37,7 @@ _w3c = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """The exporter and its thread. Serving only ever appends to its bounded queue."""
+    """The exporter and its thread. Requests only append to its bounded queue."""
 
     def __init__(self, config: TelemetryConfig) -> None:
         share = TraceIdRatioBased(config.sample_ratio)
@@ -59,7 +59,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer("ratchet.gateway", ratchet.__version__)
 
     def begin(self, route: str, scope: Scope, request_id: str) -> Trace:
-        """The server's span, continuing the client's trace if it sent a sound one."""
+        """Start the server's span. It continues the client's trace if the client sent valid headers."""
         carrier = {key.decode(): value.decode("latin-1") for key, value in reversed(scope["headers"]) if key in TRACE_CONTEXT}
         span = self._tracer.start_span(
             f"{scope['method']} {route}",
@@ -70,7 +70,7 @@ class Tracing:
         return Trace(self._tracer, span)
 
     async def close(self) -> None:
-        """Sends what is left; a collector that is away takes CLOSE_SECONDS at most."""
+        """Send the remaining spans, for CLOSE_SECONDS at most."""
         done, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def shut() -> None:
@@ -93,16 +93,16 @@ class Trace:
         self._tracer = tracer
         self._server = server
         self._recording = server.is_recording()
-        """Else it is not sampled: it has no children, and the engine is told so."""
+        """Whether the trace is sampled. If not, it has no child spans, and the headers for the engine say so."""
         self._within = set_span_in_context(server, Context())
         self._step: Span | None = None
-        """What the request waits for before the engine or after it: the choice, the store."""
+        """The span of what the request waits for besides engines: the choice of one, or the store."""
         self._tries: dict[str, Span] = {}
-        """Those under way, by engine; a hedged request has two."""
+        """The attempts in progress, by engine. A hedged request has two."""
 
     @property
     def id(self) -> str:
-        """The trace's id, 32 hex."""
+        """The trace id, 32 hex digits."""
         return format_trace_id(self._server.get_span_context().trace_id)
 
     def resolved(self, target: Target) -> None:
@@ -133,7 +133,7 @@ class Trace:
         )
 
     def carried(self, engine: str) -> dict[str, str]:
-        """The headers that make the engine's own spans children of its try's."""
+        """Return headers that make the engine's spans children of the attempt's span."""
         carrier: dict[str, str] = {}
         span = self._tries.get(engine)
         _w3c.inject(carrier, self._within if span is None else set_span_in_context(span, Context()))
@@ -152,7 +152,7 @@ class Trace:
             span.end()
 
     def missed(self, engine: str, error: str, *, again: bool) -> None:
-        """The try at `engine` failed; `again`: another one may be chosen now."""
+        """The attempt at `engine` failed. `again`: another engine may be chosen now."""
         if (span := self._tries.pop(engine, None)) is not None:
             _failed(span, error)
             if again and not self._tries:
@@ -172,8 +172,8 @@ class Trace:
             self._step = None
 
     def ended(self, status: int, error: str) -> None:
-        """Ends what is still open, the server's span last."""
-        for span in self._tries.values():  # the slower one of a hedged request, or what the client did not wait for
+        """End all open spans, the server's last."""
+        for span in self._tries.values():  # the slower attempt of a hedged request, or one that the client did not wait for
             _failed(span, error or "cancelled")
         self._end_step()
         if status:
