@@ -19,7 +19,7 @@ from gateway.api.endpoint import Handlers
 from gateway.api.openapi import document
 from gateway.api.routes import ADMIN, ADMIN_HANDLERS, DATA, DATA_HANDLERS, PLANES
 from gateway.api.table import Table
-from gateway.errors import ApiError, broken, invalid, store_away
+from gateway.errors import ApiError, internal_error, invalid, store_unavailable
 from gateway.server.bodies import BodyBudget
 from gateway.server.http import refuse
 from gateway.server.plane import Plane
@@ -58,7 +58,7 @@ def _app(services: Services, handlers: Sequence[type[Handlers]]) -> FastAPI:
 
 
 class Refusal(Response):
-    """An ApiError as the application's answer."""
+    """The response for an ApiError."""
 
     def __init__(self, error: ApiError) -> None:
         super().__init__(status_code=error.status)
@@ -75,12 +75,12 @@ async def _refused(_: Request, error: Exception) -> Response:
 async def _store_failed(request: Request, error: Exception) -> Response:
     if not isinstance(error, StoreUnavailable):
         log.error("%s %s: %s", request.method, request.scope["route"].path, error)
-    return Refusal(store_away())
+    return Refusal(store_unavailable())
 
 
 async def _broken(_: Request, __: Exception) -> Response:
-    """The error goes on to the plane, which logs it."""
-    return Refusal(broken())
+    """Starlette raises the error again after this, and the plane logs it."""
+    return Refusal(internal_error())
 
 
 async def _invalid(_: Request, error: Exception) -> Response:

@@ -1,4 +1,4 @@
-"""Errors as a client sees them: OpenAI's statuses and body `{"error": {message, type, param, code}}`."""
+"""Errors for clients, with OpenAI's statuses and body `{"error": {message, type, param, code}}`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_
 
 
 class ApiError(RatchetError):
-    """An answer of `status`; `kind` is its type where the status does not tell. `retry_after` (s) becomes a header beside `headers`."""
+    """A response with an error. `kind` is its `type`, if not the usual one of its status. `retry_after`, in seconds, becomes a header."""
 
     def __init__(
         self,
@@ -38,25 +38,26 @@ class ApiError(RatchetError):
 
     @property
     def body(self) -> bytes:
-        """OpenAI's error object, JSON."""
+        """OpenAI's error object, as JSON."""
         kind = self._kind or TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return msgspec.json.encode({"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}})
 
     @property
     def event(self) -> bytes:
-        """The payload of an `error` event, in the forms of OpenAI's responses and of Anthropic's messages at once."""
+        """The payload of an `error` event, for clients of OpenAI's responses and of Anthropic's messages alike."""
         tree = msgspec.json.decode(self.body)
         return msgspec.json.encode({"type": "error", "code": self.code, "message": str(self), "param": self.param, **tree})
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
+        """The headers of the response, `retry-after` among them."""
         if self.retry_after is None:
             return [*self._headers]
         return [*self._headers, (b"retry-after", b"%d" % max(1, math.ceil(self.retry_after)))]
 
 
 class Unread(ApiError):
-    """An answer given before the request's body was read to its end: the connection closes after it."""
+    """An error that is sent before the request's body was read to its end. The connection closes after it."""
 
 
 def invalid(message: str, param: str | None = None, code: str | None = "invalid_value") -> ApiError:
@@ -89,11 +90,11 @@ def out_of_time() -> ApiError:
     return ApiError(504, "The answer took longer than gateway.total_seconds.", code="timeout")
 
 
-def store_away() -> ApiError:
+def store_unavailable() -> ApiError:
     return unavailable("The store does not answer; try again.", "store_unavailable")
 
 
-def broken() -> ApiError:
+def internal_error() -> ApiError:
     """500: a fault of ours; its log has it, and never the client."""
     return ApiError(500, "The gateway failed; see its log.", code="internal_error")
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from ratchet.clock import monotonic
-from tests.support import figures
+from tests.support import fault_figures
 
 ORDER = ("unit", "bench", "contracts", "api", "security", "chaos", "e2e", "clients")
 SLOW = ("chaos", "e2e", "clients")
@@ -131,10 +131,10 @@ def _said(child: psutil.Process) -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Shows what the fault tests measured; a run of the full counts puts it into docs/benchmarks.md."""
-    if found := figures.lines():
+    if found := fault_figures.lines():
         terminalreporter.section("measured")
         terminalreporter.write_line("\n".join(found))
-    if found and figures.FULL and set(terminalreporter.config.args) >= FAULTS:
+    if found and fault_figures.FULL and set(terminalreporter.config.args) >= FAULTS:
         stats = terminalreporter.stats
         failed = len(stats.get("failed", ())) + len(stats.get("error", ()))
-        figures.publish(len(stats.get("passed", ())), failed, monotonic() - BEGAN)
+        fault_figures.publish(len(stats.get("passed", ())), failed, monotonic() - BEGAN)

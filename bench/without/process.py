@@ -19,7 +19,7 @@ from ratchet import names
 
 @optimisation("objects that outlive the start are kept from the cyclic collector, which runs rarely", instead="Python's defaults")
 def spared_collector() -> None:
-    override(ports, "_spare_the_collector", lambda: None)
+    override(ports, "_tune_garbage_collector", lambda: None)
 
 
 @optimisation("ids are drawn from a pool of random bytes", instead="one system call for each id")

@@ -40,7 +40,7 @@ class AiohttpPool:
             self._closing.add(closing)
             closing.add_done_callback(self._closing.discard)
 
-    empty = close
+    close_idle = close
 
 
 class AiohttpResponse:
@@ -60,12 +60,12 @@ class AiohttpResponse:
         self.status = response.status
         return self.status
 
-    async def more(self) -> bytes:
+    async def read(self) -> bytes:
         assert self._response is not None
         return await self._guarded(self._response.content.readany())
 
     async def feed(self, sink: Callable[[bytes], bool]) -> None:
-        while (data := await self.more()) and sink(data):
+        while (data := await self.read()) and sink(data):
             pass
 
     def fail(self, error: TransportError) -> None:
@@ -109,7 +109,7 @@ def upstream_client() -> None:
 @optimisation("a chunk is handled in the call that read it from the engine's socket", instead="the request's task is woken for each chunk")
 def pushed_chunks() -> None:
     async def feed(self: Response, sink: Callable[[bytes], bool]) -> None:
-        while (data := await self.more()) and sink(data):
+        while (data := await self.read()) and sink(data):
             pass
 
     override(Response, "feed", feed)

@@ -1,1 +1,1 @@
-"""Authentication by API key, and quotas."""
+"""Who may call, and how much."""

@@ -1,6 +1,6 @@
-"""Quotas of a key: its models, and its requests, tokens and concurrency, counted in the store over all gateways.
+"""Limit the models, requests, tokens and concurrency of a key. They are counted in the store, over all gateways.
 
-A key without quotas costs nothing. One with quotas costs a round trip before each request, and one after it if tokens or
+A key without quotas costs nothing here. One with quotas costs a round trip before its request, and one after it if its tokens or its
 concurrency are limited. If the store does not answer in time, the request is let through: see docs/gateway.md.
 """
 
@@ -26,35 +26,35 @@ from ratchet.types import KeyRecord
 
 T = TypeVar("T")
 PAUSE_SECONDS = 1.0
-"""Seconds without checks after the store failed."""
+"""Seconds without requests to the store after one failed."""
 MAX_PENDING = 4096
-"""Most checks and settlements that may wait for a slow store; beyond that, requests are not checked."""
+"""Charges and settlements that may wait for a slow store. Past that nothing is counted."""
 RENEWALS = 3
-"""Renewals of a lease within `lease_seconds`."""
-MOST_TOKENS = 2**31
+"""Renewals of a lease before it would expire."""
+MAX_TOKENS = 2**31
 UNKNOWN_WAIT = 1.0
-"""The `retry-after` of a key at its concurrency limit, in seconds: nobody knows when a request of it will end."""
+"""Seconds to wait for a key past its concurrency, when nobody knows when one of its requests ends."""
 
 log = logging.getLogger(__name__)
 
 
 class Admission:
-    """A request that was admitted, here without a quota to count. `headers` are sent with its answer, whatever that is."""
+    """A request that may run. This one is not counted. `headers` are for its response, whatever that is."""
 
     headers: Sequence[Header] = ()
     counts_tokens: bool = False
-    """Whether its tokens must be counted, even if the answer is not recorded."""
+    """Whether its tokens must be counted, even if nothing is recorded."""
 
     def settle(self, tokens: int | None) -> Awaitable[Any]:
-        """End the request, which used `tokens` (None: unknown, so what was reserved stays charged). Only the first call counts.
+        """End the request, which used `tokens`. None: nobody knows, so that what was set aside counts. Only the first call has an effect.
 
-        It takes effect without being awaited. Awaited, it returns once the store has counted it, or after `wait_ms`.
+        It need not be awaited. Awaited, it returns once the store knows, so that the key's next request may run, or after `wait_ms`.
         """
-        return _Until(None, 0)
+        return _AtMost(None, 0)
 
 
-class Counted(Admission):
-    """An admission that the store has counted, or will count if it was too slow to answer in time."""
+class CountedAdmission(Admission):
+    """An admission that the store has counted, or will count if it is slow to answer."""
 
     def __init__(self, quota: Quota, caller: KeyRecord, reserved: int, *, leased: bool) -> None:
         self.id = names.mint("")
@@ -62,19 +62,19 @@ class Counted(Admission):
         self.reserved = reserved
         self.leased = leased
         self.counts_tokens = leased and caller.tpm is not None
-        self.check: asyncio.Task[QuotaState | None] = quota.start(quota.ask(self))
+        self.charge: asyncio.Task[QuotaState | None] = quota.in_background(quota.charge(self))
         self._quota = quota
-        self._over: asyncio.Task[None] | None = None
+        self._settlement: asyncio.Task[None] | None = None
 
     def settle(self, tokens: int | None) -> Awaitable[Any]:
-        if self.leased and self._over is None:
-            used = self.reserved if tokens is None else max(0, min(tokens, MOST_TOKENS))
-            self._over = self._quota.start(self._quota.end(self, used))
-        return _Until(self._over, self._quota.patience)
+        if self.leased and self._settlement is None:
+            used = self.reserved if tokens is None else max(0, min(tokens, MAX_TOKENS))
+            self._settlement = self._quota.in_background(self._quota.settle(self, used))
+        return _AtMost(self._settlement, self._quota.wait_seconds)
 
 
-class _Until:
-    """An awaitable that waits for a task, but for `seconds` at most."""
+class _AtMost:
+    """An awaitable that waits for a task for at most `seconds`."""
 
     def __init__(self, task: asyncio.Task[None] | None, seconds: float) -> None:
         self._task = task
@@ -85,53 +85,53 @@ class _Until:
             yield from asyncio.wait({self._task}, timeout=self._seconds).__await__()
 
 
-UNBOUND = Admission()
+UNLIMITED = Admission()
 
 
 class Quota:
-    """Checks the quotas of one gateway's requests. `renew` runs for ever."""
+    """The quotas of the requests of one gateway process. `run` must run for ever."""
 
     def __init__(self, quotas: Quotas, metrics: Metrics, config: QuotaConfig) -> None:
         self._quotas = quotas
         self._metrics = metrics
         self._config = config
-        self._running: dict[str, Counted] = {}
+        self._running: dict[str, CountedAdmission] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._asking: dict[str, float] = {}
-        """When each check that has no answer yet was sent, the oldest first."""
+        self._unanswered: dict[str, float] = {}
+        """When the charges that the store has not answered were sent, the oldest first."""
         self._paused_until = -math.inf
 
     def estimate(self, body_bytes: int, answer_tokens: int | None, choices: int = 1) -> int:
-        """Return the tokens to reserve for a request of `body_bytes` bytes with `answer_tokens` at most for each choice."""
+        """Tokens to set aside for a request with a body of that many bytes and up to `answer_tokens` in each choice."""
         answer = self._config.answer_tokens if answer_tokens is None else answer_tokens
-        return min(MOST_TOKENS, math.ceil(body_bytes / self._config.bytes_per_token) + answer * choices)
+        return min(MAX_TOKENS, math.ceil(body_bytes / self._config.bytes_per_token) + answer * choices)
 
     async def admit(self, caller: KeyRecord, model: str, tokens: int) -> Admission:
-        """Admit a request for `model` (as the client wrote it) and reserve `tokens`. Call `settle` on the admission once it has ended.
+        """Admit a request for `model`, as the client wrote it, and set `tokens` aside. `settle` the admission once the request is over.
 
-        Raises ApiError 404 for a model that the key may not use, 429 past a quota.
+        ApiError: 404 for a model that the key may not use, 429 past a quota.
         """
         if not may_use(caller, model):
             raise no_model(model)
         if caller.rpm is None and caller.tpm is None and caller.concurrency is None:
-            return UNBOUND
+            return UNLIMITED
         return await self._admit(caller, tokens, leased=caller.tpm is not None or caller.concurrency is not None)
 
     async def count(self, caller: KeyRecord) -> Sequence[Header]:
-        """Count a request that no engine answers. Return the headers of its answer. Raises ApiError 429 past the quota."""
+        """Count a request that needs no engine, and return the headers of its response. ApiError 429 past the quota."""
         return () if caller.rpm is None else (await self._admit(caller, 0, leased=False)).headers
 
     async def _admit(self, caller: KeyRecord, tokens: int, *, leased: bool) -> Admission:
         if monotonic() < self._paused_until or len(self._tasks) >= MAX_PENDING:
             self._metrics.quota_unchecked.inc()
-            return UNBOUND
-        item = Counted(self, caller, min(tokens, caller.tpm or 0), leased=leased)
+            return UNLIMITED
+        item = CountedAdmission(self, caller, min(tokens, caller.tpm or 0), leased=leased)
         try:
-            await asyncio.wait({item.check}, timeout=self.patience)
+            await asyncio.wait({item.charge}, timeout=self.wait_seconds)
         except asyncio.CancelledError:
             item.settle(0)
             raise
-        state = item.check.result() if item.check.done() else None
+        state = item.charge.result() if item.charge.done() else None
         if state is None:
             self._metrics.quota_unchecked.inc()
             return item
@@ -142,15 +142,15 @@ class Quota:
         return item
 
     @property
-    def patience(self) -> float:
-        """Seconds to wait for the store: none while another check has already waited too long."""
+    def wait_seconds(self) -> float:
+        """Seconds to wait for the store: none while another charge has waited too long already."""
         seconds, now = self._config.wait_ms / 1000, monotonic()
-        late = next(iter(self._asking.values()), now) < now - seconds
+        late = next(iter(self._unanswered.values()), now) < now - seconds
         return 0.0 if late or now < self._paused_until else seconds
 
-    async def ask(self, item: Counted) -> QuotaState | None:
-        """Check and charge a request in the store. None if the store fails."""
-        self._asking[item.id] = monotonic()
+    async def charge(self, item: CountedAdmission) -> QuotaState | None:
+        """Charge a request in the store. None if the store does not answer."""
+        self._unanswered[item.id] = monotonic()
         try:
             state = await self._quotas.ask(
                 item.caller, item.id, tokens=item.reserved, leased=item.leased, lease_seconds=self._config.lease_seconds
@@ -161,19 +161,19 @@ class Quota:
             self._paused_until = monotonic() + PAUSE_SECONDS
             return None
         finally:
-            del self._asking[item.id]
+            del self._unanswered[item.id]
         if item.leased and not state.refused:
             self._running[item.id] = item
         return state
 
-    async def end(self, item: Counted, used: int) -> None:
-        """End the lease of a counted request and settle its tokens."""
-        await asyncio.wait({item.check})
+    async def settle(self, item: CountedAdmission, used: int) -> None:
+        """End the lease and settle the tokens of a request that was counted."""
+        await asyncio.wait({item.charge})
         if self._running.pop(item.id, None) is not None:
             with store_may_fail(log, "settling a quota"):
                 await self._quotas.end(item.caller, [Ended(item.id, item.reserved, used)], lease_seconds=self._config.lease_seconds)
 
-    async def renew(self) -> None:
+    async def run(self) -> None:
         """Renew the leases of running requests, for ever."""
         while True:
             await asyncio.sleep(self._config.lease_seconds / RENEWALS)
@@ -184,22 +184,22 @@ class Quota:
                 with store_may_fail(log, "renewing leases"):
                     await self._quotas.keep(list(by_key.values()), lease_seconds=self._config.lease_seconds)
 
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run `work` in a task of its own, since the request may be cancelled."""
+    def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run `work` in a task of its own, which goes on if the request is cancelled."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
     async def close(self) -> None:
-        """Wait up to PAUSE_SECONDS for settlements in progress, then cancel them."""
+        """Wait a moment for charges and settlements under way, then cancel them."""
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=PAUSE_SECONDS)
             await end(late)
 
 
 def headers(caller: KeyRecord, state: QuotaState) -> list[Header]:
-    """Return OpenAI's `x-ratelimit-*` headers for the key's quotas."""
+    """OpenAI's `x-ratelimit-*` headers for the key's quotas."""
     found: list[Header] = []
     for name, limit, remaining, reset in (
         (b"requests", caller.rpm, state.requests, state.reset_requests),
@@ -215,20 +215,20 @@ def headers(caller: KeyRecord, state: QuotaState) -> list[Header]:
 
 
 def refusal(caller: KeyRecord, state: QuotaState, more: Sequence[Header]) -> ApiError:
-    """Return the ApiError 429, in OpenAI's form, of the quota that was exceeded."""
+    """Error 429 in OpenAI's form."""
     wait = state.wait or UNKNOWN_WAIT
-    bound = {
+    quota = {
         "requests": f"{caller.rpm} requests a minute",
         "tokens": f"{caller.tpm} tokens a minute",
         "concurrency": f"{caller.concurrency} requests at a time",
     }[state.refused]
     kind = "tokens" if state.refused == "tokens" else "requests"
-    message = f"Rate limit reached: this key may use {bound}. Try again in {duration(wait)}."
+    message = f"Rate limit reached: this key may use {quota}. Try again in {duration(wait)}."
     return ApiError(429, message, code="rate_limit_exceeded", kind=kind, retry_after=wait, headers=more)
 
 
 def duration(seconds: float) -> str:
-    """Format a duration as OpenAI does: `6m0s`, `1.5s`, `17ms`."""
+    """A duration as OpenAI writes it: `6m0s`, `1.5s`, `17ms`."""
     thousandths = math.ceil(seconds * 1000)
     if thousandths < 1000:
         return f"{thousandths}ms" if thousandths else "0s"

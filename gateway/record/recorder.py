@@ -1,6 +1,6 @@
-"""Write finished answers to the store, many in one round trip; tell each request when its own is durable.
+"""Write finished answers to the store, many in one round trip, and tell each request when its own is durable.
 
-The store gets `outbox.wait_ms` for it. An answer it does not take in that time goes to the spool (`outbox.py`).
+The store gets `outbox.wait_ms` for a write. Answers that it has not taken by then go to the spool (`outbox.py`).
 """
 
 from __future__ import annotations
@@ -21,26 +21,28 @@ from ratchet.types import Interaction
 
 GROUP = 64
 """Answers in one write to the store."""
-SPOOLED = 1024
+SPOOL_GROUP = 1024
 """Answers in one write to the spool, which costs an fsync."""
-QUEUE = 4096
-AGAIN_SECONDS = 0.1
-FAIR = 0.2
+MAX_QUEUE = 4096
+RETRY_SECONDS = 0.1
+NEXT_GROUP_SHARE = 0.2
 """Share of `wait_ms` that the store gets for a group which had to wait for the one before."""
 TOKEN_BYTES = 20
-"""Bytes of a token in a record: id, log-prob and text, incompressible (measured of usual ones: 6.6)."""
-TOKENS = 2048
-"""Tokens that room is kept for in each choice; a longer answer may find the spool full."""
+"""Bytes of a token in a record: id, log-prob and text, incompressible. Measured of ordinary ones: 6.6."""
+RESERVED_TOKENS = 2048
+"""Tokens that are reserved for each choice. A longer answer may find the spool full."""
 FRAME_BYTES = 2048
+"""Bytes of a record beside its messages and tokens."""
 
 log = logging.getLogger(__name__)
 
 
-class _Item(NamedTuple):
+class _Entry(NamedTuple):
     interaction: Interaction
-    due: float
-    """When the store's time is over."""
+    store_until: float
+    """When the store's time for it is over."""
     deadline: float
+    """When it counts as not recorded."""
     done: asyncio.Future[None]
 
 
@@ -57,20 +59,20 @@ NOTHING_TO_RECORD = Reservation(True, 0)
 
 def reservation_size(body: int, choices: int, tokens: int | None) -> int:
     """Bytes to reserve for an answer to a request of `body` bytes: twice its record, so that the ends of segments may stay empty."""
-    return 2 * (body + FRAME_BYTES + choices * TOKEN_BYTES * min(tokens or TOKENS, TOKENS))
+    return 2 * (body + FRAME_BYTES + choices * TOKEN_BYTES * min(tokens or RESERVED_TOKENS, RESERVED_TOKENS))
 
 
 class Recorder:
-    """A bounded queue and one writer."""
+    """A bounded queue and the task that writes it."""
 
     def __init__(self, interactions: Interactions, outbox: Outbox, metrics: Metrics, config: GatewayConfig) -> None:
         self._interactions = interactions
         self._outbox = outbox
         self._metrics = metrics
         self._seconds = config.record_seconds
-        self._wait = config.outbox.wait_ms / 1000 * (1 - FAIR)
-        self._fair = config.outbox.wait_ms / 1000 * FAIR
-        self._queue: deque[_Item] = deque()
+        self._store_seconds = config.outbox.wait_ms / 1000 * (1 - NEXT_GROUP_SHARE)
+        self._next_group_seconds = config.outbox.wait_ms / 1000 * NEXT_GROUP_SHARE
+        self._queue: deque[_Entry] = deque()
         self._filled = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -83,7 +85,7 @@ class Recorder:
     async def reserve(self, size: int) -> Reservation:
         """Reserve `size` bytes for an answer that begins. It is not promised where neither the store nor the spool would take it."""
         reserved = await self._outbox.reserve(size)
-        reservation = Reservation(reserved > 0 or not self._outbox.away, reserved)
+        reservation = Reservation(reserved > 0 or not self._outbox.store_unavailable, reserved)
         if not reservation.promised:
             self._metrics.unrecorded.inc()
         return reservation
@@ -92,26 +94,26 @@ class Recorder:
         """Give back what was reserved, once the answer is over."""
         self._outbox.release(reservation.size)
 
-    def offer(self, interaction: Interaction) -> asyncio.Future[None]:
-        """Takes the answer; the future is done once it is durable, or has StoreUnavailable after `record_seconds`."""
+    def submit(self, interaction: Interaction) -> asyncio.Future[None]:
+        """Put an answer in the queue. The future is done once it is durable, or has StoreUnavailable after `record_seconds`."""
         now = monotonic()
-        item = _Item(interaction, now + self._wait, now + self._seconds, asyncio.get_running_loop().create_future())
-        # A future that nobody awaits (an answer the client did not see whole) must not warn.
-        item.done.add_done_callback(_heard)
-        if len(self._queue) >= QUEUE:
-            self._fail(item, StoreUnavailable("too many answers wait to be recorded"))
-            return item.done
-        self._queue.append(item)
+        entry = _Entry(interaction, now + self._store_seconds, now + self._seconds, asyncio.get_running_loop().create_future())
+        # Nobody awaits an answer that the client did not see whole; its future must not warn.
+        entry.done.add_done_callback(_retrieve_exception)
+        if len(self._queue) >= MAX_QUEUE:
+            self._fail(entry, StoreUnavailable("too many answers wait to be recorded"))
+            return entry.done
+        self._queue.append(entry)
         self._empty.clear()
         self._filled.set()
-        return item.done
+        return entry.done
 
     async def write(self, interaction: Interaction) -> None:
-        """Returns once the answer is durable. StoreUnavailable if it is not within `record_seconds`."""
-        await self.offer(interaction)
+        """Wait until an answer is durable. StoreUnavailable if it is not within `record_seconds`."""
+        await self.submit(interaction)
 
     async def flush(self, seconds: float) -> bool:
-        """Waits until nothing is left to write, or `seconds` are over; whether nothing is."""
+        """Wait until the queue is empty, at most `seconds`. False if it is not."""
         try:
             async with asyncio.timeout(seconds):
                 await self._empty.wait()
@@ -120,33 +122,34 @@ class Recorder:
         return True
 
     async def run(self) -> None:
-        """Writes for ever."""
+        """Write the queue for ever."""
         while True:
             await self._filled.wait()
             if not self._queue:
                 self._filled.clear()
                 self._empty.set()
-            elif self._outbox.away:
-                await self._spool(self._take(SPOOLED))
+            elif self._outbox.store_unavailable:
+                await self._spool(self._take(SPOOL_GROUP))
             else:
                 await self._put(self._take(GROUP))
 
-    def _take(self, most: int) -> list[_Item]:
+    def _take(self, most: int) -> list[_Entry]:
         return [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
 
-    async def _put(self, group: list[_Item]) -> None:
-        put = asyncio.create_task(self._stored(group))
+    async def _put(self, group: list[_Entry]) -> None:
+        """Write a group to the store, or to the spool if the store does not take it in time."""
+        put = asyncio.create_task(self._store(group))
         try:
-            await _within(put, max(self._fair, group[0].due - monotonic()))
+            await _within(put, max(self._next_group_seconds, group[0].store_until - monotonic()))
         except asyncio.CancelledError:
             put.cancel()
             raise
         if not put.done():
-            self._outbox.late(put)
+            self._outbox.store_is_late(put)
         elif isinstance(put.exception(), StoreError):
-            self._outbox.failed()
+            self._outbox.store_failed()
         elif isinstance(put.exception(), ValueError):
-            await self._apart(group, self._put)
+            await self._one_by_one(group, self._put)
             return
         else:
             put.result()
@@ -154,66 +157,67 @@ class Recorder:
             return
         await self._spool(group)
 
-    async def _stored(self, group: list[_Item]) -> None:
+    async def _store(self, group: list[_Entry]) -> None:
         began = monotonic()
-        await self._interactions.put([item.interaction for item in group])
+        await self._interactions.put([entry.interaction for entry in group])
         self._metrics.recorder_write.observe(monotonic() - began)
 
-    async def _spool(self, group: list[_Item]) -> None:
-        keeping = asyncio.ensure_future(self._outbox.keep([item.interaction for item in group]))
-        keeping.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait({keeping}, timeout=max(AGAIN_SECONDS, group[-1].deadline - monotonic()))
-        kept = 0
+    async def _spool(self, group: list[_Entry]) -> None:
+        spooling = asyncio.ensure_future(self._outbox.append([entry.interaction for entry in group]))
+        spooling.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait({spooling}, timeout=max(RETRY_SECONDS, group[-1].deadline - monotonic()))
+        spooled = 0
         try:
-            kept = keeping.result() if keeping.done() else 0
+            spooled = spooling.result() if spooling.done() else 0
         except ValueError:
-            await self._apart(group, self._spool)
+            await self._one_by_one(group, self._spool)
             return
         except OSError as error:
             log.error("answers could not be spooled: %s", error)
-        self._written(group[:kept])
-        if kept < len(group):
-            self._again(group[kept:])
-            await asyncio.sleep(AGAIN_SECONDS)
+        self._written(group[:spooled])
+        if spooled < len(group):
+            self._requeue(group[spooled:])
+            await asyncio.sleep(RETRY_SECONDS)
 
-    async def _apart(self, group: list[_Item], write: Callable[[list[_Item]], Awaitable[None]]) -> None:
-        """One of the group cannot be written at all; the others must not suffer."""
+    async def _one_by_one(self, group: list[_Entry], write: Callable[[list[_Entry]], Awaitable[None]]) -> None:
+        """Write each entry by itself, since one of them cannot be packed and must not take the others with it."""
         if len(group) == 1:
             log.error("the answer %s cannot be recorded", group[0].interaction.id)
             self._fail(group[0], StoreUnavailable("the answer cannot be recorded"))
             return
-        for item in group:
-            await write([item])
+        for entry in group:
+            await write([entry])
 
-    def _again(self, group: list[_Item]) -> None:
+    def _requeue(self, group: list[_Entry]) -> None:
+        """Put entries back at the front of the queue, except for those whose time is over."""
         now = monotonic()
-        for item in reversed(group):
-            if item.deadline > now:
-                self._queue.appendleft(item)
+        for entry in reversed(group):
+            if entry.deadline > now:
+                self._queue.appendleft(entry)
             else:
-                self._fail(item, StoreUnavailable("the answer could not be recorded in time"))
+                self._fail(entry, StoreUnavailable("the answer could not be recorded in time"))
 
-    def _written(self, group: Sequence[_Item]) -> None:
-        for item in group:
-            self._metrics.recorded.labels(item.interaction.status).inc()
-            if item.interaction.untrainable:
-                self._metrics.untrainable.labels(item.interaction.untrainable).inc()
-            if not item.done.done():
-                item.done.set_result(None)
+    def _written(self, group: Sequence[_Entry]) -> None:
+        for entry in group:
+            self._metrics.recorded.labels(entry.interaction.status).inc()
+            if entry.interaction.untrainable:
+                self._metrics.untrainable.labels(entry.interaction.untrainable).inc()
+            if not entry.done.done():
+                entry.done.set_result(None)
 
-    def _fail(self, item: _Item, error: StoreUnavailable) -> None:
+    def _fail(self, entry: _Entry, error: StoreUnavailable) -> None:
         self._metrics.recorded.labels("lost").inc()
-        if not item.done.done():
-            item.done.set_exception(error)
+        if not entry.done.done():
+            entry.done.set_exception(error)
 
 
-def _heard(done: asyncio.Future[None]) -> None:
+def _retrieve_exception(done: asyncio.Future[None]) -> None:
     if not done.cancelled():
         done.exception()
 
 
 async def _within(task: asyncio.Task[None], seconds: float) -> None:
-    """Returns once `task` is done or the time is over; what `asyncio.wait` does, at a third of its cost."""
+    """Wait until `task` is done or the time is over, as `asyncio.wait` does, at a third of its cost."""
     loop = asyncio.get_running_loop()
     woken: asyncio.Future[None] = loop.create_future()
 

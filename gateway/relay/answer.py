@@ -17,7 +17,7 @@ class Answer:
     def __init__(self, hold: Hold, response: Response, first: bytes) -> None:
         self.replica = hold.replica
         self.first = first
-        self.more = response.more
+        self.read = response.read
         """Returns the next bytes, or b"" at the end. Raises TransportError."""
         self.feed = response.feed
         self.received_at = 0.0
@@ -37,7 +37,7 @@ class Answer:
         parts, size = [self.first], len(self.first)
         try:
             while size <= MAX_ANSWER:
-                chunk = await self.more()
+                chunk = await self.read()
                 if not chunk:
                     return b"".join(parts)
                 parts.append(chunk)

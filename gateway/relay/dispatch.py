@@ -1,7 +1,7 @@
-"""Get a request its answer: which replica is asked, when another one is, and what answers where none can.
+"""Choose the replicas that a request is sent to, until one answers.
 
-Until an answer's first byte a failure is another replica's chance: within the retry budget, and only where that was not the
-client's own fault. Where no replica can serve a policy's live version, its fallbacks are tried, if it has any.
+Before the first byte of an answer, a failure that is not the client's own fault leads to another replica, within the retry budget. If no
+replica can serve a policy's live version, its fallbacks are tried.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from gateway.catalog import Catalog, Target
 from gateway.errors import ApiError, invalid, no_model, unavailable
 from gateway.relay.answer import Answer
 from gateway.relay.exchange import Exchange
-from gateway.relay.refusal import Broken, Busy, Moved, Stale, Unsupported
+from gateway.relay.refusal import Busy, ConnectionBroke, NotServed, StaleConnection, Unsupported
 from gateway.routing.budget import Budget, Ticket
 from gateway.routing.fleet import Fleet
 from gateway.routing.replica import Replica
@@ -23,14 +23,14 @@ from gateway.telemetry.metrics import Metrics
 from ratchet.config import GatewayConfig
 from ratchet.errors import EngineBroken, EngineUnavailable
 
-MOST_BROKEN = 2
-"""Connections that may break under one request before it is given up: it may be what the engines die of."""
+MAX_BROKEN = 2
+"""Connections that may break under one request before it is given up, since it may be what crashes the engines."""
 Begin = Callable[[Replica, Exchange, int], Awaitable[Answer]]
-"""Sends the request, reserving so many tokens, and returns once the answer has begun. ApiError, EngineUnavailable."""
+"""Upstream.begin."""
 
 
 class Dispatcher:
-    """One instance serves all requests."""
+    """Sends all inference requests of a gateway to replicas."""
 
     def __init__(self, begin: Begin, fleet: Fleet, catalog: Catalog, config: GatewayConfig, metrics: Metrics) -> None:
         self.router = Router(fleet, config.routing, metrics)
@@ -41,38 +41,38 @@ class Dispatcher:
         self._metrics = metrics
         self._budget = Budget(config.routing.retry)
 
-    async def ask(self, exchange: Exchange) -> Answer:
-        """The answer of a replica that has sent its first byte. `exchange.target` is what it answers for.
+    async def dispatch(self, exchange: Exchange) -> Answer:
+        """Return the answer of a replica that has sent its first byte. `exchange.target` is what it answers for.
 
-        ApiError: the engine's own 4xx, 404 for a pinned version that no replica holds, 400 for a route that none has, 429 or
-        503 where all ask to be left alone, 502 or 503 where none answers.
+        ApiError: the engine's own 4xx; 404 for a pinned version that no replica holds; 400 for a route that none has; 429 or 503 if all
+        ask for a pause; 502 or 503 if none answers.
         """
-        asked = exchange.target
+        requested = exchange.target
         with self._budget.request() as ticket:
-            answer, fault = await self._reach(exchange, ticket)
-            for target in self._fallbacks(asked, exchange) if answer is None else ():
+            answer, fault = await self._try_replicas(exchange, ticket)
+            for target in self._fallbacks(requested, exchange) if answer is None else ():
                 exchange.redirect(target)
-                answer, _ = await self._reach(exchange, ticket)
+                answer, _ = await self._try_replicas(exchange, ticket)
                 if answer is not None:
-                    self._metrics.fallbacks.labels(asked.policy).inc()
+                    self._metrics.fallbacks.labels(requested.policy).inc()
                     break
         if answer is None:
-            exchange.redirect(asked)
-            raise self._none(exchange, fault)
-        exchange.request.observation.answers(exchange.target, answer.replica)
+            exchange.redirect(requested)
+            raise self._no_answer(exchange, fault)
+        exchange.request.observation.answered_by(exchange.target, answer.replica)
         return answer
 
-    async def _reach(self, exchange: Exchange, ticket: Ticket) -> tuple[Answer | None, EngineUnavailable | None]:
-        """The answer, or why the last replica asked gave none."""
+    async def _try_replicas(self, exchange: Exchange, ticket: Ticket) -> tuple[Answer | None, EngineUnavailable | None]:
+        """Return the answer of the first replica that gives one, or why the last one gave none."""
         request = exchange.request
         context = self.router.context(exchange.ask.tree, request.size, request.session, request.episode, exchange.target)
         attempt = _Attempt(self.router, exchange, context, ticket, self._metrics)
         tries = 0
         fault: EngineUnavailable | None = None
-        while ticket.broken < MOST_BROKEN and (replica := attempt.next(fault, first=tries == 0)) is not None:
+        while ticket.broken < MAX_BROKEN and (replica := attempt.next(fault, first=tries == 0)) is not None:
             try:
                 return await self._send(replica, attempt), None
-            except Moved as error:
+            except NotServed as error:
                 fault = error
                 self._metrics.retries.labels("moved").inc()
             except EngineUnavailable as error:
@@ -90,12 +90,12 @@ class Dispatcher:
     async def _one(self, replica: Replica, attempt: _Attempt) -> Answer:
         try:
             return await self._begin(replica, attempt.exchange, attempt.context.tokens)
-        except Broken:
+        except ConnectionBroke:
             attempt.ticket.broken += 1
             raise
 
     async def _hedged(self, replica: Replica, attempt: _Attempt, seconds: float) -> Answer:
-        """The whole answer of `replica`, or, if that takes longer than `seconds`, of whoever of two has it first."""
+        """Return the whole answer of `replica`, or, if that takes longer than `seconds`, the first of it and another replica."""
         tasks, answer = [asyncio.create_task(self._whole(replica, attempt))], None
         try:
             await asyncio.wait(tasks, timeout=seconds)
@@ -107,9 +107,9 @@ class Dispatcher:
                 self._metrics.hedges.labels("second" if answer.replica is other else "first").inc()
             return answer
         finally:
-            for task in tasks:  # nothing is awaited here: a client that left just now would cancel that, and the answer's hold stay
+            for task in tasks:  # not awaited: a disconnect would cancel the wait, and the answers would never be closed
                 task.cancel()
-                task.add_done_callback(lambda late: _let_go(late, answer))
+                task.add_done_callback(lambda done: _close_unless(done, answer))
 
     async def _whole(self, replica: Replica, attempt: _Attempt) -> Answer:
         answer = await self._one(replica, attempt)
@@ -126,7 +126,7 @@ class Dispatcher:
         return answer
 
     def _fallbacks(self, target: Target, exchange: Exchange) -> Iterator[Target]:
-        """What may answer in place of the live version, now that no replica can."""
+        """What may answer in place of the live version, which no replica can serve."""
         steps = self._config.routing.fallback.get(target.policy, ())
         if exchange.ask.model != target.policy:
             return  # a base, or pinned
@@ -134,11 +134,12 @@ class Dispatcher:
             version = self._catalog.previous(target.policy) if step == "previous" else 0 if step == "base" else step
             found = target._replace(version=version) if version is not None else target
             if self._fleet.serves(target):
-                return  # it only failed, or is back
+                return  # some replica can serve it after all: the requests merely failed
             if found != target and self._catalog.good(found):
                 yield found
 
-    def _none(self, exchange: Exchange, fault: EngineUnavailable | None) -> ApiError:
+    def _no_answer(self, exchange: Exchange, fault: EngineUnavailable | None) -> ApiError:
+        """The error for a request that no replica answered."""
         target = exchange.target
         path = exchange.request.path
         if self.router.lacks(target, path):
@@ -157,7 +158,7 @@ class Dispatcher:
 
 
 class _Attempt:
-    """One request for one target, and the replicas it was sent to."""
+    """A request for one target, and the replicas that it was sent to."""
 
     def __init__(self, router: Router, exchange: Exchange, context: Context, ticket: Ticket, metrics: Metrics) -> None:
         self.exchange = exchange
@@ -168,11 +169,11 @@ class _Attempt:
         self._tried: set[str] = set()
 
     def next(self, fault: EngineUnavailable | None, *, first: bool) -> Replica | None:
-        """The replica to ask now, after `fault`; None if there is none, or if the budget does not allow another one."""
+        """The next replica to try, after `fault`. None if there is none, or if the retry budget does not allow it."""
         target, path = self.exchange.target, self.exchange.request.path
         replica = self._router.pick(target, path, self.context, self._tried)
-        if replica is None and isinstance(fault, Stale):
-            replica = self._router.pick(target, path, self.context)  # the only replica is as good as another
+        if replica is None and isinstance(fault, StaleConnection):
+            replica = self._router.pick(target, path, self.context)  # the same replica again, on a new connection
         if replica is None:
             return None
         if not first:
@@ -184,14 +185,14 @@ class _Attempt:
         return replica
 
 
-def _let_go(task: asyncio.Task[Answer], kept: Answer | None) -> None:
-    """Closes an answer that came too late to be `kept`."""
+def _close_unless(task: asyncio.Task[Answer], kept: Answer | None) -> None:
+    """Close the answer of a task, unless it is the one that is `kept`."""
     if not task.cancelled() and task.exception() is None and task.result() is not kept:
         task.result().close()
 
 
 async def _first(tasks: list[asyncio.Task[Answer]]) -> Answer:
-    """The first that succeeds, or says what is wrong with the request; else the last one's error."""
+    """The result of the first task that succeeds, or the first error about the request itself; else the last error."""
     waiting = set(tasks)
     while True:
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from engines import Captured
-from gateway.access.quota import UNBOUND, Admission
+from gateway.access.quota import UNLIMITED, Admission
 from gateway.catalog import Target
 from gateway.dialects.base import Ask
 from gateway.record.recorder import Reservation
@@ -74,7 +74,7 @@ class Exchange(msgspec.Struct, eq=False):
     state: State = RECEIVED
     interrupted: Status | None = None
     """Why it was stopped from outside: `cancelled` for the client, `truncated` for the gateway's own end."""
-    admission: Admission = UNBOUND
+    admission: Admission = UNLIMITED
     dispatched_at: float | None = None
     """When it was first sent to an engine."""
     answer: Answer | None = None

@@ -1,4 +1,4 @@
-"""What follows from an engine's error answer: an error for the client, or an exception that says which replica to ask instead."""
+"""What follows from an engine's error answer: an error for the client, or an exception that tells the dispatcher how to go on."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ BUSY = (429, 503)
 """Statuses with which clients are told to come back later."""
 
 
-class Moved(EngineUnavailable):
-    """The replica lacks what the request needs. That is no failure, and cost it next to nothing: the next replica is asked."""
+class NotServed(EngineUnavailable):
+    """The replica lacks what the request needs. That is no failure and costs nearly nothing: the next replica is tried."""
 
 
-class NoAdapter(Moved):
+class NoAdapter(NotServed):
     """It does not hold the adapter."""
 
 
-class NoRoute(Moved):
+class NoRoute(NotServed):
     """It does not have the route."""
 
 
-class Unsupported(Moved):
+class Unsupported(NotServed):
     """Engines of its kind cannot do what the request asks for."""
 
 
-class Broken(EngineUnavailable):
-    """Its connection broke between the request and the answer: it may have died of the request."""
+class ConnectionBroke(EngineUnavailable):
+    """The connection broke after the request and before the answer. The request may be what crashed the engine."""
 
 
-class Stale(Broken):
-    """The same of a kept connection, which the engine may only have closed just as it was used."""
+class StaleConnection(ConnectionBroke):
+    """The same, on a connection that had been idle. The engine may merely have closed it just as it was used."""
 
 
 class Busy(EngineUnavailable):
-    """It asks for no requests for `seconds`."""
+    """The replica asks for a pause of `seconds`."""
 
     def __init__(self, message: str, status: int, seconds: float) -> None:
         super().__init__(message)

@@ -24,7 +24,7 @@ from gateway.relay.clocks import Clocks
 from gateway.relay.dispatch import Dispatcher
 from gateway.relay.exchange import READING, SENDING, Exchange
 from gateway.relay.request import InferenceRequest
-from gateway.relay.stream import Flow
+from gateway.relay.stream import Forwarder
 from gateway.relay.transport import TransportError
 from gateway.server import strict
 from gateway.server.http import JSON, ClientDisconnected, Header, body_message, header, read_body, respond
@@ -103,7 +103,7 @@ class Relay:
         try:
             if request.client.disconnected:
                 raise ClientDisconnected
-            await self._guarded(exchange, send)
+            await self._serve(exchange, send)
         finally:
             exchange.end()
             self._metrics.inflight.dec()
@@ -147,8 +147,8 @@ class Relay:
             cpu_seconds=time.thread_time(),
         )
 
-    async def _guarded(self, exchange: Exchange, send: Send) -> None:
-        """Answer, and where that is stopped from outside, record what came of it."""
+    async def _serve(self, exchange: Exchange, send: Send) -> None:
+        """Answer the request. If that is stopped from outside, record what came of it."""
         try:
             await self._answer(exchange, send)
         except ClientDisconnected:
@@ -171,7 +171,7 @@ class Relay:
         exchange.admitted(await self._quota.admit(request.caller, request.ask.model, request.reserved_tokens))
         exchange.begin_dispatching(await request.dialect.prepare(request.ask, request.caller))
         try:
-            answer = await self._dispatcher.ask(exchange)
+            answer = await self._dispatcher.dispatch(exchange)
         finally:
             self._observe_dispatch(exchange)
         try:
@@ -206,7 +206,7 @@ class Relay:
             exchange.capture(captured)
             _check_complete(exchange)
             answer.answered()
-            request.observation.generated(captured.usage)
+            request.observation.completed(captured.usage)
         except EngineBroken as error:
             log.warning("%s: %s", answer.replica.name, error)
             self._engine_broke(exchange, answer)
@@ -221,9 +221,9 @@ class Relay:
         await _send(exchange, send, {"type": "http.response.start", "status": 200, "headers": [*STREAM, *headers]})
         send = exchange.request.send  # what follows the start needs no more than the server's own
         try:
-            last = await self._pump(exchange, answer, send)
+            last = await self._forward(exchange, answer, send)
             answer.answered()
-            exchange.request.observation.generated(exchange.captured.usage)
+            exchange.request.observation.completed(exchange.captured.usage)
             if not await self._record(exchange):
                 last = _fault(exchange, NOT_RECORDED)
         except (EngineBroken, TransportError) as error:
@@ -233,22 +233,22 @@ class Relay:
         await _settle(exchange)
         await _finish(exchange, send, last)
 
-    async def _pump(self, exchange: Exchange, answer: Answer, send: Send) -> bytes:
-        """Relay up to the last event, which is held back and returned. EngineBroken, TransportError if that does not come."""
+    async def _forward(self, exchange: Exchange, answer: Answer, send: Send) -> bytes:
+        """Forward a stream up to its last event, which is held back and returned. EngineBroken, TransportError if it does not arrive."""
         request = exchange.request
         capture = answer.replica.wire.capture(request.path, exchange.ask.wants, request.id, exchange.target.model)
-        flow = Flow(exchange, capture)
+        forwarder = Forwarder(exchange, capture)
         try:
-            flow.take(answer.first)
-            while not flow.over:
-                if flow.behind:
+            forwarder.forward(answer.first)
+            while not forwarder.finished:
+                if forwarder.paused:
                     await _send(exchange, send, body_message(b""))  # ASGI's way to wait for the client
-                    flow.behind = False
-                await answer.feed(flow.take)
-                if not (flow.over or flow.behind):
+                    forwarder.paused = False
+                await answer.feed(forwarder.forward)
+                if not (forwarder.finished or forwarder.paused):
                     raise EngineBroken("the stream ended before its last event")
         except BaseException:
-            with contextlib.suppress(EngineBroken):  # it must not take the place of what ends the answer
+            with contextlib.suppress(EngineBroken):  # a second error must not hide the one that is being handled
                 exchange.capture(capture.captured())
             raise
         exchange.capture(capture.captured())
@@ -260,7 +260,7 @@ class Relay:
         if not exchange.to_record:
             return True
         if exchange.captured.lacks_prompt:
-            await _complete(exchange)
+            await _ask_for_prompt(exchange)
         exchange.begin_recording()
         exchange.request.observation.recording()
         try:
@@ -273,17 +273,17 @@ class Relay:
 
     def _engine_broke(self, exchange: Exchange, answer: Answer) -> None:
         answer.broke()
-        exchange.request.observation.broke("engine_broken")
+        exchange.request.observation.engine_broke("engine_broken")
         self._record_partial(exchange, "truncated")
 
     def _record_partial(self, exchange: Exchange, status: Status) -> None:
         """Record an answer that the client did not see whole, unless that was done, without waiting for it."""
         if exchange.to_record and exchange.state in (READING, SENDING):
             exchange.begin_recording()
-            self._recorder.offer(exchange.interaction(status, self._catalog.metric(exchange.target.owner)))
+            self._recorder.submit(exchange.interaction(status, self._catalog.metric(exchange.target.owner)))
 
 
-async def _complete(exchange: Exchange) -> None:
+async def _ask_for_prompt(exchange: Exchange) -> None:
     """Ask the engine for the prompt's ids, where it gives them only in answer to a call of its own.
 
     Without them the answer is recorded all the same, and no policy gradient learns from it.
@@ -326,12 +326,13 @@ async def _finish(exchange: Exchange, send: Send, last: bytes) -> None:
 
 
 def _fault(exchange: Exchange, error: ApiError) -> bytes:
-    """The event that ends a stream whose status is out already."""
+    """The event that ends a stream with an error, since its status was sent long ago."""
     exchange.request.observation.failed(error.code or str(error.status))
     return exchange.request.dialect.fault(error)
 
 
 def _check_complete(exchange: Exchange) -> None:
+    """EngineBroken unless each choice that was asked for has come to its end."""
     if not exchange.request.dialect.recorded:
         return
     if not exchange.captured.finished or len(exchange.captured.choices) != exchange.ask.expected:

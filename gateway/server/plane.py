@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.access.keys import KeyRing, require
 from gateway.api.table import Route, Table
-from gateway.errors import ApiError, broken, not_found
+from gateway.errors import ApiError, internal_error, not_found
 from gateway.server.bodies import BodyBudget, BodyReservation
 from gateway.server.http import ClientDisconnected, header, refuse
 from gateway.server.state import RequestState
@@ -87,7 +87,7 @@ class Plane:
             log.exception("request %s failed", request_id.decode())
             observation.failed("internal_error")
             if not sender.status:
-                await refuse(receive, sender, broken())
+                await refuse(receive, sender, internal_error())
         finally:
             reservation.release()
             observation.ended(sender.status)

@@ -1,4 +1,4 @@
-"""What every worker has: its services, its listening ports, and the time from their opening to their end."""
+"""What every worker process does: start its services, listen on its ports, serve until it is told to stop, drain."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from ratchet.errors import ConfigError
 from ratchet.tasks import end
 
 BACKLOG = 2048
-GARBAGE = 20_000
-"""Objects made and not yet gone at which the cyclic collector looks at the young ones."""
+GC_THRESHOLD = 20_000
+"""Net allocations after which the cyclic garbage collector collects its youngest generation."""
 CLOSE_SECONDS = 2
-"""Seconds uvicorn waits for what is left after the drain."""
+"""Seconds that uvicorn waits for open requests after the drain."""
 
 
 class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: the gateway drains first."""
+    """uvicorn's server without its signal handlers, since the gateway must drain first."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
-    def hang_up(self) -> None:
-        """Takes no new connection; those there are stay."""
+    def stop_listening(self) -> None:
+        """Take no new connections, and keep those that are open."""
         for listening in getattr(self, "servers", ()):
             listening.close()
 
 
 @contextlib.asynccontextmanager
 async def opened(config: Config, data: Path, *, first_keys: bool) -> AsyncIterator[Services]:
-    """The services of one worker, started, and stopped in the end. RatchetError, OSError: they cannot start."""
+    """Start the services of a worker, and stop them in the end. RatchetError, OSError if they cannot start."""
     asyncio.get_running_loop().set_exception_handler(logs.unhandled)
     store = await open_store(config.store.url, config.store, data=data)
     try:
@@ -53,7 +53,7 @@ async def opened(config: Config, data: Path, *, first_keys: bool) -> AsyncIterat
         services = Services(config, data, store)
         try:
             await services.start()
-            _spare_the_collector()
+            _tune_garbage_collector()
             yield services
         finally:
             await services.stop()
@@ -65,31 +65,31 @@ async def run(
     services: Services,
     stop: asyncio.Event,
     served: Sequence[tuple[Server, socket.socket]],
-    beside: Coroutine[Any, Any, None],
+    background: Coroutine[Any, Any, None],
     drain: Callable[[], Awaitable[object]],
 ) -> None:
-    """Serves and runs `beside` until `stop` is set or something that must run for ever ends; then drains. Raises what ended it."""
+    """Serve, and run `background`, until `stop` is set or a part that must run for ever ends. Then drain. Raises what ended it."""
     running = [asyncio.create_task(server.serve([sock])) for server, sock in served]
-    also = asyncio.create_task(beside)
+    beside = asyncio.create_task(background)
     try:
-        ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait()), services.failed, also, *running]
+        ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait()), services.failed, beside, *running]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         ends[0].cancel()
         await drain()
     finally:
         for server, _ in served:
             server.should_exit = True
-        await end([also])
+        await end([beside])
         await asyncio.gather(*running)
-    for part in (services.failed, also):
+    for part in (services.failed, beside):
         if part.done() and not part.cancelled():
             part.result()
 
 
 def data_server(services: Services) -> Server:
-    """Of the data plane."""
+    """The server of the data plane."""
     limits = services.config.gateway.limits
-    return server(data_plane(services), ConnectionLimit(limits, max_connections(limits), services.metrics.turned_away))
+    return server(data_plane(services), ConnectionLimit(limits, max_connections(limits), services.metrics.early_refusal))
 
 
 async def _check_keys(store: Store, first_keys: bool) -> None:
@@ -97,11 +97,11 @@ async def _check_keys(store: Store, first_keys: bool) -> None:
         raise ConfigError("no key is in the store, so nobody could call; create one with `ratchet keys create`, or use `ratchet up`")
 
 
-def _spare_the_collector() -> None:
-    """What is there now stays: the cyclic collector need not look at it, nor come every few requests (their objects are no cycles)."""
+def _tune_garbage_collector() -> None:
+    """Exempt what exists now, which stays, and collect rarely: a request leaves no cycles behind."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE, 20, 20)
+    gc.set_threshold(GC_THRESHOLD, 20, 20)
 
 
 def server(app: ASGIApp, limit: ConnectionLimit) -> Server:
@@ -122,12 +122,12 @@ def server(app: ASGIApp, limit: ConnectionLimit) -> Server:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bound and listening, so that whoever reads the announcement may connect at once. OSError: it is taken."""
+    """Return a socket that listens already, so that whoever reads the ready line can connect at once. OSError if the port is taken."""
     return _bound(host, port, shared=False)
 
 
 def shared_port(host: str, port: int) -> socket.socket:
-    """The same, of a port that all workers listen on: the kernel spreads the connections over them."""
+    """The same, for a port that all workers share. The kernel distributes the connections over them."""
     return _bound(host, port, shared=True)
 
 

@@ -1,7 +1,7 @@
-"""JSON from strangers: what RFC 8259 leaves open is refused, so that nobody downstream can read it differently.
+"""Parse JSON from clients, and refuse what RFC 8259 leaves open, so that no two programs can read it differently.
 
-msgspec's parser refuses what is no JSON (NaN, 1e999, lone surrogates, bad UTF-8, trailing bytes); here come size in values, duplicate
-keys, depth, and integers that neither the engines nor the store can hold.
+msgspec's parser refuses what is not JSON (NaN, 1e999, lone surrogates, bad UTF-8, trailing bytes). This module refuses too many values,
+duplicate keys, deep nesting, and integers that neither the engines nor the store can hold.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import msgspec
 from gateway.errors import ApiError, invalid
 
 MAX_PARTS = 200_000
-"""Bytes `[`, `{` and `,` of a body, in texts too: each value costs time and memory far beyond its bytes, and the loop waits."""
+"""Characters `[`, `{` and `,` in a body, in strings too. Each value costs far more time and memory than its bytes."""
 LOWEST, HIGHEST = -(2**63), 2**63 - 1
 
 
 def parse(body: bytes, max_depth: int) -> dict[str, Any]:
-    """The JSON object in `body`. ApiError 400 for anything else."""
+    """Return the JSON object in `body`. ApiError 400 for anything else."""
     if sum(map(body.count, (b"[", b"{", b","))) > MAX_PARTS:
         raise _refused(f"The body has more than {MAX_PARTS} of '[', '{{' and ','.")
     try:
@@ -36,14 +36,14 @@ def parse(body: bytes, max_depth: int) -> dict[str, Any]:
 
 
 def _colons(body: bytes) -> int:
-    """Colons outside of strings: between every other quote, once the escaped ones are gone."""
+    """Count the colons outside of strings. Without escaped quotes, every other part between quotes is a string."""
     if b"\\" in body:
         body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
     return b"".join(body.split(b'"')[::2]).count(b":")
 
 
 def _pairs(tree: Any, max_depth: int) -> int:
-    """Key-value pairs in the whole tree; refuses depth and integers past their bounds on the way."""
+    """Count the key-value pairs in the whole tree. ApiError 400 if it is too deep or has an integer out of range."""
     count = 0
     level = [tree]
     for _ in range(max_depth):

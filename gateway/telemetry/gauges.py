@@ -1,6 +1,6 @@
-"""Gauges that are read on each scrape, so that they cost requests nothing.
+"""Gauges that are read only when the metrics are scraped, so that requests cost nothing.
 
-A scrape runs in its own thread; each source reads a few attributes.
+A scrape runs in a thread of its own, and reads a few attributes of each source.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from gateway.routing.replica import Replica
 from ratchet.clock import monotonic
 
 Read = Callable[[], Mapping[tuple[str, ...], float]]
-"""Returns the present values, by label values."""
+"""Returns the present values by their label values."""
 
 
 class Gauges(Collector):
-    """The gauges. `add` registers one: its name, help text, labels, and the function that reads it."""
+    """All gauges. `add` one with its name, help text, labels and the function that reads it."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._reads: list[tuple[str, str, tuple[str, ...], Read]] = []
@@ -31,7 +31,7 @@ class Gauges(Collector):
         self._reads.append((name, about, labels, read))
 
     def add_one(self, name: str, about: str, read: Callable[[], float]) -> None:
-        """Register a gauge without labels."""
+        """A gauge without labels."""
         self.add(name, about, (), lambda: {(): read()})
 
     def collect(self) -> Iterable[GaugeMetricFamily]:
@@ -42,8 +42,8 @@ class Gauges(Collector):
             yield family
 
 
-def of_fleet(gauges: Gauges, fleet: Fleet) -> None:
-    """Register gauges for the health and load of each replica."""
+def add_fleet(gauges: Gauges, fleet: Fleet) -> None:
+    """Add the health and load of each replica."""
 
     def each(value: Callable[[Replica], float]) -> Read:
         return lambda: {(replica.name,): value(replica) for replica in list(fleet.all())}

@@ -1,4 +1,4 @@
-"""Log lines, as text or JSON. The message of an unexpected exception is never logged, since it may contain a client's text."""
+"""Log lines as text or JSON. Neither contains the message of an unexpected exception, which may hold a client's text."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from ratchet.errors import RatchetError
 FIELDS = "ratchet"
 """The attribute of a log record that holds further fields: `extra={FIELDS: {...}}`."""
 TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-OURS = (RatchetError, OSError)
-"""Exceptions whose messages come from Ratchet or the operating system."""
+SAFE_EXCEPTIONS = (RatchetError, OSError)
+"""Exceptions whose messages are ours or the system's."""
 
 access = logging.getLogger("gateway.access")
-"""Logs one line for each request, if `access_log` is on."""
+"""Has one line per request, if `access_log` is on."""
 log = logging.getLogger(__name__)
 
 
-class Text(logging.Formatter):
-    """For people to read; further fields are `key=value`."""
+class TextFormatter(logging.Formatter):
+    """For people. Further fields are written as `key=value`."""
 
     def __init__(self) -> None:
         super().__init__(TEXT)
 
     def format(self, record: logging.LogRecord) -> str:
-        record.message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")  # no text from outside can begin a line
+        record.message = record.getMessage().replace("\r", "\\r").replace("\n", "\\n")  # so that a message cannot fake a second line
         record.asctime = self.formatTime(record)
         fields = "".join(f" {key}={value}" for key, value in getattr(record, FIELDS, {}).items())
         return "\n".join(filter(None, [self.formatMessage(record) + fields, _exception(record)]))
 
 
-class Json(logging.Formatter):
-    """One JSON object on each line: `time`, `level`, `logger`, `message`, further fields, `exception`."""
+class JsonFormatter(logging.Formatter):
+    """One JSON object per line: `time`, `level`, `logger`, `message`, further fields, `exception`."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -57,11 +57,11 @@ class Json(logging.Formatter):
 
 
 def _exception(record: logging.LogRecord) -> str:
-    return describe_error(record.exc_info[1]) if record.exc_info and record.exc_info[1] is not None else ""
+    return describe(record.exc_info[1]) if record.exc_info and record.exc_info[1] is not None else ""
 
 
-def describe_error(error: BaseException) -> str:
-    """Return the traceback of an error and of its causes; the message only if it is one of OURS."""
+def describe(error: BaseException) -> str:
+    """The traceback of an exception and of those that led to it. Messages are left out unless they are safe."""
     return "\n".join(_lines(error)).rstrip()
 
 
@@ -72,16 +72,16 @@ def _lines(error: BaseException) -> Iterator[str]:
         yield "which led to:"
     yield from (frame.rstrip() for frame in traceback.format_tb(error.__traceback__))
     name = type(error).__qualname__
-    yield f"{name}: {error}" if isinstance(error, OURS) else name
+    yield f"{name}: {error}" if isinstance(error, SAFE_EXCEPTIONS) else name
     if isinstance(error, BaseExceptionGroup):
         for inner in error.exceptions:
             yield from _lines(inner)
 
 
 def setup(config: TelemetryConfig) -> None:
-    """Send every logger, and uncaught exceptions, to stderr in the configured format."""
+    """Send all loggers, and uncaught exceptions, to stderr in the configured form."""
     handler = logging.StreamHandler()
-    handler.setFormatter(Json() if config.log_format == "json" else Text())
+    handler.setFormatter(JsonFormatter() if config.log_format == "json" else TextFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     sys.excepthook = _uncaught
 
@@ -91,7 +91,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def unhandled(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Exception handler of the event loop. The default one would log the message of the exception."""
+    """The event loop's handler of errors that nobody awaited. asyncio's own would log the exception's message."""
     error = context.get("exception")
     if error is None:
         log.error("the event loop: %s", context["message"])

@@ -1,4 +1,4 @@
-"""The Prometheus metrics, one registry for each gateway. docs/observability.md explains each name."""
+"""The gateway's Prometheus metrics. docs/observability.md explains each name."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from prometheus_client.registry import Collector
 
 from gateway.errors import ApiError
 
-# Without the `_created` series of counters and histograms: a third more to scrape, and not used.
+# The `_created` series beside each counter and histogram would add a third to a scrape, for no use.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 DISPATCH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
 WRITE_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
-# The bounds required by OpenTelemetry's conventions for GenAI metrics.
+# Bounds of OpenTelemetry's conventions for GenAI metrics.
 DURATION_BUCKETS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 FIRST_TOKEN_BUCKETS = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 PER_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
@@ -27,16 +27,16 @@ TOKEN_BUCKETS = tuple(4**exponent for exponent in range(14))
 
 GEN_AI = ["gen_ai_operation_name", "gen_ai_request_model", "gen_ai_provider_name", "server_address"]
 HELD_SECONDS = 0.05
-"""Seconds between parsing and dispatch after which a request counts as held by the gateway."""
-MOST_SERIES = 1024
-"""Most combinations of label values in a family. Engines are added and removed at run time, so names are not bounded."""
+"""A request counts as held if it takes the gateway longer than this from parsed to dispatched."""
+MAX_SERIES = 1024
+"""Combinations of label values of a metric, since engines are added and removed at run time. Further ones are counted together."""
 OTHER = "other"
 
 M = TypeVar("M", bound=MetricWrapperBase)
 
 
 class Buckets:
-    """The counts of one histogram. The library's own takes a lock and scans the bounds for each observation."""
+    """The counts of a histogram. prometheus_client's own takes a lock and walks all bounds for each observation."""
 
     __slots__ = ("_bounds", "counts", "total")
 
@@ -51,7 +51,7 @@ class Buckets:
 
 
 class Histograms(Collector):
-    """A histogram with labels, filled by the event loop only. Beyond MOST_SERIES combinations, all further ones share one."""
+    """A histogram with labels, filled by the event loop's thread only."""
 
     def __init__(self, name: str, about: str, labels: Sequence[str], bounds: tuple[float, ...], registry: CollectorRegistry) -> None:
         self._name, self._about, self._labels, self._bounds = name, about, labels, bounds
@@ -61,10 +61,10 @@ class Histograms(Collector):
         registry.register(self)
 
     def labels(self, *values: str) -> Buckets:
-        """Return the histogram with these label values."""
+        """The histogram with these label values; past MAX_SERIES, one that all further ones share."""
         found = self._known.get(values)
         if found is None:
-            if len(self._known) >= MOST_SERIES:
+            if len(self._known) >= MAX_SERIES:
                 values = (OTHER,) * len(self._labels)
             found = self._known.setdefault(values, Buckets(self._bounds))
         return found
@@ -81,17 +81,17 @@ class Histograms(Collector):
 
 
 class Family(Generic[M]):
-    """A metric with labels that caches its children: the library's `labels` costs more than counting."""
+    """A metric with labels that remembers its children, since prometheus_client's `labels` costs more than counting."""
 
     def __init__(self, metric: M) -> None:
         self._metric = metric
         self._known: dict[tuple[str, ...], M] = {}
 
     def labels(self, *values: str) -> M:
-        """Return the child with these label values, in the metric's order. Beyond MOST_SERIES, all further ones share one."""
+        """The child with these label values, in the metric's order; past MAX_SERIES, one that all further ones share."""
         child = self._known.get(values)
         if child is None:
-            if len(self._known) >= MOST_SERIES:
+            if len(self._known) >= MAX_SERIES:
                 return self._metric.labels(*(OTHER for _ in values))
             child = self._known[values] = self._metric.labels(*values)
         return child
@@ -107,7 +107,7 @@ class Call(NamedTuple):
 
 
 class GenAI:
-    """OpenTelemetry's GenAI metrics."""
+    """The metrics of OpenTelemetry's GenAI conventions."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def histogram(name: str, about: str, labels: list[str], bounds: tuple[float, ...]) -> Histograms:
@@ -125,22 +125,22 @@ class GenAI:
         self._tokens = histogram("gen_ai_client_token_usage", "Tokens of a request", [*GEN_AI, "gen_ai_token_type"], TOKEN_BUCKETS)
 
     def ended(self, call: Call, seconds: float, error: str) -> None:
-        """Count a request that took `seconds`. `error` is its error code, or ""."""
+        """A request took `seconds`. `error` is its error code, or ""."""
         self._duration.labels(*call, error).observe(seconds)
 
     def streamed(self, call: Call, first: float, rest: float, tokens: int) -> None:
-        """Count a complete stream: first byte after `first` seconds, end `rest` seconds later, `tokens` in all (0: not reported)."""
+        """A stream is complete: the first byte after `first` seconds, the end `rest` seconds later, `tokens` in all (0: unknown)."""
         self._first_token.labels(*call).observe(first)
         if tokens > 1:
             self._per_token.labels(*call).observe(rest / (tokens - 1))
 
     def used(self, call: Call, kind: str, tokens: int) -> None:
-        """Count tokens as reported by the engine. `kind`: input or output."""
+        """An engine counted `tokens` of a `kind`: input or output."""
         self._tokens.labels(*call, kind).observe(tokens)
 
 
 class Metrics:
-    """The gateway's counters. No label takes a value from a client."""
+    """The metrics of one gateway process. No label has a client's text."""
 
     def __init__(self) -> None:
         self.registry = r = CollectorRegistry()
@@ -177,17 +177,17 @@ class Metrics:
         return Family(Counter(name, about, labels, registry=self.registry))
 
     def dispatched(self, seconds: float, *, during_swap: bool) -> bool:
-        """Count a request sent to an engine `seconds` after it was parsed. Return whether it counts as held."""
+        """A request was sent to an engine `seconds` after it was parsed. Returns whether it counts as held."""
         self.dispatch.observe(seconds)
         if seconds <= HELD_SECONDS:
             return False
         self.held.labels("true" if during_swap else "false").inc()
         return True
 
-    def turned_away(self, error: ApiError) -> None:
-        """Count a connection that was answered with an error before its request had a route."""
+    def early_refusal(self, error: ApiError) -> None:
+        """An error was sent before the application was called."""
         self.refused_early.labels(error.code or "").inc()
 
     def text(self) -> bytes:
-        """Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Telemetry of each request: metrics, spans, the access log line. The server creates an `Observation`, the relay fills it."""
+"""Count, trace and log each request. A plane makes one `Observation` per request; whoever serves the request calls its methods."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from gateway.telemetry.tracing import Trace, Tracing
 
 TRACED = frozenset({"infer", "feedback"})
-"""Scopes of the routes whose requests are traced: those of clients, not probes or scrapes."""
+"""Scopes of the routes whose requests are traced: those of clients, and no probes or scrapes."""
 
 
 class Observer:
-    """Creates the observations. Raises ConfigError if traces are configured and the extra `otlp` is not installed."""
+    """Makes the observations. ConfigError if traces are configured and the extra `otlp` is not installed."""
 
     def __init__(self, metrics: Metrics, config: TelemetryConfig) -> None:
         self.metrics = metrics
@@ -33,7 +33,7 @@ class Observer:
         self._tracing = _tracing(config)
 
     def begin(self, route: Route | None, scope: Scope, request_id: str) -> Observation:
-        """Begin the observation of a request for `route` (None: no such route)."""
+        """Observe a request for `route`; None: for a path that does not exist."""
         trace = None
         if self._tracing is not None and route is not None and route.scopes & TRACED:
             trace = self._tracing.begin(route.path, scope, request_id)
@@ -41,7 +41,7 @@ class Observer:
         return Observation(self, path, operation, scope["method"], request_id, trace)
 
     async def close(self) -> None:
-        """Send the last spans, within a few seconds."""
+        """Send the remaining spans, within a few seconds."""
         if self._tracing is not None:
             await self._tracing.close()
 
@@ -57,7 +57,7 @@ def _tracing(config: TelemetryConfig) -> Tracing | None:
 
 
 class Observation:
-    """One request. Each method marks one event of it. All are cheap, none raises, and none takes text that the client wrote."""
+    """One request. Each method is one event of it: cheap, never failing, and given nothing that the client wrote."""
 
     __slots__ = (
         "_access", "_began", "_end", "_error", "_first", "_method", "_metrics", "_operation", "_replica", "_request_id", "_retries",
@@ -87,65 +87,66 @@ class Observation:
         return self._replica.name if self._replica is not None else ""
 
     def resolved(self, target: Target, *, stream: bool) -> None:
-        """The target is known. From here until `asks`, an engine is being chosen."""
+        """The target is known. Until the first attempt, an engine is being chosen."""
         self._target, self._stream = target, stream
         if self._trace is not None:
             self._trace.resolved(target)
 
-    def asks(self, replica: Replica) -> None:
-        """The request is sent to this engine. Called for each attempt."""
+    def attempt_started(self, replica: Replica) -> None:
+        """The request is being sent to this replica."""
         self._replica = replica
         self._retries += 1
         if self._trace is not None:
-            self._trace.asks(replica, self._operation, self._retries)
+            self._trace.attempt_started(replica, self._operation, self._retries)
 
-    def carried(self, replica: Replica, trace: dict[str, str]) -> dict[str, str]:
-        """Return the trace headers for the engine: those of the attempt's span if tracing is on, else the client's own (`trace`)."""
-        return trace if self._trace is None else self._trace.carried(replica.name)
+    def trace_headers(self, replica: Replica, clients: dict[str, str]) -> dict[str, str]:
+        """The trace headers for the engine: those of the attempt's span, or the client's own if traces are off."""
+        return clients if self._trace is None else self._trace.headers(replica.name)
 
-    def missed(self, replica: Replica, error: str) -> None:
-        """The attempt at this engine failed before its first byte. `error`: a class or code, no text."""
+    def attempt_failed(self, replica: Replica, error: str) -> None:
+        """The attempt at this replica failed before its first byte. `error` is the name of a class or a code."""
         self._metrics.engine_failures.labels(replica.name, "before").inc()
         if self._trace is not None:
-            self._trace.missed(replica.name, error, again=True)
+            self._trace.attempt_failed(replica.name, error, again=True)
 
-    def answers(self, target: Target, replica: Replica) -> None:
-        """The target and replica that answer in the end, after a hedge or a fallback to another version."""
+    def answered_by(self, target: Target, replica: Replica) -> None:
+        """This replica answers, for this target: not the last attempt's if the request was hedged, or a fallback's."""
         if (target, replica) == (self._target, self._replica):
             return
         self._target, self._replica = target, replica
         if self._trace is not None:
-            self._trace.answers(target)
+            self._trace.answered_by(target)
 
     def first_byte(self, at: float) -> None:
-        """The engine's first byte came `at` this time on the monotonic clock."""
+        """The engine's first byte arrived at that monotonic second."""
         self._first = at
         if self._trace is not None and self._stream:
             self._trace.first_token(self._engine)
 
-    def generated(self, usage: Mapping[str, Any]) -> None:
-        """The answer is complete. `usage`: as counted by the engine."""
+    def completed(self, usage: Mapping[str, Any]) -> None:
+        """The answer arrived to its end; `usage` is the engine's."""
         self._end, self._usage = monotonic(), usage
         if self._trace is not None:
-            self._trace.generated(self._engine, *_tokens(usage))
+            self._trace.completed(self._engine, *_tokens(usage))
 
-    def broke(self, error: str) -> None:
+    def engine_broke(self, error: str) -> None:
         """The engine broke off an answer that it had begun."""
         self._metrics.engine_failures.labels(self._engine, "after").inc()
         if self._trace is not None:
-            self._trace.missed(self._engine, error, again=False)
+            self._trace.attempt_failed(self._engine, error, again=False)
 
     def recording(self) -> None:
-        """From here on, the client's last bytes wait until the answer is durable."""
+        """The last bytes now wait until the answer is durable."""
         if self._trace is not None:
             self._trace.recording()
 
     def recorded(self) -> None:
+        """The answer is durable."""
         if self._trace is not None:
             self._trace.recorded()
 
     def failed(self, code: str) -> None:
-        """The request ends in an error. Only the first one counts."""
+        """The request ends in an error. Only the first call counts."""
         self._error = self._error or code
 
     def ended(self, status: int) -> None:
@@ -191,7 +192,7 @@ class Observation:
 
 
 def _tokens(usage: Mapping[str, Any]) -> tuple[int, int]:
-    """Input and output tokens, from either form of OpenAI's usage; 0: not reported."""
+    """Input and output tokens in OpenAI's usage or its newer form; 0: not given."""
     return _count(usage, "prompt_tokens", "input_tokens"), _count(usage, "completion_tokens", "output_tokens")
 
 

@@ -1,7 +1,7 @@
-"""Spans over OTLP. Imported only if tracing is configured; needs the extra `otlp`.
+"""Export traces over OTLP. Imported only if traces are configured, since it needs the extra `otlp`.
 
-Each request is a tree: the server's span, and below it the choice of an engine, each attempt (a client span, whose context is passed
-to the engine), and the wait for the store. No attribute holds text that a client wrote.
+A request is one tree: the server's span, and below it the choice of an engine, each attempt at one (a client span, whose context is sent to
+the engine), and the wait for the store. No attribute holds what a client wrote.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ratchet import names
 from ratchet.config.telemetry import TelemetryConfig
 
 QUEUE = 4096
-"""Most spans that wait for the collector; beyond that the oldest is dropped."""
+"""Spans that may wait for the collector. Past that the oldest are dropped."""
 BATCH = 512
 EVERY_MS = 1000.0
 CLOSE_SECONDS = 3.0
@@ -37,7 +37,7 @@ _w3c = TraceContextTextMapPropagator()
 
 
 class Tracing:
-    """The exporter and its thread. Requests only append to its bounded queue."""
+    """The exporter and its thread. Serving a request only appends to its bounded queue."""
 
     def __init__(self, config: TelemetryConfig) -> None:
         share = TraceIdRatioBased(config.sample_ratio)
@@ -59,7 +59,7 @@ class Tracing:
         self._tracer = self._provider.get_tracer("ratchet.gateway", ratchet.__version__)
 
     def begin(self, route: str, scope: Scope, request_id: str) -> Trace:
-        """Start the server's span. It continues the client's trace if the client sent valid headers."""
+        """Begin the server's span, in the client's trace if it sent a valid `traceparent`."""
         carrier = {key.decode(): value.decode("latin-1") for key, value in reversed(scope["headers"]) if key in TRACE_CONTEXT}
         span = self._tracer.start_span(
             f"{scope['method']} {route}",
@@ -70,12 +70,12 @@ class Tracing:
         return Trace(self._tracer, span)
 
     async def close(self) -> None:
-        """Send the remaining spans, for CLOSE_SECONDS at most."""
+        """Send the remaining spans. If the collector does not answer, that takes CLOSE_SECONDS."""
         done, loop = asyncio.Event(), asyncio.get_running_loop()
 
         def shut() -> None:
             self._provider.shutdown()
-            with contextlib.suppress(RuntimeError):  # the loop has ended without waiting for this
+            with contextlib.suppress(RuntimeError):  # the loop ended meanwhile
                 loop.call_soon_threadsafe(done.set)
 
         threading.Thread(target=shut, daemon=True).start()
@@ -93,16 +93,16 @@ class Trace:
         self._tracer = tracer
         self._server = server
         self._recording = server.is_recording()
-        """Whether the trace is sampled. If not, it has no child spans, and the headers for the engine say so."""
+        """False: it is not sampled. It has no children, and the headers for the engine say so."""
         self._within = set_span_in_context(server, Context())
         self._step: Span | None = None
-        """The span of what the request waits for besides engines: the choice of one, or the store."""
-        self._tries: dict[str, Span] = {}
-        """The attempts in progress, by engine. A hedged request has two."""
+        """The span of the choice of an engine, or of the wait for the store."""
+        self._attempts: dict[str, Span] = {}
+        """The spans of the attempts under way, by engine. A hedged request has two."""
 
     @property
     def id(self) -> str:
-        """The trace id, 32 hex digits."""
+        """The trace's id, 32 hex."""
         return format_trace_id(self._server.get_span_context().trace_id)
 
     def resolved(self, target: Target) -> None:
@@ -113,13 +113,13 @@ class Trace:
     def _choose(self) -> None:
         self._step = self._tracer.start_span("choose engine", self._within)
 
-    def asks(self, replica: Replica, operation: str, retries: int) -> None:
+    def attempt_started(self, replica: Replica, operation: str, retries: int) -> None:
         if not self._recording:
             return
         if self._step is not None:
             self._step.set_attribute("ratchet.engine", replica.name)
         self._end_step()
-        self._tries[replica.name] = self._tracer.start_span(
+        self._attempts[replica.name] = self._tracer.start_span(
             f"{operation} {replica.record.model}",
             self._within,
             SpanKind.CLIENT,
@@ -132,30 +132,30 @@ class Trace:
             },
         )
 
-    def carried(self, engine: str) -> dict[str, str]:
-        """Return headers that make the engine's spans children of the attempt's span."""
+    def headers(self, engine: str) -> dict[str, str]:
+        """The headers that make the engine's spans children of the attempt's."""
         carrier: dict[str, str] = {}
-        span = self._tries.get(engine)
+        span = self._attempts.get(engine)
         _w3c.inject(carrier, self._within if span is None else set_span_in_context(span, Context()))
         return carrier
 
-    def answers(self, target: Target) -> None:
+    def answered_by(self, target: Target) -> None:
         self._server.set_attribute("ratchet.policy", target.label)
 
     def first_token(self, engine: str) -> None:
-        if (span := self._tries.get(engine)) is not None:
+        if (span := self._attempts.get(engine)) is not None:
             span.add_event("first token")
 
-    def generated(self, engine: str, read: int, written: int) -> None:
-        if (span := self._tries.pop(engine, None)) is not None:
+    def completed(self, engine: str, read: int, written: int) -> None:
+        if (span := self._attempts.pop(engine, None)) is not None:
             span.set_attributes({"gen_ai.usage.input_tokens": read, "gen_ai.usage.output_tokens": written})
             span.end()
 
-    def missed(self, engine: str, error: str, *, again: bool) -> None:
-        """The attempt at `engine` failed. `again`: another engine may be chosen now."""
-        if (span := self._tries.pop(engine, None)) is not None:
+    def attempt_failed(self, engine: str, error: str, *, again: bool) -> None:
+        """`again`: another engine may be chosen now."""
+        if (span := self._attempts.pop(engine, None)) is not None:
             _failed(span, error)
-            if again and not self._tries:
+            if again and not self._attempts:
                 self._choose()
 
     def recording(self) -> None:
@@ -172,8 +172,8 @@ class Trace:
             self._step = None
 
     def ended(self, status: int, error: str) -> None:
-        """End all open spans, the server's last."""
-        for span in self._tries.values():  # the slower attempt of a hedged request, or one that the client did not wait for
+        """End the spans that are still open, the server's last."""
+        for span in self._attempts.values():  # the slower attempt of a hedged request, or one that the client did not wait for
             _failed(span, error or "cancelled")
         self._end_step()
         if status:

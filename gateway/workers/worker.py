@@ -55,7 +55,7 @@ async def _serve(channel: Channel, assignment: Assignment, config: Config, data:
         server = data_server(services)
 
         async def drain() -> None:
-            server.hang_up()  # new connections go to the first worker, which answers that it drains, or to its successor
+            server.stop_listening()  # new connections go to the first worker, which answers that it drains, or to its successor
             await services.drain()
 
         await run(services, stop, [(server, sock)], _reply_to_all(services, channel), drain)

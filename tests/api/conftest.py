@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from tests.support.gateways import Bench, bench
+from tests.support.gateway_process import Bench, bench
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

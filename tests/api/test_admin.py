@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateways import BASE, POLICY, Bench
+from tests.support.gateway_process import BASE, POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

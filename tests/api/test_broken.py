@@ -16,7 +16,7 @@ from aiohttp import web
 from engines import sse
 from engines.fake.app import FakeEngine
 from engines.fake.faults import Faults
-from tests.support.gateways import BASE, POLICY, Bench, bench, until
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, until
 
 
 class Quitter(FakeEngine):

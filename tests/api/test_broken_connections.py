@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.gateways import Bench, bench
+from tests.support.gateway_process import Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATIENT = {"retry": {"tries": 8}, "strategy": "round_robin"}

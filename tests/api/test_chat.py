@@ -11,8 +11,8 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.gateways import BASE, POLICY, Bench, is_public_id
-from tests.support.wire import Wire
+from tests.support.gateway_process import BASE, POLICY, Bench, is_public_id
+from tests.support.raw_http import Wire
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SAY = [{"role": "user", "content": "say:héllo 🙂"}]

@@ -10,8 +10,8 @@ import pytest
 
 from gateway.api.admin.engine_url import forbidden
 from ratchet.types import EngineRecord, Heartbeat
-from tests.support.gateways import BASE, Bench, Fake, bench, end, start_fake, until
-from tests.support.load import asks, under_load
+from tests.support.gateway_process import BASE, Bench, Fake, bench, end, start_fake, until
+from tests.support.load_generator import asks, under_load
 
 
 def described(fake: Fake, name: str = "late", **fields: Any) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 
 from ratchet.buffer import EmbeddedServer
 from ratchet.config import StoreConfig
-from tests.support.gateways import POLICY, Bench, bench, events, recorded, until
+from tests.support.gateway_process import POLICY, Bench, bench, events, recorded, until
 
 LONG = "say:" + "x" * 200
 

@@ -10,7 +10,7 @@ import pytest
 
 from ratchet import names
 from ratchet.types import ExampleKind
-from tests.support.gateways import BASE, Bench
+from tests.support.gateway_process import BASE, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 UNSEEN = "chatcmpl-" + "0" * 32

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from ratchet import names
-from tests.support.gateways import POLICY, Bench, bench, recorded
-from tests.support.inference import CHAT, FORMS, MESSAGES, RESPONSES, TEXT, Form, payloads
+from tests.support.gateway_process import POLICY, Bench, bench, recorded
+from tests.support.generating_routes import CHAT, FORMS, MESSAGES, RESPONSES, TEXT, Form, payloads
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 HELLO = "héllo 🙂"
@@ -177,7 +177,7 @@ async def _all(pieces: AsyncIterator[str]) -> str:
 
 async def test_a_silent_stream_is_kept_alive_by_comments(tmp_path: Path) -> None:
     async with bench(tmp_path, start=False) as made:
-        made.module = "tests.support.impatient"
+        made.module = "tests.support.gateway_with_short_waits"
         await made.start()
         await made.fakes["fake-0"].faults(hang_after=6)
         for form in FORMS.values():

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from ratchet.cli.app import run
 from ratchet.clock import monotonic
-from tests.support.gateways import BASE, POLICY, Bench, bench, until
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PATIENT = {"wait_ms": 5000}

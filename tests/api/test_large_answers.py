@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.gateways import POLICY, Bench
+from tests.support.gateway_process import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 TEXTS = 2048

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.gateways import BASE, DEADLINE, POLICY, Bench, bench, until
+from tests.support.gateway_process import BASE, DEADLINE, POLICY, Bench, bench, until
 
 LONG = "say:" + "x" * 60
 

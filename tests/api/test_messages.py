@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateways import POLICY, Bench
-from tests.support.inference import payloads
+from tests.support.gateway_process import POLICY, Bench
+from tests.support.generating_routes import payloads
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 HELLO = [{"role": "user", "content": "say:hello"}]

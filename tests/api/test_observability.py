@@ -13,7 +13,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.telemetry import metrics
-from tests.support.gateways import BASE, POLICY, Bench, bench, until
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ROOT = Path(__file__).parents[2]

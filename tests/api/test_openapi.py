@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from gateway.api.openapi import document
 from gateway.api.routes import PLANES
-from tests.support.gateways import KEYS, Bench, bench
+from tests.support.gateway_process import KEYS, Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 DOCUMENT = document(PLANES)

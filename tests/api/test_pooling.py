@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.gateways import BASE, POLICY, Bench, bench
+from tests.support.gateway_process import BASE, POLICY, Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 BODIES: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from typing import Any
 import openai
 import pytest
 
-from tests.support.gateways import POLICY, Bench, bench
+from tests.support.gateway_process import POLICY, Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 WEATHER: Any = {

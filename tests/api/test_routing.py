@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateways import BASE, POLICY, Bench, bench, end, events, recorded, until
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, end, events, recorded, until
 
 
 def ready(made: Bench) -> Any:

@@ -8,7 +8,7 @@ import openai
 import pytest
 
 from ratchet import names
-from tests.support.gateways import POLICY, Bench
+from tests.support.gateway_process import POLICY, Bench
 from tests.support.stores import interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")

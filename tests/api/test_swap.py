@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from engines.fake.kind import GENERATING
-from tests.support.gateways import BASE, POLICY, Bench, bench, end, start_fake, until
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, end, start_fake, until
 
 
 async def live(made: Bench) -> int:

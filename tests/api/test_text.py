@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from learner.shadow.resample import messages_of
-from tests.support.gateways import POLICY, Bench
+from tests.support.gateway_process import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

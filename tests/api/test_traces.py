@@ -16,8 +16,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 from ratchet.process import free_port
-from tests.support.collector import Collector, attributes, collector
-from tests.support.gateways import BASE, POLICY, Bench, bench
+from tests.support.gateway_process import BASE, POLICY, Bench, bench
+from tests.support.otlp_collector import Collector, attributes, collector
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 

@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.gateways import DEADLINE, POLICY, Bench, bench, plain_http, recorded, until
+from tests.support.gateway_process import DEADLINE, POLICY, Bench, bench, plain_http, recorded, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONG = "say:" + "x" * 60

@@ -14,7 +14,7 @@ import pytest
 from bench.gateways import mock
 from engines import Wants, sse
 from engines.vllm.capture import ChoicesCapture, capture_whole
-from tests.support.gateways import plain_http
+from tests.support.gateway_process import plain_http
 
 RECORDED = Path(__file__).parent.parent / "unit" / "engines" / "recorded"
 ASKED = {"logprobs": True, "return_token_ids": True}

@@ -19,7 +19,7 @@ from bench.gateways.target import Target
 from bench.without import OPTIMISATIONS
 from bench.without.run import CONTROL
 from ratchet.process import free_port
-from tests.support.gateways import plain_http, until
+from tests.support.gateway_process import plain_http, until
 
 pytestmark = pytest.mark.slow
 

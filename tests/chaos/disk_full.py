@@ -14,9 +14,9 @@ from typing import Any
 
 from ratchet.adapters.disk import ADAPTERS
 from ratchet.buffer.spool import FOLDER, survey
-from tests.support.acknowledged import Load, loading
-from tests.support.gateways import POLICY, Bench, bench, until
-from tests.unit.adapters.adapters import written
+from tests.support.acknowledgement_log import Load, loading
+from tests.support.gateway_process import POLICY, Bench, bench, until
+from tests.support.small_adapters import written
 
 DISK_MIB = 48
 ROUND_MIB = 32

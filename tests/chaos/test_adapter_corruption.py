@@ -13,8 +13,8 @@ import pytest
 from ratchet.adapters import CONFIG, WEIGHTS, ArtifactStore, manifest_of, verify
 from ratchet.errors import AdapterError
 from ratchet.types import PolicyVersionRecord
-from tests.support.figures import FULL, measured
-from tests.unit.adapters.adapters import BASE, RANK, configuration, weights, written
+from tests.support.fault_figures import FULL, measured
+from tests.support.small_adapters import BASE, RANK, configuration, weights, written
 
 TRIALS = 600 if FULL else 60
 Spoil = Callable[[Path, PolicyVersionRecord, random.Random], PolicyVersionRecord]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.figures import FULL, measured
-from tests.support.gateways import POLICY, Bench, bench
-from tests.support.jumping import sitecustomize as clock
+from tests.support.fault_figures import FULL, measured
+from tests.support.gateway_process import POLICY, Bench, bench
+from tests.support.jumping_clock import sitecustomize as clock
 
 ROUNDS = 50 if FULL else 5
 HOUR = 3600.0

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.figures import FULL, measured
+from tests.support.fault_figures import FULL, measured
 
 ROUNDS = 10 if FULL else 1
 APART = ("unshare", "--user", "--map-root-user", "--mount", "--kill-child")

@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from engines.fake import model
-from tests.support.figures import FULL, measured
-from tests.support.gateways import POLICY, Bench, bench, events, recorded, until
-from tests.support.load import asks, under_load
+from tests.support.fault_figures import FULL, measured
+from tests.support.gateway_process import POLICY, Bench, bench, events, recorded, until
+from tests.support.load_generator import asks, under_load
 
 DEATHS = 20 if FULL else 5
 BREAKS = 100 if FULL else 10

@@ -23,8 +23,8 @@ from ratchet.clock import monotonic
 from ratchet.config import Config
 from ratchet.errors import EngineError
 from ratchet.types import EngineRecord
-from tests.support.engines_adapters import corrupt, publish
-from tests.support.engines_fake import BASE, until
+from tests.support.fake_engine import BASE, until
+from tests.support.registered_adapters import corrupt, publish
 from tests.support.stores import embedded_store
 
 STARTED = 30.0

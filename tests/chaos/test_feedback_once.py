@@ -14,8 +14,8 @@ import pytest
 
 from ratchet.buffer import EmbeddedServer
 from ratchet.config import StoreConfig
-from tests.support.figures import FULL, measured
-from tests.support.gateways import Bench, bench, end, until
+from tests.support.fault_figures import FULL, measured
+from tests.support.gateway_process import Bench, bench, end, until
 
 COPIES = 1000 if FULL else 100
 

@@ -12,7 +12,7 @@ import pytest
 
 from bench.durability import fake_configuration, measure, text
 from bench.processes import ROLES
-from tests.support.figures import FULL, measured
+from tests.support.fault_figures import FULL, measured
 
 KILLS = 20 if FULL else 5
 

@@ -23,8 +23,8 @@ from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.types import Ledger
 from tests.support import tiny_model
-from tests.support.figures import FULL
-from tests.support.learner_world import ROOT, SCORER, Learner, answered, configuration, connected, record, tiny_engine, until
+from tests.support.fault_figures import FULL
+from tests.support.learner_setup import ROOT, SCORER, Learner, answered, configuration, connected, record, tiny_engine, until
 from tests.support.stores import POLICY, embedded_store, rate
 
 GROUPS = 4

@@ -10,9 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.figures import FULL, measured
-from tests.support.gateways import POLICY, Bench, bench, until
-from tests.support.wire import Wire, head
+from tests.support.fault_figures import FULL, measured
+from tests.support.gateway_process import POLICY, Bench, bench, until
+from tests.support.raw_http import Wire, head
 
 REQUESTS = 2000 if FULL else 200
 ROUNDS = 20 if FULL else 4

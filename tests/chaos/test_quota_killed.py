@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from ratchet.clock import monotonic
-from tests.support.figures import FULL
-from tests.support.gateways import POLICY, Bench, bench, end, until
+from tests.support.fault_figures import FULL
+from tests.support.gateway_process import POLICY, Bench, bench, end, until
 
 KILLS = 10 if FULL else 1
 LEASE_SECONDS = 1.0

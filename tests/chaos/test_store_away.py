@@ -16,9 +16,9 @@ import pytest
 from ratchet.buffer import EmbeddedServer
 from ratchet.buffer.spool import FOLDER, survey
 from ratchet.config import StoreConfig
-from tests.support.acknowledged import loading
-from tests.support.figures import FULL, measured
-from tests.support.gateways import Bench, bench
+from tests.support.acknowledgement_log import loading
+from tests.support.fault_figures import FULL, measured
+from tests.support.gateway_process import Bench, bench
 
 AWAY_SECONDS = 60.0 if FULL else 3.0
 KILLS = 100 if FULL else 5

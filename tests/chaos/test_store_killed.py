@@ -12,7 +12,7 @@ import pytest
 from ratchet.buffer import EmbeddedServer, Store, open_store, schema
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable
-from tests.support.figures import FULL, measured
+from tests.support.fault_figures import FULL, measured
 from tests.support.stores import BASE, POLICY, TENANT, candidate, interaction, post
 
 KILLS = 50 if FULL else 5

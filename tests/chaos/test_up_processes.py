@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.machines import FAKE, INTERRUPTS, Up, alive, command_line, ratchet, running, until, written
+from tests.support.ratchet_up import FAKE, INTERRUPTS, Up, alive, command_line, ratchet, running, until, written
 
 ASK = {"model": "smollm2", "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 4}
 RESTART_SECONDS = 60.0

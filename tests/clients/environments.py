@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
 
-from tests.support.gateways import POLICY, Bench
+from tests.support.gateway_process import POLICY, Bench
 
 ROOT = Path(__file__).parents[2]
 SUITES = Path(__file__).with_name("suites")

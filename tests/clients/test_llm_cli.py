@@ -11,7 +11,7 @@ import pytest_asyncio
 import yaml
 
 from tests.clients.environments import interpreter, run, surroundings
-from tests.support.gateways import POLICY, Bench, bench
+from tests.support.gateway_process import POLICY, Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from tests.clients.environments import ROOT, interpreter, surroundings
-from tests.support.gateways import POLICY, Bench, bench, until
+from tests.support.gateway_process import POLICY, Bench, bench, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
 STARTED = 180.0

@@ -18,8 +18,8 @@ from gateway.api.openapi import document
 from gateway.api.routes import ADMIN, DATA, PLANES
 from ratchet.types import KeyRecord
 from tests.clients.environments import SUITES, beside, interpreter, run
-from tests.support.figures import FULL
-from tests.support.gateways import BASE, POLICY, Bench, bench, start_fake
+from tests.support.fault_figures import FULL
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, start_fake
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(3600)]
 KEY, KEY_ID = "rk-everything", "everything"

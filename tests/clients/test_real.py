@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from tests.clients.environments import interpreter, run, suite, surroundings
-from tests.support.machines import INTERRUPTS, Up, running
+from tests.support.ratchet_up import INTERRUPTS, Up, running
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.real, pytest.mark.timeout(1200)]
 STRANGER = Path(__file__).parents[1] / "e2e" / "stranger.py"

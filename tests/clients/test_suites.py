@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.clients.environments import beside, suite
-from tests.support.gateways import Bench, bench
+from tests.support.gateway_process import Bench, bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -17,8 +17,8 @@ from ratchet.types import EngineRecord
 from tests.contracts.other.kind import OtherLaunch
 from tests.contracts.other.site import other_engine
 from tests.contracts.sites import Site
-from tests.support.engines_fake import fake_engine
-from tests.support.engines_real import real_engine  # noqa: F401
+from tests.support.fake_engine import fake_engine
+from tests.support.vllm_server import real_engine  # noqa: F401
 
 collect_ignore_glob = [] if os.environ.get("RATCHET_ENGINES") == "1" else ["test_pooling.py"]
 """What needs more than `make setup` brings is collected only by `make test-engines`."""

@@ -17,7 +17,7 @@ from ratchet.process import free_port
 from ratchet.types import EngineRecord
 from tests.contracts.sites import BASE, JSON, Site, post
 from tests.contracts.sites import ask as asked
-from tests.support.engines_real import write_adapter
+from tests.support.vllm_server import write_adapter
 
 TEXTS = {
     "plain": "The moon is bright.",

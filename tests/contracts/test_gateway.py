@@ -17,8 +17,8 @@ from ratchet.types import EngineRecord
 from tests.contracts.conftest import site_of
 from tests.contracts.other import INSTALLED
 from tests.contracts.sites import Site
-from tests.support.engines_adapters import publish
-from tests.support.gateways import BASE, POLICY, Bench, bench, events, recorded
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, events, recorded
+from tests.support.registered_adapters import publish
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 NOT_THE_CLIENTS = (b"token_ids", b'"logprob"', b"trace", b'"usage"')

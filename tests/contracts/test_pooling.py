@@ -24,8 +24,8 @@ from ratchet.config import EngineConfig
 from ratchet.errors import EngineRefused
 from ratchet.process import free_port
 from ratchet.types import EngineRecord
-from tests.support.engines_real import Server
-from tests.support.gateways import BASE, POLICY, Bench, bench
+from tests.support.gateway_process import BASE, POLICY, Bench, bench
+from tests.support.vllm_server import Server
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 MODEL = "minilm"

@@ -19,7 +19,7 @@ from ratchet.types import EngineRecord
 from tests.contracts.conftest import REAL
 from tests.contracts.sites import BASE, JSON, Site, post
 from tests.contracts.test_routes import relayed
-from tests.support.engines_real import write_adapter
+from tests.support.vllm_server import write_adapter
 
 HELLO = [{"role": "user", "content": "Hi"}]
 pytestmark = pytest.mark.parametrize("started", ["fake", REAL], indirect=True)

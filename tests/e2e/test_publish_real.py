@@ -13,9 +13,9 @@ from learner.gate import proof
 from ratchet.config import Config
 from ratchet.errors import GateRefused
 from ratchet.types import EngineRecord, PolicyVersionRecord
-from tests.support.engines_real import BASE, real_engine  # noqa: F401
-from tests.support.learner_world import World, world
+from tests.support.learner_setup import World, world
 from tests.support.stores import POLICY, embedded_store
+from tests.support.vllm_server import BASE, real_engine  # noqa: F401
 
 pytestmark = pytest.mark.real
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.machines import Up, ratchet, running
+from tests.support.ratchet_up import Up, ratchet, running
 
 pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
 STRANGER = Path(__file__).with_name("stranger.py")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.gateways import POLICY, Bench
+from tests.support.gateway_process import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 URL = "http://169.254.169.254/latest/meta-data"

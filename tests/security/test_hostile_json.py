@@ -8,8 +8,8 @@ import random
 import pytest
 
 from engines.routes import MESSAGES, POOLING, RESPONSES, TEXT, TOKENS
-from tests.support.figures import FULL, measured
-from tests.support.gateways import POLICY, Bench
+from tests.support.fault_figures import FULL, measured
+from tests.support.gateway_process import POLICY, Bench
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MUTANTS = 2000 if FULL else 200

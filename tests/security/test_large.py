@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.support.figures import FULL, measured
-from tests.support.gateways import Bench, bench, until
-from tests.support.wire import Answer, Wire, head
+from tests.support.fault_figures import FULL, measured
+from tests.support.gateway_process import Bench, bench, until
+from tests.support.raw_http import Answer, Wire, head
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.slow]
 TIMES = 50 if FULL else 5

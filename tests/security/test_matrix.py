@@ -19,7 +19,7 @@ from gateway.api.routes import ADMIN, DATA
 from gateway.api.table import Route
 from ratchet import keys, names
 from ratchet.types import KeyRecord
-from tests.support.gateways import KEYS, Bench, bench
+from tests.support.gateway_process import KEYS, Bench, bench
 from tests.support.stores import interaction
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.gateways import KEYS, Bench, bench, until
+from tests.support.gateway_process import KEYS, Bench, bench, until
 
 SECRET = "zanzibar-7731"
 WRONG = {"authorization": f"Bearer rk-{SECRET}"}

@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.figures import FULL, measured
-from tests.support.gateways import POLICY, Bench, bench
-from tests.support.wire import Wire, head
+from tests.support.fault_figures import FULL, measured
+from tests.support.gateway_process import POLICY, Bench, bench
+from tests.support.raw_http import Wire, head
 
 HEADERS, BODIES, MEASURED = (500, 200, 1000) if FULL else (50, 20, 100)
 TIMES = {} if FULL else {"header_seconds": 1.0, "body_seconds": 2.0}

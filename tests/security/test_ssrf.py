@@ -13,8 +13,8 @@ from aiohttp import web
 
 from engines.fake.app import FakeEngine
 from engines.fake.faults import Faults
-from tests.support.gateways import BASE, POLICY, Bench, bench, until
-from tests.support.wire import Wire, head
+from tests.support.gateway_process import BASE, POLICY, Bench, bench, until
+from tests.support.raw_http import Wire, head
 
 REDIRECTS = (301, 302, 303, 307, 308)
 

@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 
 from ratchet import names
-from tests.support import audited
-from tests.support.figures import FULL, measured
-from tests.support.gateways import POLICY, Bench, bench
-from tests.support.wire import Wire, head
+from tests.support import audited_gateway
+from tests.support.fault_figures import FULL, measured
+from tests.support.gateway_process import POLICY, Bench, bench
+from tests.support.raw_http import Wire, head
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHAT, RATE = "/v1/chat/completions", "/v1/feedback"
@@ -37,7 +37,7 @@ USED = FORMS if FULL else FORMS[:: len(FORMS) // 20]
 async def watched(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bench]:
     """One replica that holds a published version; the gateway is audited and has opened what any first request opens."""
     async with bench(tmp_path_factory.mktemp("audited"), start=False) as made:
-        made.module = "tests.support.audited"
+        made.module = "tests.support.audited_gateway"
         await made.start()
         await made.publish(1)
         for path, key in places("nothing", quoted=True):
@@ -82,14 +82,14 @@ def bodies(form: str) -> list[tuple[str, str, str]]:
 
 def opened(made: Bench, since: int) -> list[str]:
     """Audited lines after the first `since` bytes that name a path outside of the data directory."""
-    log = (made.data / audited.FILE).read_bytes()[since:].decode()
+    log = (made.data / audited_gateway.FILE).read_bytes()[since:].decode()
     inside = os.path.realpath(made.data)
     paths = [(line, line.split(" ", 1)[1].strip("'\"")) for line in log.splitlines()]
     return [line for line, path in paths if not os.path.realpath(path).startswith(inside + "/")]
 
 
 def audited_bytes(made: Bench) -> int:
-    return (made.data / audited.FILE).stat().st_size
+    return (made.data / audited_gateway.FILE).stat().st_size
 
 
 async def test_there_are_as_many_forms_as_promised() -> None:
@@ -137,6 +137,6 @@ async def test_no_path_leads_out_of_the_routes_as_it_is_written(watched: Bench) 
 
 
 async def test_paths_outside_are_told_from_those_inside(tmp_path: Path) -> None:
-    (tmp_path / audited.FILE).write_text(f"open '{tmp_path}/a'\nopen '/etc/passwd'\nopen '{tmp_path}/../b'\n")
+    (tmp_path / audited_gateway.FILE).write_text(f"open '{tmp_path}/a'\nopen '/etc/passwd'\nopen '{tmp_path}/../b'\n")
     made = Bench(data=tmp_path, server=None, store=None, fakes={}, config={})  # type: ignore[arg-type]
     assert opened(made, 0) == ["open '/etc/passwd'", f"open '{tmp_path}/../b'"]

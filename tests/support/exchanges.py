@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 from engines import Captured
-from gateway.access.quota import UNBOUND
+from gateway.access.quota import UNLIMITED
 from gateway.catalog import Target
 from gateway.dialects.base import Ask
 from gateway.dialects.chat import Chat
@@ -67,14 +67,14 @@ def new_exchange(request: InferenceRequest | None = None, task: asyncio.Task[Any
 def begun_answer() -> Answer:
     """The answer of an engine `a` that was launched by Ratchet; its connection is closed."""
     replica = Replica(EngineRecord("a", "fake", "small", "http://127.0.0.1:1", "small", launched=True))
-    return Answer(replica.enter("support@1", 10), Response(cast(Any, None), kept=False), b"first bytes")
+    return Answer(replica.enter("support@1", 10), Response(cast(Any, None), reused=False), b"first bytes")
 
 
 def exchange_reading(request: InferenceRequest | None = None, task: asyncio.Task[Any] | None = None) -> Exchange:
     """An exchange whose engine has begun its answer."""
     exchange = new_exchange(request, task)
     exchange.watch_client()
-    exchange.admitted(UNBOUND)
+    exchange.admitted(UNLIMITED)
     exchange.begin_dispatching(exchange.request.ask)
     exchange.dispatched()
     exchange.begin_reading(begun_answer())

@@ -16,7 +16,7 @@ from engines.routes import CHAT, EMBEDDINGS
 from ratchet.errors import EngineUnsupported
 from tests.contracts.other import INSTALLED
 from tests.contracts.other.site import OtherSite, other_engine
-from tests.support.gateways import BASE, Bench, bench, events, recorded, until
+from tests.support.gateway_process import BASE, Bench, bench, events, recorded, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 HELLO: dict[str, Any] = {"model": BASE, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}

@@ -18,8 +18,8 @@ from ratchet.buffer import Store
 from ratchet.config import Config, EngineConfig
 from ratchet.errors import EngineUnavailable, GateRefused
 from ratchet.types import EngineRecord, PolicyVersionRecord
-from tests.support.engines_adapters import commit, publish
-from tests.support.engines_fake import BASE, until
+from tests.support.fake_engine import BASE, until
+from tests.support.registered_adapters import commit, publish
 from tests.support.stores import embedded_store
 
 

@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.server.http import body_message, respond
 from tests.integration.gateway.test_protocol import SHORT, port
-from tests.support.wire import Wire, head
+from tests.support.raw_http import Wire, head
 
 
 async def test_a_client_that_reads_slowly_is_reported_and_can_be_waited_for() -> None:

@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.server import connection_limit
 from gateway.server.http import respond
 from tests.integration.gateway.test_protocol import GET, Port, port
-from tests.support.wire import Wire, head
+from tests.support.raw_http import Wire, head
 
 
 class Full:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.integration.gateway.test_protocol import GET, port
-from tests.support.wire import Wire, head
+from tests.support.raw_http import Wire, head
 
 
 async def test_a_header_that_begins_behind_a_request_and_ends_in_the_next_packet_is_measured_whole() -> None:

@@ -18,7 +18,7 @@ from gateway.server.connection_limit import ConnectionLimit, max_connections
 from gateway.server.http import respond
 from gateway.server.serve import url
 from ratchet.config import LimitsConfig
-from tests.support.wire import Wire, head
+from tests.support.raw_http import Wire, head
 
 GET = head("GET", "/")
 SHORT = 0.3

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from gateway.access.quota import UNBOUND, Quota
+from gateway.access.quota import UNLIMITED, Quota
 from gateway.errors import ApiError
 from gateway.telemetry.metrics import Metrics
 from ratchet.buffer import EmbeddedServer, Store
 from ratchet.config import QuotaConfig, StoreConfig
 from ratchet.types import KeyRecord
-from tests.support.gateways import until
+from tests.support.gateway_process import until
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def sample(quota: Quota, name: str, **labels: str) -> float | None:
 async def test_a_key_without_quotas_asks_nobody(quota: Quota, server: EmbeddedServer) -> None:
     await server.stop()
     admission = await quota.admit(key(), "support", 10**9)
-    assert admission is UNBOUND
+    assert admission is UNLIMITED
     await admission.settle(5)
     assert [*admission.headers, *await quota.count(key(tpm=1, concurrency=1))] == []
     assert sample(quota, "ratchet_quota_unchecked_total") == 0
@@ -138,7 +138,7 @@ async def test_a_store_that_hangs_delays_one_request_and_counts_it_once_it_is_ba
 @pytest.mark.slow
 async def test_what_runs_longer_than_a_lease_keeps_it(store: Store) -> None:
     quota = Quota(store.quotas, Metrics(), QuotaConfig(wait_ms=1000, lease_seconds=1))
-    renewing = asyncio.create_task(quota.renew())
+    renewing = asyncio.create_task(quota.run())
     caller = key(concurrency=1)
     admission = await quota.admit(caller, "support", 0)
     renewed: set[float] = set()

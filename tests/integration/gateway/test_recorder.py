@@ -23,7 +23,7 @@ from ratchet.buffer.spool import FOLDER, Spool, Survey, survey
 from ratchet.config import GatewayConfig, OutboxConfig, StoreConfig
 from ratchet.errors import StoreUnavailable
 from ratchet.types import Interaction
-from tests.support.gateways import until
+from tests.support.gateway_process import until
 from tests.support.stores import TENANT, interaction
 
 CLOCK = asyncio.get_running_loop
@@ -51,7 +51,7 @@ class Site:
 
     async def settled(self) -> None:
         async def empty() -> bool:
-            return not self.outbox.away and await self.drain.settle(1)
+            return not self.outbox.store_unavailable and await self.drain.wait_drained(1)
 
         await until(empty, "the spool is drained")
 
@@ -110,7 +110,7 @@ async def test_many_answers_at_a_time_are_all_durable_when_they_say_so_and_none_
 
 async def test_an_answer_that_cannot_be_put_fails_alone(tmp_path: Path) -> None:
     async with site(tmp_path) as made:
-        futures = [made.recorder.offer(item) for item in (interaction(), interaction(tenant="_ratchet"), interaction())]
+        futures = [made.recorder.submit(item) for item in (interaction(), interaction(tenant="_ratchet"), interaction())]
         results = await asyncio.gather(*futures, return_exceptions=True)
         assert [type(result) for result in results] == [type(None), StoreUnavailable, type(None)]
         assert made.count("ratchet_recorded_total", status="lost") == 1
@@ -119,8 +119,8 @@ async def test_an_answer_that_cannot_be_put_fails_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("away", [False, True])
 async def test_an_answer_that_cannot_be_packed_fails_alone_and_ends_nothing(tmp_path: Path, away: bool) -> None:
     async with site(tmp_path, drains=False) as made:
-        made.outbox.away = away
-        futures = [made.recorder.offer(item) for item in (interaction(usage={"total_tokens": 2**70}), interaction())]
+        made.outbox.store_unavailable = away
+        futures = [made.recorder.submit(item) for item in (interaction(usage={"total_tokens": 2**70}), interaction())]
         results = await asyncio.gather(*futures, return_exceptions=True)
         assert [type(result) for result in results] == [StoreUnavailable, type(None)]
 
@@ -214,7 +214,7 @@ async def test_what_can_never_be_stored_is_set_aside_and_blocks_nothing(tmp_path
         assert made.count("ratchet_set_aside_total", reason="refused") == 3
         assert await made.store.interactions.many([item.id for item in good]) == good
         assert survey(tmp_path / FOLDER).refused == 3
-        assert not made.outbox.away
+        assert not made.outbox.store_unavailable
     assert caplog.text.count("can never be stored") == 3
 
 
@@ -270,11 +270,11 @@ async def test_room_is_kept_for_each_running_answer_and_given_back(tmp_path: Pat
 
 
 async def test_a_full_queue_fails_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.record.recorder.QUEUE", 1)
+    monkeypatch.setattr("gateway.record.recorder.MAX_QUEUE", 1)
     async with site(tmp_path) as made:
-        first = made.recorder.offer(interaction())
+        first = made.recorder.submit(interaction())
         with pytest.raises(StoreUnavailable, match="too many"):
-            await made.recorder.offer(interaction())
+            await made.recorder.submit(interaction())
         await first
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.relay import transport
 from gateway.relay.transport import Closed, Pool, Response, TransportError
-from tests.integration.gateway.servers import HELLO, OK, Talk, begin, body, pieces, pooled, post, serving, stay
+from tests.integration.gateway.scripted_server import HELLO, OK, Talk, begin, body, pieces, pooled, post, serving, stay
 
 
 async def test_the_request_is_one_and_whole() -> None:
@@ -80,7 +80,7 @@ async def test_an_old_connection_is_closed_and_not_used(monkeypatch: pytest.Monk
         await post(pool)
         monkeypatch.setattr(transport, "KEEPALIVE_SECONDS", 0)
         await post(pool)
-        await server.gone.wait()
+        await server.client_closed.wait()
         assert [len(asked) for asked in server.connections] == [1, 1]
 
 
@@ -101,7 +101,7 @@ async def test_a_kept_connection_that_was_closed_under_a_request_says_so() -> No
         response = await pool.post("/v1/x", b"", {})
         with pytest.raises(Closed) as error:
             await response.head()
-        assert error.value.kept
+        assert error.value.reused
 
 
 async def stay_no_longer(_: StreamReader, writer: StreamWriter) -> None:
@@ -120,7 +120,7 @@ async def test_a_kept_connection_that_was_closed_meanwhile_is_not_used() -> None
 
 
 async def until_forgotten(pool: Pool) -> None:
-    while pool._kept:
+    while pool._idle:
         await asyncio.sleep(0)
 
 
@@ -134,16 +134,16 @@ async def test_once_a_head_has_come_a_break_is_no_longer_the_kept_connections(ke
         assert await response.head() == 200
         with pytest.raises(Closed) as error:
             await body(response)
-        assert not error.value.kept
+        assert not error.value.reused
 
 
 async def test_what_came_before_a_break_is_read_first() -> None:
     async with serving(OK + b"transfer-encoding: chunked\r\n\r\n3\r\nhel\r\n") as server, pooled(server.url) as pool:
         response = await pool.post("/v1/x", b"", {})
         await response.head()
-        assert await response.more() == b"hel"
+        assert await response.read() == b"hel"
         with pytest.raises(Closed):
-            await response.more()
+            await response.read()
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ async def test_what_is_no_answer_is_an_error_and_ends_the_connection(answer: byt
         response = await pool.post("/v1/x", b"", {})
         with pytest.raises(Closed):
             await response.head()
-        assert not pool._kept
+        assert not pool._idle
 
 
 async def test_a_broken_chunk_is_an_error_after_the_head() -> None:
@@ -189,7 +189,7 @@ async def test_a_head_without_end_is_given_up(line: bytes) -> None:
         response = await pool.post("/v1/x", b"", {})
         with pytest.raises(Closed):
             await response.head()
-        await server.gone.wait()
+        await server.client_closed.wait()
 
 
 async def test_trailers_are_not_kept() -> None:
@@ -221,7 +221,7 @@ async def test_bytes_on_an_idle_connection_end_it() -> None:
     async with serving(unasked, HELLO) as server, pooled(server.url) as pool:
         await post(pool)
         late.set()
-        await server.gone.wait()
+        await server.client_closed.wait()
         assert await post(pool) == (200, b"hello")
 
 
@@ -243,28 +243,28 @@ async def test_an_engine_is_not_read_faster_than_its_client_reads() -> None:
         assert connection is not None
         while not connection._paused:
             await asyncio.sleep(0)
-        assert response._held < transport.HIGH_WATER + 2**19  # and what one read may bring
+        assert response._unread < transport.HIGH_WATER + 2**19  # and what one read may bring
         assert sent < size
         assert sum([len(piece) async for piece in pieces(response)]) == size
 
 
 async def test_what_is_failed_from_outside_raises_its_error_for_whoever_reads() -> None:
-    for reads in (Response.head, Response.more):
+    for reads in (Response.head, Response.read):
         talk = stay if reads is Response.head else begin
         async with serving(talk) as server, pooled(server.url) as pool:
             response = await pool.post("/v1/x", b"", {})
-            if reads is Response.more:
+            if reads is Response.read:
                 await response.head()
-                assert await response.more() == b"hel"
+                assert await response.read() == b"hel"
             waiting = asyncio.create_task(reads(response))  # type: ignore[arg-type]
             await asyncio.sleep(0)
             response.fail(Closed("enough"))
-            response.fail(Closed("never told"))
+            response.fail(Closed("never raised"))
             with pytest.raises(Closed, match="enough"):
                 await waiting
             with pytest.raises(Closed, match="enough"):
-                await response.more()
-            await server.gone.wait()
+                await response.read()
+            await server.client_closed.wait()
 
 
 async def test_closing_an_answer_ends_its_connection_and_twice_is_once() -> None:
@@ -273,8 +273,8 @@ async def test_closing_an_answer_ends_its_connection_and_twice_is_once() -> None
         await response.head()
         response.close()
         response.close()
-        await server.gone.wait()
-        assert not pool._kept
+        await server.client_closed.wait()
+        assert not pool._idle
 
 
 async def test_closing_a_read_answer_leaves_its_connection_to_the_next() -> None:
@@ -294,22 +294,22 @@ async def test_a_closed_pool_keeps_nothing() -> None:
         pool.close()
         await response.head()
         assert await body(response) == b"hello"
-        assert not pool._kept
-        await server.gone.wait()
+        assert not pool._idle
+        await server.client_closed.wait()
 
 
 async def test_a_reader_that_is_cancelled_leaves_the_answer_to_be_closed() -> None:
     async with serving(begin) as server, pooled(server.url) as pool:
         response = await pool.post("/v1/x", b"", {})
         await response.head()
-        await response.more()
-        waiting = asyncio.create_task(response.more())
+        await response.read()
+        waiting = asyncio.create_task(response.read())
         await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         response.close()
-        await server.gone.wait()
+        await server.client_closed.wait()
 
 
 CHUNKED = OK + b"transfer-encoding: chunked\r\n\r\n"
@@ -383,4 +383,4 @@ async def test_a_sink_that_has_enough_is_not_told_of_what_broke_behind_that() ->
         await response.feed(lambda data: taken.append(data) is not None)
         assert taken == [b"end"]
         with pytest.raises(Closed):
-            await response.more()
+            await response.read()

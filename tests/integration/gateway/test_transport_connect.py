@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from gateway.relay.transport import NotConnected, Pool
 from ratchet.process import free_port
-from tests.integration.gateway.servers import HELLO, pooled, post, serving, stay
+from tests.integration.gateway.scripted_server import HELLO, pooled, post, serving, stay
 
 
 async def test_nobody_there_is_not_connected() -> None:

@@ -11,8 +11,8 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.server.http import body_message, respond
 from tests.integration.gateway.test_protocol import GET, port
-from tests.support.gateways import POLICY, bench
-from tests.support.wire import Answer, Wire, head
+from tests.support.gateway_process import POLICY, bench
+from tests.support.raw_http import Answer, Wire, head
 
 PIECES = [b"one", b"", b"0\r\n\r\n", b"two"]
 OLD = b"HTTP/1.0"

@@ -26,7 +26,7 @@ from uvicorn.server import ServerState
 
 from gateway.server import client, ports, protocol, unframed
 from gateway.server.protocol import LimitedProtocol
-from tests.support.wire import DEADLINE, Wire, head
+from tests.support.raw_http import DEADLINE, Wire, head
 
 OURS = "gateway/server/protocol.py, client.py, unframed.py and ports.py"
 GET = head("GET", "/")

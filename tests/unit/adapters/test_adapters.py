@@ -13,7 +13,7 @@ import pytest
 from ratchet.adapters import CONFIG, WEIGHTS, ArtifactStore, Manifest, engine_name, folder_of, manifest_of, verify, write
 from ratchet.adapters.artifacts import digest
 from ratchet.errors import AdapterError
-from tests.unit.adapters.adapters import ALPHA, BASE, POLICY, RANK, configuration, lineage, weights, written
+from tests.support.small_adapters import ALPHA, BASE, POLICY, RANK, configuration, lineage, weights, written
 
 A = "base_model.model.layers.0.self_attn.q_proj.lora_A.weight"
 B = "base_model.model.layers.0.self_attn.q_proj.lora_B.weight"

@@ -19,7 +19,7 @@ from ratchet.adapters.artifacts import Layout, Place, digest
 from ratchet.config import Config
 from ratchet.durable import UNFINISHED
 from ratchet.errors import AdapterError, ConfigError
-from tests.unit.adapters.adapters import BASE, RANK, written
+from tests.support.small_adapters import BASE, RANK, written
 
 FILES = {"one.bin": b"1" * 1000, "two.bin": b"22"}
 INDEX = json.dumps({"step": 3, "files": {name: digest(content) for name, content in FILES.items()}}).encode()

@@ -14,7 +14,7 @@ from bench.prefix import PREFIX, ROUND_ROBIN, STRATEGIES, add, configuration, ra
 from bench.replicas import Counted, counted
 from ratchet.config import load
 from ratchet.types import EngineRecord
-from tests.support.gateways import BASE, end, start_fake
+from tests.support.gateway_process import BASE, end, start_fake
 
 PAGE = b"""# HELP vllm:prefix_cache_queries_total Tokens.
 vllm:prefix_cache_queries_total{engine="0",model_name="smollm2"} 200.0

@@ -6,12 +6,12 @@ import pytest
 
 from bench.demo_seeds import HEAD, faults, row
 from ratchet.demo.report.outcome import figures
-from tests.unit.demo import runs
+from tests.support import demo_runs
 
 
 def result(**changes: Any) -> dict[str, Any]:
     """The figures of a run with three swaps."""
-    return {**figures(runs.outcome()), "swaps": 3, **changes}
+    return {**figures(demo_runs.outcome()), "swaps": 3, **changes}
 
 
 def test_a_run_that_reached_every_figure_has_no_fault() -> None:

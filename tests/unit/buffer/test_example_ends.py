@@ -11,7 +11,7 @@ from ratchet.buffer.schema import blob, meta
 from ratchet.config import StoreConfig
 from ratchet.types import ExampleKind, Ledger
 from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, rated_group
-from tests.unit.buffer.examples import SINGLES, counts, expire_all, lease, one_of, preference, recorded, state, typed
+from tests.unit.buffer.feedback_examples import SINGLES, counts, expire_all, lease, one_of, preference, recorded, state, typed
 
 
 @pytest.mark.parametrize("kind", SINGLES)

@@ -12,7 +12,7 @@ from ratchet.buffer.schema import blob
 from ratchet.config import StoreConfig
 from ratchet.types import Ledger, MetricType, Signal
 from tests.support.stores import BASE, POLICY, TENANT, embedded_store, interaction, post, rated_group
-from tests.unit.buffer.examples import ALL, counts, expire_all, lease, preference, recorded, state, typed
+from tests.unit.buffer.feedback_examples import ALL, counts, expire_all, lease, preference, recorded, state, typed
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,9 @@ from ratchet.buffer.schema import SHADOW_TENANT
 from ratchet.config import StoreConfig
 from ratchet.errors import Conflict, TargetNotYours
 from ratchet.types import Example, ExampleKind, FeedbackPost, Interaction, MetricType, PolicyRecord
-from tests.support.figures import FULL
+from tests.support.fault_figures import FULL
 from tests.support.stores import BASE, POLICY, TENANT, candidate, interaction, post
-from tests.unit.buffer.snapshot import Slot, Snapshot, slot_of, snapshot
+from tests.unit.buffer.store_snapshot import Slot, Snapshot, slot_of, snapshot
 
 T = TypeVar("T")
 EXAMPLES = 250 if FULL else 40

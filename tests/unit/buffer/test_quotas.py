@@ -11,7 +11,7 @@ from ratchet.buffer import Store, open_store
 from ratchet.buffer.quotas import Ended, QuotaState
 from ratchet.config import StoreConfig
 from ratchet.types import KeyRecord
-from tests.support.gateways import until
+from tests.support.gateway_process import until
 
 LEASE = 30.0
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from ratchet.demo.live import Lines, Panels, View, display, line, sparkline, view
-from tests.unit.demo import runs
+from tests.support import demo_runs
 
 
 def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
@@ -15,7 +15,7 @@ def console(*, terminal: bool) -> tuple[Console, io.StringIO]:
 
 
 def test_a_view_has_the_learners_status_the_swaps_and_the_users_counts() -> None:
-    shown = view(10.0, "learning", runs.log(), runs.policy())
+    shown = view(10.0, "learning", demo_runs.log(), demo_runs.policy())
     assert (shown.live, shown.phase, shown.reward, shown.kl, shown.gate) == (3, "sampling", 0.4, pytest.approx(0.6), 0.95)
     assert (shown.swaps, shown.refused, shown.requests, shown.failed) == (2, 1, 4, 0)
     assert (shown.client_tokens_per_s, shown.learner_tokens_per_s) == (2.4, 31.0)
@@ -23,7 +23,7 @@ def test_a_view_has_the_learners_status_the_swaps_and_the_users_counts() -> None
 
 
 def test_before_the_admin_api_answered_only_the_users_counts_are_shown() -> None:
-    assert "reward -" in line(view(0.0, "starting", runs.log(), None))
+    assert "reward -" in line(view(0.0, "starting", demo_runs.log(), None))
 
 
 def test_rewards_become_bars_from_low_to_high() -> None:
@@ -35,7 +35,7 @@ def test_a_terminal_gets_a_panel_with_the_figures() -> None:
     screen, out = console(terminal=True)
     with display(screen) as shown:
         assert isinstance(shown, Panels)
-        shown.show(view(10.0, "learning", runs.log(), runs.policy()))
+        shown.show(view(10.0, "learning", demo_runs.log(), demo_runs.policy()))
     assert all(part in out.getvalue() for part in ("assistant@3", "0.95", "sampling", "waiting for groups"))
 
 

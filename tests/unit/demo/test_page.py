@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ratchet.demo.report import page, plot, summary
 from ratchet.demo.report.outcome import figures
-from tests.unit.demo import runs
+from tests.support import demo_runs
 
 
 class Links(HTMLParser):
@@ -29,7 +29,7 @@ class Links(HTMLParser):
 
 @pytest.fixture(scope="module")
 def html() -> str:
-    outcome = runs.outcome()
+    outcome = demo_runs.outcome()
     return page.render(outcome, ["something & failed"], plot.svg(plot.draw(outcome)))
 
 
@@ -57,39 +57,39 @@ def test_a_long_id_is_broken_rather_than_wider_than_the_page(html: str) -> None:
 
 
 def test_the_plot_is_the_same_text_each_time() -> None:
-    outcome = runs.outcome()
+    outcome = demo_runs.outcome()
     assert plot.svg(plot.draw(outcome)) == plot.svg(plot.draw(outcome))
     assert plot.svg(plot.draw(outcome)).startswith("<svg")
 
 
 def test_a_run_that_learned_nothing_can_still_be_drawn() -> None:
-    policy = runs.policy(live=0)
+    policy = demo_runs.policy(live=0)
     policy.versions = policy.versions[:1]
-    outcome = runs.outcome(policy=policy)
+    outcome = demo_runs.outcome(policy=policy)
     assert "<svg" in page.render(outcome, [], plot.svg(plot.draw(outcome)))
 
 
 def test_the_files_are_written_where_asked_and_the_json_twice(tmp_path: Path) -> None:
     chosen = tmp_path / "elsewhere" / "figures.json"
-    files = summary.write(runs.outcome(), [], chosen, tmp_path)
+    files = summary.write(demo_runs.outcome(), [], chosen, tmp_path)
     assert [path.name for path in files] == ["demo.html", "demo.png", "demo.json", "figures.json"]
     assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
     assert (
         json.loads(chosen.read_bytes())
         == json.loads((tmp_path / "demo.json").read_bytes())
-        == json.loads(json.dumps(figures(runs.outcome())))
+        == json.loads(json.dumps(figures(demo_runs.outcome())))
     )
 
 
 def test_the_end_prints_answers_as_text_the_lineage_the_files_and_the_verdict(tmp_path: Path) -> None:
     out = io.StringIO()
-    summary.show(runs.outcome(), [], [tmp_path / "demo.html"], Console(file=out, width=160))
+    summary.show(demo_runs.outcome(), [], [tmp_path / "demo.html"], Console(file=out, width=160))
     text = out.getvalue()
     assert all(part in text for part in ("<script>[/b]", "demo.html", "0.750", "held-out reward rose from 0.00 to 0.75"))
 
 
 def test_the_end_names_every_fault() -> None:
     out = io.StringIO()
-    summary.show(runs.outcome(), ["one", "two"], [], Console(file=out, width=160))
+    summary.show(demo_runs.outcome(), ["one", "two"], [], Console(file=out, width=160))
     assert "FAILED: one" in out.getvalue() and "FAILED: two" in out.getvalue()
     assert "rose" not in out.getvalue()

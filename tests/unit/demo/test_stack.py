@@ -13,7 +13,7 @@ from ratchet.demo.main import Goal
 from ratchet.demo.task import GATE
 from ratchet.errors import RatchetError
 from ratchet.process import spawn
-from tests.unit.demo import runs
+from tests.support import demo_runs
 
 READY = {"gateway": "http://127.0.0.1:1", "admin": "http://127.0.0.1:2", "keys": {"client": "c", "operator": "o"}, "pid": 3}
 
@@ -77,6 +77,6 @@ def test_the_tail_of_a_log_that_is_not_there_is_empty(tmp_path: Path) -> None:
     ],
 )
 def test_training_stops_at_the_gates_figure_after_enough_swaps_or_when_a_budget_is_over(goal: Goal, seconds: float, why: str) -> None:
-    reached = goal.reached(runs.policy(), seconds)
+    reached = goal.reached(demo_runs.policy(), seconds)
     assert why in reached
     assert bool(reached) is bool(why)

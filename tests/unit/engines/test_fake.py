@@ -15,7 +15,7 @@ from engines.fake.faults import Faults
 from engines.vllm.capture import ChoicesCapture, capture_whole
 from engines.vllm.control import VllmControl
 from ratchet.errors import EngineRefused, EngineUnavailable
-from tests.support.engines_fake import BASE, bare_adapter, fake_engine, until
+from tests.support.fake_engine import BASE, bare_adapter, fake_engine, until
 
 ID = "chatcmpl-" + "0f" * 16
 

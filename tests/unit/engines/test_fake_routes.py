@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from engines.fake.pooling import vector
-from tests.support.engines_fake import BASE, fake_engine
+from tests.support.fake_engine import BASE, fake_engine
 
 RECORDED = Path(__file__).with_name("recorded")
 PARAMETERS = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}

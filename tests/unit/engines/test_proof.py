@@ -10,7 +10,7 @@ from aiohttp.test_utils import TestServer
 from engines import EngineControl, connect
 from ratchet.errors import EngineUnavailable
 from ratchet.types import EngineRecord
-from tests.support.engines_fake import fake_engine
+from tests.support.fake_engine import fake_engine
 
 CHAT, TEXT, EMBEDDINGS, SCORE = "/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/score"
 VECTOR = '{"data":[{"index":0,"object":"embedding","embedding":[-0.03,0.04]}]}'

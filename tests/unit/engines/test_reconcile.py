@@ -11,8 +11,8 @@ from engines.reconcile import Wanted, reconcile
 from ratchet.adapters import FILES, WEIGHTS
 from ratchet.buffer import Store
 from ratchet.config import Config
-from tests.support.engines_adapters import corrupt, publish
-from tests.support.engines_fake import BASE, bare_adapter, fake_engine
+from tests.support.fake_engine import BASE, bare_adapter, fake_engine
+from tests.support.registered_adapters import corrupt, publish
 from tests.support.stores import embedded_store
 
 

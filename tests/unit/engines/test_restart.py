@@ -11,8 +11,8 @@ from engines.reconcile import Wanted
 from engines.supervision.restart import STARTS, NeedsRestart, StartAdapters
 from ratchet.buffer import Store
 from ratchet.config import Config
-from tests.support.engines_adapters import commit, corrupt, publish
-from tests.support.engines_fake import BASE
+from tests.support.fake_engine import BASE
+from tests.support.registered_adapters import commit, corrupt, publish
 from tests.support.stores import embedded_store
 
 

@@ -16,7 +16,7 @@ from engines.vllm.capture import ChoicesCapture, capture_whole
 from engines.vllm.wire import COLDEST, VllmWire
 from ratchet.errors import EngineBroken
 from ratchet.types import EngineRecord, Sampling
-from tests.unit.engines.samples import payloads, whole
+from tests.unit.engines.vllm_samples import payloads, whole
 
 ID = "cmpl-" + "cd" * 16
 WIRE = VllmWire()

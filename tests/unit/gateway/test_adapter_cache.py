@@ -10,7 +10,7 @@ from gateway.routing.adapter_cache import AdapterCache
 from ratchet.adapters import FILES
 from ratchet.config import Config
 from ratchet.errors import AdapterError
-from tests.unit.adapters.adapters import BASE, POLICY, RANK, written
+from tests.support.small_adapters import BASE, POLICY, RANK, written
 
 
 def config(shared: Path | None = None) -> Config:

@@ -12,7 +12,7 @@ from gateway.dialects.base import episode
 from gateway.dialects.chat import Chat
 from gateway.errors import ApiError
 from ratchet.config import GatewayConfig
-from tests.support.dialects import refusal
+from tests.support.dialect_refusals import refusal
 
 CHAT, CONFIG = Chat(), GatewayConfig()
 HELLO = [{"role": "user", "content": "hello"}]

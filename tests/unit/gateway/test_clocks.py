@@ -66,7 +66,7 @@ class Site:
         assert self.exchange.answer is not None
         try:
             async with asyncio.timeout(0):
-                await self.exchange.answer.more()
+                await self.exchange.answer.read()
         except TransportError as error:
             return str(error)
         except TimeoutError:

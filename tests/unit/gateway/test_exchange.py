@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import gateway
-from gateway.access.quota import UNBOUND, Admission
+from gateway.access.quota import UNLIMITED, Admission
 from gateway.catalog import Target
 from gateway.record.recorder import Reservation
 from gateway.relay.exchange import Exchange, IllegalTransition, State
@@ -20,7 +20,7 @@ from tests.support.exchanges import CAPTURED, begun_answer, exchange_reading, in
 
 STEPS: dict[str, Callable[[Exchange], None]] = {
     "watch_client": lambda it: it.watch_client(),
-    "admitted": lambda it: it.admitted(UNBOUND),
+    "admitted": lambda it: it.admitted(UNLIMITED),
     "begin_dispatching": lambda it: it.begin_dispatching(it.ask),
     "redirect": lambda it: it.redirect(Target("small")),
     "dispatched": lambda it: it.dispatched(),

@@ -46,7 +46,7 @@ def logged(written: tuple[logging.Logger, io.StringIO], form: logging.Formatter)
     return stream.getvalue()
 
 
-@pytest.mark.parametrize("form", [logs.Text(), logs.Json()], ids=["text", "json"])
+@pytest.mark.parametrize("form", [logs.TextFormatter(), logs.JsonFormatter()], ids=["text", "json"])
 def test_an_unexpected_exception_tells_where_and_what_kind_but_not_its_words(
     written: tuple[logging.Logger, io.StringIO], form: logging.Formatter
 ) -> None:
@@ -58,7 +58,7 @@ def test_an_unexpected_exception_tells_where_and_what_kind_but_not_its_words(
 
 
 def test_json_is_one_object_a_line_even_with_a_traceback(written: tuple[logging.Logger, io.StringIO]) -> None:
-    lines = logged(written, logs.Json()).splitlines()
+    lines = logged(written, logs.JsonFormatter()).splitlines()
     line = json.loads(lines[0])
     assert len(lines) == 1
     assert (line["level"], line["logger"], line["message"]) == ("error", "test.logs", "request req_1 failed")
@@ -66,15 +66,15 @@ def test_json_is_one_object_a_line_even_with_a_traceback(written: tuple[logging.
 
 
 def test_our_own_errors_keep_their_words() -> None:
-    assert logs.describe_error(StoreError("the store is full")) == "StoreError: the store is full"
-    assert "No such file" in logs.describe_error(FileNotFoundError(2, "No such file or directory"))
-    group = logs.describe_error(ExceptionGroup(SECRET, [ValueError(SECRET), StoreError("full")]))
+    assert logs.describe(StoreError("the store is full")) == "StoreError: the store is full"
+    assert "No such file" in logs.describe(FileNotFoundError(2, "No such file or directory"))
+    group = logs.describe(ExceptionGroup(SECRET, [ValueError(SECRET), StoreError("full")]))
     assert group.splitlines() == ["ExceptionGroup", "ValueError", "StoreError: full"]
 
 
 def test_fields_stand_beside_the_message_and_a_newline_makes_no_second_line(written: tuple[logging.Logger, io.StringIO]) -> None:
     logger, stream = written
-    for form in (logs.Json(), logs.Text()):
+    for form in (logs.JsonFormatter(), logs.TextFormatter()):
         logger.handlers[0].setFormatter(form)
         logger.warning("GET\n%s", "here", extra={logs.FIELDS: {"status": 200}})
     first, second, rest = stream.getvalue().split("\n", 2)
@@ -89,7 +89,7 @@ def test_what_the_loop_met_is_told_without_its_words(written: tuple[logging.Logg
     logs.unhandled(loop, {"message": f"Exception in callback {SECRET}", "exception": ValueError(SECRET)})
     logs.unhandled(loop, {"message": "Unclosed client session"})
     loop.close()
-    assert SECRET not in "\n".join(logs.Text().format(record) for record in caplog.records)
+    assert SECRET not in "\n".join(logs.TextFormatter().format(record) for record in caplog.records)
     assert "Unclosed client session" in caplog.text
 
 

@@ -11,7 +11,7 @@ from gateway.dialects.base import Ask
 from gateway.dialects.messages import Messages
 from gateway.errors import ApiError
 from ratchet.config import GatewayConfig
-from tests.support.dialects import refusal
+from tests.support.dialect_refusals import refusal
 
 MESSAGES, CONFIG = Messages(), GatewayConfig()
 HELLO = [{"role": "user", "content": "hello"}]

@@ -39,12 +39,12 @@ def test_a_stream_is_counted_once_it_ended(monkeypatch: pytest.MonkeyPatch, repl
     times = iter([100.0, 103.0, 104.0])
     monkeypatch.setattr(observe, "monotonic", lambda: next(times))
     made = Metrics()
-    seen = Observer(made, TelemetryConfig()).begin(CHAT, SCOPE, "req_1")
-    seen.resolved(Target("small", "support", 3), stream=True)
-    seen.asks(replica)
-    seen.first_byte(101.0)
-    seen.generated({"prompt_tokens": 7, "completion_tokens": 5})
-    seen.ended(200)
+    observation = Observer(made, TelemetryConfig()).begin(CHAT, SCOPE, "req_1")
+    observation.resolved(Target("small", "support", 3), stream=True)
+    observation.attempt_started(replica)
+    observation.first_byte(101.0)
+    observation.completed({"prompt_tokens": 7, "completion_tokens": 5})
+    observation.ended(200)
     assert value(made, "gen_ai_server_time_to_first_token_seconds_sum", **LABELS) == 1
     assert value(made, "gen_ai_server_time_per_output_token_seconds_sum", **LABELS) == 0.5
     assert value(made, "gen_ai_server_request_duration_seconds_sum", **LABELS, error_type="") == 4
@@ -56,22 +56,22 @@ def test_a_stream_is_counted_once_it_ended(monkeypatch: pytest.MonkeyPatch, repl
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": "7"}, {"prompt_tokens": None, "completion_tokens": -1}])
 def test_usage_that_is_none_is_not_counted(replica: Replica, usage: dict[str, Any]) -> None:
     made = Metrics()
-    seen = Observer(made, TelemetryConfig()).begin(CHAT, SCOPE, "req_1")
-    seen.resolved(Target("small", "support", 3), stream=False)
-    seen.asks(replica)
-    seen.generated(usage)
-    seen.ended(200)
+    observation = Observer(made, TelemetryConfig()).begin(CHAT, SCOPE, "req_1")
+    observation.resolved(Target("small", "support", 3), stream=False)
+    observation.attempt_started(replica)
+    observation.completed(usage)
+    observation.ended(200)
     assert value(made, "gen_ai_client_token_usage_count", **LABELS, gen_ai_token_type="input") is None
     assert value(made, "gen_ai_server_request_duration_seconds_count", **LABELS, error_type="") == 1
 
 
 def test_the_first_error_told_is_the_one_that_counts_and_no_engine_is_an_empty_name() -> None:
     made = Metrics()
-    seen = Observer(made, TelemetryConfig()).begin(CHAT, SCOPE, "req_1")
-    seen.resolved(Target("small"), stream=False)
-    seen.failed("engine_unavailable")
-    seen.failed("cancelled")
-    seen.ended(503)
+    observation = Observer(made, TelemetryConfig()).begin(CHAT, SCOPE, "req_1")
+    observation.resolved(Target("small"), stream=False)
+    observation.failed("engine_unavailable")
+    observation.failed("cancelled")
+    observation.ended(503)
     labels = LABELS | {"gen_ai_request_model": "small", "gen_ai_provider_name": "", "server_address": ""}
     assert value(made, "gen_ai_server_request_duration_seconds_count", **labels, error_type="engine_unavailable") == 1
 
@@ -83,7 +83,7 @@ def test_every_inference_route_of_the_table_has_an_operation() -> None:
 
 
 def test_a_family_remembers_its_children_and_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(metrics, "MOST_SERIES", 2)
+    monkeypatch.setattr(metrics, "MAX_SERIES", 2)
     family = Family(Counter("made", "Made up", ["engine"], registry=(made := Metrics()).registry))
     assert family.labels("a") is family.labels("a")
     for name in ("a", "b", "c", "d"):

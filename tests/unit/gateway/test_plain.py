@@ -10,7 +10,7 @@ from gateway.dialects.base import Ask
 from gateway.dialects.plain import FORMS, Plain
 from gateway.errors import ApiError
 from ratchet.config import GatewayConfig
-from tests.support.dialects import refusal
+from tests.support.dialect_refusals import refusal
 
 CONFIG = GatewayConfig()
 BODIES: dict[str, dict[str, Any]] = {

@@ -15,7 +15,7 @@ from ratchet import names
 from ratchet.buffer import Store
 from ratchet.config import GatewayConfig
 from ratchet.types import Interaction, KeyRecord
-from tests.support.dialects import refusal
+from tests.support.dialect_refusals import refusal
 from tests.support.stores import TENANT, interaction
 
 CONFIG = GatewayConfig()

@@ -11,7 +11,7 @@ from gateway.dialects.base import Ask
 from gateway.dialects.text import MOST_PROMPTS, Text
 from gateway.errors import ApiError
 from ratchet.config import GatewayConfig
-from tests.support.dialects import refusal
+from tests.support.dialect_refusals import refusal
 
 TEXT, CONFIG = Text(), GatewayConfig()
 

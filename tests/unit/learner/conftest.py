@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from learner.policy.model import Policy
-from tests.unit.learner import tiny
+from tests.unit.learner import tiny_policy
 
 
 @pytest.fixture(scope="session")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.save_base(tmp_path_factory.mktemp("models") / "base")
+    return tiny_policy.save_base(tmp_path_factory.mktemp("models") / "base")
 
 
 @pytest.fixture
 def policy(base: Path) -> Policy:
-    return tiny.load(base)
+    return tiny_policy.load(base)

@@ -25,7 +25,7 @@ from ratchet.config import ALGORITHMS
 from ratchet.types import Example, Signal
 from tests.support.ema_reinforce import EmaReinforceConfig
 from tests.support.stores import group_of, interaction
-from tests.unit.learner.oracle import Case
+from tests.unit.learner.scalar_losses import Case
 
 ROOT = Path(__file__).parents[3]
 MADE: list[Algorithm[Any]] = [

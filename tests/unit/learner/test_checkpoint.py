@@ -17,7 +17,7 @@ from ratchet.adapters import ArtifactStore
 from ratchet.config.model import LoraConfig
 from ratchet.durable import UNFINISHED
 from ratchet.errors import AdapterError
-from tests.unit.learner import tiny
+from tests.unit.learner import tiny_policy
 
 FILES = ["adapter.safetensors", "optimiser.safetensors", "state.json"]
 NAME = "support"
@@ -37,12 +37,12 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def moved(policy: Policy) -> tuple[Policy, AdamW]:
     optimiser = AdamW(policy.parameters(), learning_rate=0.01)
-    update.step(policy, optimiser, [tiny.group(policy, 1, [0.0, 1.0])], GrpoConfig().make())
+    update.step(policy, optimiser, [tiny_policy.group(policy, 1, [0.0, 1.0])], GrpoConfig().make())
     return policy, optimiser
 
 
 def in_a_new_process(base: Path, directory: Path, digest: str, first: int, last: int) -> list[str]:
-    argv = [sys.executable, "-m", "tests.unit.learner.resume", str(base), str(directory), digest, str(first), str(last)]
+    argv = [sys.executable, "-m", "tests.unit.learner.training_process", str(base), str(directory), digest, str(first), str(last)]
     done = subprocess.run(argv, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
@@ -66,7 +66,7 @@ def test_a_run_resumed_in_a_new_process_writes_the_same_bytes_as_one_that_was_no
 def test_what_is_loaded_is_what_was_saved(base: Path, moved: tuple[Policy, AdamW], store: ArtifactStore) -> None:
     rng = {"bit_generator": "PCG64", "state": 2**127 - 1}
     digest = checkpoint.save(store, NAME, *moved, step=5, rng=rng)
-    fresh = tiny.load(base, seed=9)
+    fresh = tiny_policy.load(base, seed=9)
     optimiser = AdamW(fresh.parameters(), learning_rate=0.01)
     found = checkpoint.load(store, NAME, digest)
     found.restore(fresh, optimiser)
@@ -96,7 +96,7 @@ def test_a_checkpoint_is_fetched_from_the_shared_folder_and_deleted_there_too(mo
 def test_a_checkpoint_before_the_first_step_brings_back_a_fresh_optimiser(policy: Policy, store: ArtifactStore) -> None:
     optimiser = AdamW(policy.parameters(), learning_rate=0.01)
     digest = checkpoint.save(store, NAME, policy, optimiser, step=0, rng={})
-    update.step(policy, optimiser, [tiny.group(policy, 1, [0.0, 1.0])], GrpoConfig().make())
+    update.step(policy, optimiser, [tiny_policy.group(policy, 1, [0.0, 1.0])], GrpoConfig().make())
     checkpoint.load(store, NAME, digest).restore(policy, optimiser)
     assert optimiser.state() == {}
 
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_base_is_refused_and_changes_nothing(
     moved: tuple[Policy, AdamW], store: ArtifactStore, tmp_path: Path
 ) -> None:
     digest = checkpoint.save(store, NAME, *moved, step=1, rng={})
-    other = tiny.load(tiny.save_base(tmp_path / "base", seed=8))
+    other = tiny_policy.load(tiny_policy.save_base(tmp_path / "base", seed=8))
     before = other.adapter_files()
     with pytest.raises(AdapterError, match="another base"):
         checkpoint.load(store, NAME, digest).restore(other, AdamW(other.parameters(), learning_rate=0.01))
@@ -148,7 +148,7 @@ def test_a_checkpoint_of_another_base_is_refused_and_changes_nothing(
 
 def test_a_checkpoint_of_another_rank_is_refused(base: Path, moved: tuple[Policy, AdamW], store: ArtifactStore) -> None:
     digest = checkpoint.save(store, NAME, *moved, step=1, rng={})
-    other = tiny.load(base, lora=LoraConfig(rank=2))
+    other = tiny_policy.load(base, lora=LoraConfig(rank=2))
     with pytest.raises(AdapterError, match="rank 2"):
         checkpoint.load(store, NAME, digest).restore(other, AdamW(other.parameters(), learning_rate=0.01))
 

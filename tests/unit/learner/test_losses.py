@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from learner.losses import PolicyLoss, policy_loss
-from tests.unit.learner import oracle
-from tests.unit.learner.oracle import Case
+from tests.unit.learner import scalar_losses
+from tests.unit.learner.scalar_losses import Case
 
 SETTINGS = [(0.1, 0.2, 0.2, 2.0), (0.0, 0.2, 0.28, 1.2), (1.5, 0.05, 0.4, 10.0)]
 
@@ -29,7 +29,7 @@ def gradient(loss: Tensor, case: Case) -> Tensor:
 @pytest.mark.parametrize(("beta", "low", "high", "cap"), SETTINGS)
 def test_grpo_agrees_with_the_formula_in_loss_and_gradient(seed: int, beta: float, low: float, high: float, cap: float) -> None:
     case = Case.draw(seed)
-    ours, theirs = run("grpo", case, beta, eps_low=low, eps_high=high, is_cap=cap).loss, oracle.grpo(case, beta, low, high, cap)
+    ours, theirs = run("grpo", case, beta, eps_low=low, eps_high=high, is_cap=cap).loss, scalar_losses.grpo(case, beta, low, high, cap)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     torch.testing.assert_close(gradient(ours, case), gradient(theirs, case), rtol=0, atol=1e-12)
 
@@ -39,7 +39,7 @@ def test_grpo_agrees_with_the_formula_in_loss_and_gradient(seed: int, beta: floa
 def test_dr_grpo_agrees_with_the_formula_in_loss_and_gradient(seed: int, beta: float, low: float, high: float, cap: float) -> None:
     case = Case.draw(seed)
     ours = run("dr_grpo", case, beta, eps_low=low, eps_high=high, is_cap=cap, max_length=11).loss
-    theirs = oracle.dr_grpo(case, beta, low, high, cap, 11)
+    theirs = scalar_losses.dr_grpo(case, beta, low, high, cap, 11)
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
     torch.testing.assert_close(gradient(ours, case), gradient(theirs, case), rtol=0, atol=1e-12)
 

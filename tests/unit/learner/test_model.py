@@ -16,7 +16,7 @@ from learner.examples import Sequence
 from learner.policy.model import CONFIG_FILE, WEIGHTS_FILE, Policy, base_digest
 from ratchet.config.model import LoraConfig
 from ratchet.errors import AdapterError, ConfigError
-from tests.unit.learner import tiny
+from tests.unit.learner import tiny_policy
 
 PROMPT = [5, 9, 1, 33, 60]
 ANSWERS = [[7, 8, 9, 10], [11], [12, 13], [7, 8, 2, 1, 0, 6]]
@@ -32,7 +32,7 @@ def plain(policy: Policy, prompt: list[int], answer: list[int], temperature: flo
 
 @pytest.fixture
 def stirred(policy: Policy) -> Policy:
-    tiny.stir(policy)
+    tiny_policy.stir(policy)
     return policy
 
 
@@ -87,11 +87,11 @@ def test_the_seed_alone_decides_the_fresh_adapter_and_the_callers_generator_is_l
     torch.manual_seed(1)
     expected = torch.rand(1)
     torch.manual_seed(1)
-    first = tiny.load(base, seed=4).adapter_files()
+    first = tiny_policy.load(base, seed=4).adapter_files()
     assert torch.equal(torch.rand(1), expected)
     torch.manual_seed(99)
-    assert tiny.load(base, seed=4).adapter_files() == first
-    assert tiny.load(base, seed=5).adapter_files() != first
+    assert tiny_policy.load(base, seed=4).adapter_files() == first
+    assert tiny_policy.load(base, seed=5).adapter_files() != first
 
 
 def test_only_the_adapter_is_trainable_and_the_head_has_none(policy: Policy) -> None:
@@ -101,7 +101,7 @@ def test_only_the_adapter_is_trainable_and_the_head_has_none(policy: Policy) -> 
 
 
 def test_target_modules_may_be_named(base: Path) -> None:
-    policy = tiny.load(base, lora=LoraConfig(rank=2, target_modules=["v_proj", "q_proj"]))
+    policy = tiny_policy.load(base, lora=LoraConfig(rank=2, target_modules=["v_proj", "q_proj"]))
     assert {name.split(".")[-3] for name in policy.parameters()} == {"q_proj", "v_proj"}
     assert json.loads(policy.adapter_files()[CONFIG_FILE])["target_modules"] == ["q_proj", "v_proj"]
 
@@ -110,7 +110,7 @@ def test_the_files_are_what_peft_loads_and_give_the_same_log_probs(base: Path, s
     for name, data in stirred.adapter_files().items():
         (tmp_path / name).write_bytes(data)
     bare = transformers.AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    loaded = Policy(peft.PeftModel.from_pretrained(bare, tmp_path, is_trainable=True).eval(), base, tiny.LORA)
+    loaded = Policy(peft.PeftModel.from_pretrained(bare, tmp_path, is_trainable=True).eval(), base, tiny_policy.LORA)
     assert torch.equal(loaded.log_probs(PROMPT, ANSWERS)[0], stirred.log_probs(PROMPT, ANSWERS)[0])
 
 
@@ -123,8 +123,8 @@ def test_the_tensors_have_the_names_peft_itself_saves(stirred: Policy, tmp_path:
 
 
 def test_the_config_names_no_path_and_does_not_care_how_alpha_was_written(base: Path) -> None:
-    whole = tiny.load(base, lora=LoraConfig(rank=4, alpha=8)).adapter_files()[CONFIG_FILE]
-    assert whole == tiny.load(base, lora=LoraConfig.model_validate({"rank": 4, "alpha": 8.0})).adapter_files()[CONFIG_FILE]
+    whole = tiny_policy.load(base, lora=LoraConfig(rank=4, alpha=8)).adapter_files()[CONFIG_FILE]
+    assert whole == tiny_policy.load(base, lora=LoraConfig.model_validate({"rank": 4, "alpha": 8.0})).adapter_files()[CONFIG_FILE]
     assert str(base) not in whole.decode()
     assert json.loads(whole)["lora_alpha"] == 8
 
@@ -132,14 +132,14 @@ def test_the_config_names_no_path_and_does_not_care_how_alpha_was_written(base: 
 def test_weights_go_out_and_come_back_bit_for_bit(base: Path, stirred: Policy, tmp_path: Path) -> None:
     for name, data in stirred.adapter_files().items():
         (tmp_path / name).write_bytes(data)
-    fresh = tiny.load(base)
+    fresh = tiny_policy.load(base)
     fresh.load_adapter_files(tmp_path)
     assert fresh.adapter_files() == stirred.adapter_files()
 
 
 def test_a_state_is_a_copy(policy: Policy) -> None:
     state = policy.adapter_state()
-    tiny.stir(policy)
+    tiny_policy.stir(policy)
     assert any(not torch.equal(state[name], value) for name, value in policy.adapter_state().items())
     policy.set_adapter_state(state)
     assert all(torch.equal(state[name], value) for name, value in policy.adapter_state().items())
@@ -147,7 +147,7 @@ def test_a_state_is_a_copy(policy: Policy) -> None:
 
 def test_an_adapter_of_another_rank_is_refused_and_changes_nothing(base: Path, stirred: Policy, tmp_path: Path) -> None:
     before = stirred.adapter_files()
-    for name, data in tiny.load(base, lora=LoraConfig(rank=2)).adapter_files().items():
+    for name, data in tiny_policy.load(base, lora=LoraConfig(rank=2)).adapter_files().items():
         (tmp_path / name).write_bytes(data)
     with pytest.raises(AdapterError, match="rank 4"):
         stirred.load_adapter_files(tmp_path)
@@ -165,9 +165,9 @@ def test_an_unreadable_adapter_is_refused(stirred: Policy, tmp_path: Path, damag
 
 def test_a_folder_without_a_model_or_a_target_is_a_config_error(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot train on"):
-        tiny.load(tmp_path)
+        tiny_policy.load(tmp_path)
     with pytest.raises(ConfigError, match="cannot train on"):
-        tiny.load(base, lora=LoraConfig(target_modules=["no_such_proj"]))
+        tiny_policy.load(base, lora=LoraConfig(target_modules=["no_such_proj"]))
     with pytest.raises(ConfigError, match=r"no \.safetensors"):
         base_digest(tmp_path)
 
@@ -177,7 +177,7 @@ def test_an_architecture_that_ignores_the_mask_is_refused_at_load(tmp_path: Path
     torch.manual_seed(0)
     transformers.MambaForCausalLM(config).save_pretrained(tmp_path)
     with pytest.raises(ConfigError):
-        tiny.load(tmp_path, lora=LoraConfig(rank=2, target_modules=["x_proj"]))
+        tiny_policy.load(tmp_path, lora=LoraConfig(rank=2, target_modules=["x_proj"]))
 
 
 def test_a_sequence_longer_than_the_model_attends_to_is_refused(policy: Policy) -> None:

@@ -13,7 +13,7 @@ from learner.algorithms.grpo import GrpoConfig
 from learner.policy.model import Policy
 from learner.policy.optim import AdamW
 from ratchet.types import Example
-from tests.unit.learner import before, tiny
+from tests.unit.learner import original_grpo_step, tiny_policy
 
 RECORDED = {
     ("grpo", 25): ["2f24073b00ac7efd", "9dd07eb56d58cd09"],
@@ -29,8 +29,8 @@ CONFIGS = {"grpo": GrpoConfig(learning_rate=0.01), "unscaled": GrpoConfig(learni
 
 def leased(scorer: Policy, step: int) -> list[Example]:
     """Three groups of three answers, each at a temperature of its own, and one whose rewards are all equal."""
-    groups = [tiny.group(scorer, 10 * step + k, [0.0, 1.0, 0.25], temperature=0.5 + k / 4) for k in range(3)]
-    return [*groups, tiny.group(scorer, 10 * step + 7, [1.0, 1.0, 1.0])]
+    groups = [tiny_policy.group(scorer, 10 * step + k, [0.0, 1.0, 0.25], temperature=0.5 + k / 4) for k in range(3)]
+    return [*groups, tiny_policy.group(scorer, 10 * step + 7, [1.0, 1.0, 1.0])]
 
 
 def optimiser(policy: Policy) -> AdamW:
@@ -44,15 +44,15 @@ def digest(policy: Policy) -> str:
 @pytest.mark.parametrize("budget", [25, 512])
 @pytest.mark.parametrize("name", sorted(CONFIGS))
 def test_one_step_and_two_give_the_bytes_of_before(name: str, budget: int, base: Path) -> None:
-    config, scorer = CONFIGS[name], tiny.load(base)
-    tiny.stir(scorer, scale=0.05)
-    ours, theirs = tiny.load(base, seed=5), tiny.load(base, seed=5)
+    config, scorer = CONFIGS[name], tiny_policy.load(base)
+    tiny_policy.stir(scorer, scale=0.05)
+    ours, theirs = tiny_policy.load(base, seed=5), tiny_policy.load(base, seed=5)
     mine, other, algorithm = optimiser(ours), optimiser(theirs), config.make()
     found = []
     for number in (1, 2):
         teach = algorithm.examine(leased(scorer, number), ours.window).teach
         update.step(ours, mine, teach, algorithm, token_budget=budget)
-        before.step(theirs, other, teach, budget, beta=config.beta, scale=config.scale == "std")
+        original_grpo_step.step(theirs, other, teach, budget, beta=config.beta, scale=config.scale == "std")
         assert ours.adapter_files() == theirs.adapter_files()
         found.append(digest(ours))
     here = (str(torch.__version__), torch.backends.cpu.get_cpu_capability())

@@ -22,7 +22,7 @@ from learner.policy.model import Policy
 from learner.policy.optim import AdamW
 from ratchet.errors import GateRefused
 from ratchet.types import Example
-from tests.unit.learner import tiny
+from tests.unit.learner import tiny_policy
 
 ALGORITHM = GrpoConfig(learning_rate=0.01).make()
 SEVERAL = GrpoConfig(learning_rate=0.01, epochs=3).make()
@@ -33,7 +33,7 @@ def optimiser(policy: Policy) -> AdamW:
 
 
 def four(policy: Policy) -> list[Example]:
-    return [tiny.group(policy, n, [0.0, 1.0, 0.25, 0.5], temperature=0.5 + n / 4) for n in range(4)]
+    return [tiny_policy.group(policy, n, [0.0, 1.0, 0.25, 0.5], temperature=0.5 + n / 4) for n in range(4)]
 
 
 def gradients_of_step(
@@ -69,7 +69,7 @@ def whole_batch_loss(policy: Policy, groups: list[Example]) -> Tensor:
 
 @pytest.mark.parametrize("budget", [1, 25, 60, 10_000])
 def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(policy: Policy, budget: int) -> None:
-    tiny.stir(policy, scale=0.1)
+    tiny_policy.stir(policy, scale=0.1)
     groups = four(policy)
     seen, loss = gradients_of_step(policy, groups, budget)
     expected = whole_batch_loss(policy, groups)
@@ -81,8 +81,8 @@ def test_the_gradient_is_that_of_the_whole_batch_however_it_is_cut(policy: Polic
 
 
 def test_the_report_says_what_was_learned_from(policy: Policy) -> None:
-    tiny.stir(policy)
-    groups = [tiny.group(policy, n, [0.0, 1.0]) for n in (5, 6)]
+    tiny_policy.stir(policy)
+    groups = [tiny_policy.group(policy, n, [0.0, 1.0]) for n in (5, 6)]
     report = update.step(policy, optimiser(policy), groups, ALGORITHM)
     assert report.learned == ["g5", "g6"]
     assert report.tokens == sum(len(c.token_ids) for g in groups for c in g.interactions[0].choices)
@@ -107,7 +107,7 @@ def test_progress_counts_the_answer_tokens_of_all_passes(algorithm: Grpo, passes
 
 
 def test_a_step_raises_what_was_rewarded_and_lowers_what_was_not(policy: Policy) -> None:
-    group = tiny.group(policy, 1, [1.0, 0.0], lengths=[4, 4])
+    group = tiny_policy.group(policy, 1, [1.0, 0.0], lengths=[4, 4])
     (item,) = group.interactions
     answers = [c.token_ids for c in item.choices]
 
@@ -231,7 +231,7 @@ def by_hand(policy: Policy, group: Example, old: Tensor) -> Tensor:
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cuts=st.sets(st.integers(1, 15)), algorithm=st.sampled_from([SEVERAL, ALGORITHM, DrGrpoConfig(learning_rate=0.01, epochs=2).make()]))
 def test_where_the_batch_is_cut_changes_neither_weights_nor_report(policy: Policy, cuts: set[int], algorithm: Algorithm[Any]) -> None:
-    tiny.stir(policy, scale=0.1)
+    tiny_policy.stir(policy, scale=0.1)
     start, groups = policy.adapter_state(), four(policy)
 
     def run(places: list[int]) -> tuple[dict[str, Tensor], update.StepReport]:
@@ -284,7 +284,7 @@ class Watching(Grpo):
 
 
 def test_targets_may_use_the_scores_be_one_a_token_and_keep_a_state(policy: Policy) -> None:
-    tiny.stir(policy)
+    tiny_policy.stir(policy)
     algorithm, groups = Watching(GrpoConfig(learning_rate=0.01)), four(policy)
     expected = [scored(policy, group).detach() for group in groups]
     plain = gradients_of_step(policy, groups, 40)
@@ -302,7 +302,7 @@ def test_targets_may_use_the_scores_be_one_a_token_and_keep_a_state(policy: Poli
 
 def test_the_same_groups_and_seed_give_the_same_bytes(base: Path) -> None:
     def run() -> dict[str, bytes]:
-        policy = tiny.load(base, seed=11)
+        policy = tiny_policy.load(base, seed=11)
         moving = optimiser(policy)
         for _ in range(3):
             update.step(policy, moving, four(policy), ALGORITHM, token_budget=40)

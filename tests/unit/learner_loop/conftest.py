@@ -8,7 +8,7 @@ import pytest_asyncio
 
 from ratchet.buffer import Store
 from tests.support import tiny_model
-from tests.support.learner_world import tiny_engine
+from tests.support.learner_setup import tiny_engine
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from learner.gate import heldout
 from ratchet.buffer import Store
 from ratchet.errors import ConfigError, GateRefused
-from tests.support.learner_world import SCORER, configuration, world
+from tests.support.learner_setup import SCORER, configuration, world
 from tests.support.stores import POLICY
 
 CHAT = {"messages": [{"role": "user", "content": "Tell me about the moon."}]}
@@ -91,7 +91,7 @@ async def test_a_candidate_that_is_worse_on_the_held_out_prompts_is_refused(stor
     async with world(store, tmp_path, config) as w:
         item = await w.ask("Where is my parcel?")
         # Rated against the scorer, so that what is learned makes it worse.
-        from tests.support.scorers import early_letters
+        from tests.support.reward_functions import early_letters
         from tests.support.stores import rate
 
         await rate(store, item, [-early_letters([], c.message["content"]) + 0.001 * c.index for c in item.choices])

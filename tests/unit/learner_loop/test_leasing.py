@@ -7,7 +7,7 @@ from pathlib import Path
 from learner import leasing
 from ratchet.buffer import Store
 from ratchet.types import Interaction
-from tests.support.learner_world import World, answered, configuration, world
+from tests.support.learner_setup import World, answered, configuration, world
 from tests.support.stores import POLICY, rate
 
 

@@ -13,7 +13,7 @@ from ratchet import adapters, process
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable
 from ratchet.tasks import end
-from tests.support.learner_world import World, configuration, record, until, world
+from tests.support.learner_setup import World, configuration, record, until, world
 from tests.support.stores import POLICY, group_of, rate
 
 

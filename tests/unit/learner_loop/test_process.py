@@ -18,7 +18,7 @@ from ratchet.buffer import Store
 from ratchet.config import Config
 from ratchet.errors import ConfigError
 from ratchet.tasks import end
-from tests.support.learner_world import ROOT, configuration, until
+from tests.support.learner_setup import ROOT, configuration, until
 from tests.support.stores import POLICY
 
 
@@ -41,10 +41,10 @@ async def test_the_learner_writes_its_status_and_stops_when_told(store: Store, m
 
 
 async def test_a_reward_that_is_not_there_ends_it_with_one_line_and_status_two(store: Store, model: Path, url: str, tmp_path: Path) -> None:
-    child = await start(configuration(model, url, rewards=[{"path": "tests.support.scorers:absent"}]), tmp_path)
+    child = await start(configuration(model, url, rewards=[{"path": "tests.support.reward_functions:absent"}]), tmp_path)
     assert await asyncio.wait_for(child.wait(), 90) == 2
     said = (tmp_path / "logs" / "learner.log").read_text(encoding="utf-8")
-    assert "reward tests.support.scorers:absent" in said and "Traceback" not in said
+    assert "reward tests.support.reward_functions:absent" in said and "Traceback" not in said
 
 
 def test_a_data_directory_has_one_learner(tmp_path: Path) -> None:

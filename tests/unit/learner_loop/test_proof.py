@@ -11,7 +11,7 @@ from learner.gate import proof
 from learner.gate.proof import Comparison
 from ratchet.buffer import Store
 from ratchet.errors import GateRefused
-from tests.support.learner_world import configuration, tiny_engine, world
+from tests.support.learner_setup import configuration, tiny_engine, world
 from tests.support.stores import POLICY
 
 TOLERANCE = 0.01

@@ -13,7 +13,7 @@ from ratchet import process
 from ratchet.buffer import Store
 from ratchet.errors import EngineUnavailable, GateRefused
 from ratchet.types import Heartbeat, PolicyRecord, PolicyVersionRecord
-from tests.support.learner_world import World, configuration, record, tiny_engine, world
+from tests.support.learner_setup import World, configuration, record, tiny_engine, world
 from tests.support.stores import POLICY
 
 

@@ -12,7 +12,7 @@ ASKED = [{"role": "user", "content": "2.5"}]
 
 
 def scorer(*parts: tuple[str, float]) -> Scorer:
-    return Scorer([PythonRewardConfig(path=f"tests.support.scorers:{name}", weight=weight) for name, weight in parts])
+    return Scorer([PythonRewardConfig(path=f"tests.support.reward_functions:{name}", weight=weight) for name, weight in parts])
 
 
 def test_a_reward_is_the_weighted_sum_of_its_functions() -> None:
@@ -43,7 +43,9 @@ def test_missing_is_none_and_never_zero() -> None:
     assert scorer(("constant", 1.0)).try_score(ASKED, "any") == 1.0
 
 
-@pytest.mark.parametrize("path", ["tests.nowhere:f", "tests.support.scorers:absent", "tests.support.scorers:not_a_function"])
+@pytest.mark.parametrize(
+    "path", ["tests.nowhere:f", "tests.support.reward_functions:absent", "tests.support.reward_functions:not_a_function"]
+)
 def test_a_reward_that_cannot_be_called_is_a_wrong_configuration(path: str) -> None:
     with pytest.raises(ConfigError, match="reward tests"):
         Scorer([PythonRewardConfig(path=path)])

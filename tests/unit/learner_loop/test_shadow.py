@@ -12,7 +12,7 @@ from learner.shadow.shadow import room
 from ratchet.buffer import Store
 from ratchet.config import Config, ShadowConfig
 from ratchet.types import Sampling
-from tests.support.learner_world import SCORER, World, configuration, record, world
+from tests.support.learner_setup import SCORER, World, configuration, record, world
 from tests.support.stores import POLICY
 
 SIZE = 4
@@ -85,7 +85,7 @@ async def test_nothing_is_made_beyond_what_the_next_steps_take(store: Store, mod
 async def test_a_group_without_its_rewards_is_not_stored_and_counted(
     scorer: str, reason: str, store: Store, model: Path, url: str, tmp_path: Path
 ) -> None:
-    async with world(store, tmp_path, shadowed(model, url, f"tests.support.scorers:{scorer}", min_groups=1)) as w:
+    async with world(store, tmp_path, shadowed(model, url, f"tests.support.reward_functions:{scorer}", min_groups=1)) as w:
         await w.ask("Where is my parcel?", 1)
         assert await w.loop._parts.shadow.once() == 0
         await w.loop._status.write()
@@ -97,7 +97,7 @@ async def test_while_no_group_teaches_sampling_goes_on_and_the_store_does_not_fi
     store: Store, model: Path, url: str, tmp_path: Path
 ) -> None:
     """A scorer that gives every answer the same: groups are stored, counted, set aside, and drawn anew; no version is made."""
-    async with world(store, tmp_path, shadowed(model, url, "tests.support.scorers:constant", min_groups=2)) as w:
+    async with world(store, tmp_path, shadowed(model, url, "tests.support.reward_functions:constant", min_groups=2)) as w:
         for text in "ab":
             await w.ask(text, 1)
         for turn in range(3):
@@ -113,7 +113,7 @@ async def test_while_no_group_teaches_sampling_goes_on_and_the_store_does_not_fi
 async def test_groups_that_teach_nothing_do_not_count_as_ready_but_bound_what_is_sampled_ahead(
     store: Store, model: Path, url: str, tmp_path: Path
 ) -> None:
-    async with world(store, tmp_path, shadowed(model, url, "tests.support.scorers:constant", min_groups=1)) as w:
+    async with world(store, tmp_path, shadowed(model, url, "tests.support.reward_functions:constant", min_groups=1)) as w:
         for text in "abcd":
             await w.ask(text, 1)
         while await w.loop._parts.shadow.once():
@@ -123,7 +123,7 @@ async def test_groups_that_teach_nothing_do_not_count_as_ready_but_bound_what_is
 
 async def test_a_step_is_made_once_enough_of_the_sampled_groups_teach(store: Store, model: Path, url: str, tmp_path: Path) -> None:
     """One prompt in three gives groups with a spread: the others are set aside, with their rewards in the reported mean."""
-    async with world(store, tmp_path, shadowed(model, url, "tests.support.scorers:early_letters_of_learn", min_groups=2)) as w:
+    async with world(store, tmp_path, shadowed(model, url, "tests.support.reward_functions:early_letters_of_learn", min_groups=2)) as w:
         for text in ("flat one", "flat two", "learn"):
             await w.ask(text, 1)
         while not await w.loop.cycle():

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.project.tree import ROOT, files
+from tests.unit.project.source_tree import ROOT, files
 
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.unit.project.tree import PACKAGES, ROOT, files
+from tests.unit.project.source_tree import PACKAGES, ROOT, files
 
 NAMED = re.compile(rf"`((?:{'|'.join(PACKAGES)}|tests|bench|deploy|docs)/[\w./-]*)`")
 SCRIPTS = re.compile(r"`scripts/(\w+\.lua)`")

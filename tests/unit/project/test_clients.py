@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.project.tree import ROOT
+from tests.unit.project.source_tree import ROOT
 
 PAGE = (ROOT / "docs" / "clients.md").read_text()
 LOCKS = sorted((ROOT / "requirements" / "clients").glob("*.lock"))

@@ -17,7 +17,7 @@ from ratchet.config import EngineConfig, StoreConfig, load
 from ratchet.doctor import Finding, checks, engine, examine, store
 from ratchet.errors import EngineBroken, EngineUnavailable, StoreUnavailable
 from ratchet.process import free_port, kill_tree, spawn
-from tests.support.machines import until
+from tests.support.ratchet_up import until
 
 QUIET: dict[str, Any] = {"models": {"smollm2": {"path": "smollm2"}}}
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.config import schema
-from tests.unit.project.tree import PACKAGES, ROOT, calls, circles, files, functions, imported_files, imports, modules
+from tests.unit.project.source_tree import PACKAGES, ROOT, calls, circles, files, functions, imported_files, imports, modules
 
 MAY_IMPORT = {
     "ratchet": {"ratchet"},

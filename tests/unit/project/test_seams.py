@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.config import ENGINES
-from tests.unit.project.tree import imports, modules, parsed
+from tests.unit.project.source_tree import imports, modules, parsed
 
 SCHEMA, FORMS = "gateway/dialects/schema.py", "gateway/dialects/forms.py"
 """Where the client's own fields are declared; some of them come from the engines, and a client may use them."""

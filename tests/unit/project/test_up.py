@@ -28,7 +28,7 @@ from ratchet.up import keys, orphans, ready_file, resolve, run
 from ratchet.up.machine import Machine
 from ratchet.up.parts import Part, command, environment, last_line
 from ratchet.up.progress import Progress
-from tests.support.machines import alive
+from tests.support.ratchet_up import alive
 from tests.support.stores import embedded_store
 
 DEADLINE = 30.0

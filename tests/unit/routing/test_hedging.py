@@ -24,14 +24,14 @@ STEPS = 30
 async def begin(asked: Replica, _: Exchange, tokens: int) -> Answer:
     """An engine that has answered by the next turn of the event loop."""
     hold = asked.enter("small", tokens)
-    response = Response(cast(Any, None), kept=False)
-    response.begun(200, {})
+    response = Response(cast(Any, None), reused=False)
+    response.head_received(200, {})
     try:
         await asyncio.sleep(0)
     except BaseException:
         hold.leave()
         raise
-    asyncio.get_running_loop().call_soon(response.ended)
+    asyncio.get_running_loop().call_soon(response.completed)
     return Answer(hold, response, b"{}")
 
 

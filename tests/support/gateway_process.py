@@ -22,7 +22,7 @@ from ratchet import names
 from ratchet.buffer import EmbeddedServer, Store, open_store
 from ratchet.config import StoreConfig
 from ratchet.types import Interaction, KeyRecord
-from tests.unit.adapters.adapters import ALPHA, RANK, written
+from tests.support.small_adapters import ALPHA, RANK, written
 
 DEADLINE = 30.0
 BASE, POLICY = "smollm2", "support"
@@ -115,7 +115,7 @@ class Bench:
     fakes: dict[str, Fake]
     config: dict[str, Any]
     module: str = "gateway"
-    """What is started as the gateway: `tests.audited` is one that writes down what it opens."""
+    """The module that runs as the gateway; `tests.support.audited_gateway` logs the files that it opens."""
     process: Process | None = None
     url: str = ""
     admin: str = ""

@@ -55,7 +55,7 @@ REQUESTS: dict[str, tuple[str, dict[str, Any]]] = {
     "tokens of a chat": ("/tokenize", {"messages": [{"role": "user", "content": "hi"}]}),
     "detokenized": ("/detokenize", {"tokens": [97, 98]}),
 }
-"""Requests whose answers vLLM's own code wrote (`record.py`) from the tokens that the fake draws for them."""
+"""Requests whose answers vLLM's own code wrote (`record_vllm_forms.py`) from the tokens that the fake draws for them."""
 
 
 def payloads(name: str) -> list[bytes]:

@@ -40,7 +40,7 @@ async def test_a_key_is_found_by_its_hash_and_remembered_while_the_store_is_away
 async def test_a_revoked_key_ends_and_a_store_that_hangs_delays_no_known_one(
     server: EmbeddedServer, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.access.keys.KNOWN_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.access.keys.FRESH_SECONDS", 0.0)
     for name in ("one", "two"):
         await store.keys.put(hashlib.sha256(name.encode()).hexdigest(), KeyRecord(name, "acme", ["infer"], 1.0))
     ring = KeyRing(store.keys)
@@ -60,9 +60,9 @@ async def test_a_revoked_key_ends_and_a_store_that_hangs_delays_no_known_one(
 
 
 async def test_the_memory_of_keys_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.access.keys.REMEMBERED", 3)
+    monkeypatch.setattr("gateway.access.keys.MAX_CACHED", 3)
     ring = KeyRing(store.keys)
     for i in range(10):
         with pytest.raises(ApiError):
             await ring.caller(ask(f"guess-{i}"))
-    assert len(ring._known) == 3
+    assert len(ring._cache) == 3

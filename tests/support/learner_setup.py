@@ -32,7 +32,7 @@ from tests.support import tiny_model
 from tests.support.stores import POLICY, rate
 
 ROOT = Path(__file__).resolve().parents[2]
-SCORER = "tests.support.scorers:early_letters"
+SCORER = "tests.support.reward_functions:early_letters"
 ANSWER_TOKENS = 6
 
 
@@ -63,7 +63,7 @@ def record(url: str, name: str = "tiny", **fields: Any) -> EngineRecord:
 
 @asynccontextmanager
 async def tiny_engine(model: Path, log: Path, *flags: str) -> AsyncIterator[str]:
-    """A running `tests.tiny_engine`; its URL."""
+    """A running `tests.support.tiny_engine`; its URL."""
     port = process.free_port()
     child = _forked("tests.support.tiny_engine", log, "--model", str(model), "--port", str(port), *flags)
     await asyncio.to_thread(child.start)

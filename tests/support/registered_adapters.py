@@ -9,8 +9,8 @@ import numpy as np
 from ratchet import adapters
 from ratchet.buffer import Store
 from ratchet.types import PolicyVersionRecord
-from tests.support.engines_real import BASE, write_adapter
 from tests.support.stores import candidate
+from tests.support.vllm_server import BASE, write_adapter
 
 
 async def commit(store: Store, data: Path, policy: str, version: int, *, rank: int = 8, shared: Path | None = None) -> PolicyVersionRecord:

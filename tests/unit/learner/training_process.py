@@ -1,4 +1,4 @@
-"""A process that takes training steps and saves: `python -m tests.unit.learner.resume BASE DATA FROM_DIGEST|- STEP TO`.
+"""A process that takes training steps and saves: `python -m tests.unit.learner.training_process BASE DATA FROM_DIGEST|- STEP TO`.
 
 Prints the digest it saved, and the sha256 of the adapter's weights.
 """
@@ -16,13 +16,13 @@ from learner.policy.model import WEIGHTS_FILE, Policy
 from learner.policy.optim import AdamW
 from ratchet.adapters import ArtifactStore
 from ratchet.types import Example
-from tests.unit.learner import tiny
+from tests.unit.learner import tiny_policy
 
 
 def train(base: Path, data: Path, digest: str, first: int, last: int) -> tuple[str, str]:
     """Steps `first + 1 .. last`, each on its own groups, from the checkpoint `digest` or from the seed."""
     artifacts = ArtifactStore(data)
-    policy, scorer = tiny.load(base, seed=2), tiny.load(base)
+    policy, scorer = tiny_policy.load(base, seed=2), tiny_policy.load(base)
     moving = AdamW(policy.parameters(), learning_rate=0.01, weight_decay=0.01)
     if digest != "-":
         checkpoint.load(artifacts, "support", digest).restore(policy, moving)
@@ -33,7 +33,7 @@ def train(base: Path, data: Path, digest: str, first: int, last: int) -> tuple[s
 
 
 def _groups(scorer: Policy, number: int) -> list[Example]:
-    return [tiny.group(scorer, 10 * number + n, [0.0, 1.0, 0.25, 0.5]) for n in range(3)]
+    return [tiny_policy.group(scorer, 10 * number + n, [0.0, 1.0, 0.25, 0.5]) for n in range(3)]
 
 
 if __name__ == "__main__":

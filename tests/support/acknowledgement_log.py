@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from ratchet.buffer import schema
-from tests.support.gateways import Bench, until
+from tests.support.gateway_process import Bench, until
 
 PAUSE_SECONDS = 0.02
 

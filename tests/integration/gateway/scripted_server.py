@@ -17,12 +17,12 @@ Talk = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 
 
 class Server:
-    """What was asked of it, connection by connection, each request as its bytes."""
+    """The requests it received, connection by connection, as bytes."""
 
     def __init__(self) -> None:
         self.url = ""
         self.connections: list[list[bytes]] = []
-        self.gone = asyncio.Event()
+        self.client_closed = asyncio.Event()
         """A client closed its connection."""
 
 
@@ -35,25 +35,25 @@ async def request(reader: StreamReader) -> bytes:
 @asynccontextmanager
 async def serving(*answers: bytes | Talk, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """A server that gives these answers in turn, over all its connections; after the last it closes them. Bytes stand for themselves."""
-    left, server, tasks = list(answers), Server(), set[asyncio.Future[None]]()
+    remaining, server, tasks = list(answers), Server(), set[asyncio.Future[None]]()
 
     async def handle(reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         tasks.add(task)
-        asked: list[bytes] = []
-        server.connections.append(asked)
+        requests: list[bytes] = []
+        server.connections.append(requests)
         try:
-            while left:
-                asked.append(await request(reader))
-                answer = left.pop(0)
+            while remaining:
+                requests.append(await request(reader))
+                answer = remaining.pop(0)
                 if isinstance(answer, bytes):
                     writer.write(answer)
                     await writer.drain()
                 else:
                     await answer(reader, writer)
         except (asyncio.IncompleteReadError, ConnectionError):
-            server.gone.set()
+            server.client_closed.set()
         finally:
             writer.close()
 
@@ -89,7 +89,7 @@ async def post(pool: Pool) -> tuple[int, bytes]:
 
 
 async def pieces(response: Response) -> AsyncIterator[bytes]:
-    while piece := await response.more():
+    while piece := await response.read():
         yield piece
 
 

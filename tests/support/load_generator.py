@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.gateways import Bench, until
+from tests.support.gateway_process import Bench, until
 
 
 class Load:

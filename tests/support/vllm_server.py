@@ -1,7 +1,7 @@
 """One real vLLM for a whole test session, and adapters for it. Import the fixture `real_engine` into a test module
 and name it as an argument of the test (or of a session fixture), so that it is there before the test begins:
 
-from tests.support.engines_real import real_engine  # noqa: F401
+from tests.support.vllm_server import real_engine  # noqa: F401
 
 However many modules import it, one server is started; tests that use it are marked `real`.
 """

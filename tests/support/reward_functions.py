@@ -1,4 +1,4 @@
-"""Reward functions for tests, named in their configurations as `tests.support.scorers:NAME`."""
+"""Reward functions for tests, named in their configurations as `tests.support.reward_functions:NAME`."""
 
 from __future__ import annotations
 
