@@ -1,7 +1,7 @@
-"""The records that flow: request -> interaction -> reward -> example -> batch -> version.
+"""The shared records: request -> interaction -> reward -> example -> batch -> version.
 
-msgspec structs: encoded as msgpack in the store, as JSON on the admin API. A field is added at the end
-with a default; none is renamed.
+They are msgspec structs, encoded as msgpack in the store and as JSON on the admin API. New fields are added at the
+end, with a default; fields are never renamed.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Interaction(msgspec.Struct):
 
 
 class FeedbackPost(msgspec.Struct):
-    """Feedback as accepted by the gateway: form, metric and value already checked there. `type` is the metric's."""
+    """Feedback as accepted by the gateway, which has checked its form, metric and value. `type` is the type of the metric."""
 
     tenant: str
     target: str
@@ -107,7 +107,7 @@ class FeedbackPost(msgspec.Struct):
 
 
 class Ledger(msgspec.Struct):
-    """Rewards, counted once each: received = used + pending + sum(rejected) + expired, at every instant."""
+    """Counts of rewards, each counted once: received = used + pending + sum(rejected) + expired, at every instant."""
 
     received: int = 0
     used: int = 0
@@ -121,7 +121,7 @@ class Ledger(msgspec.Struct):
 
 
 class Signal(msgspec.Struct):
-    """One feedback slot of an example: the value that was leased and the principal who gave it.
+    """One feedback slot of an example: the leased value, and who gave it.
 
     A reward function's score has no `feedback` id, tenant or key. `value` is as posted: a number, a boolean, a text, or an
     object that names a preferred and a rejected answer.
@@ -166,7 +166,7 @@ class Lease(msgspec.Struct):
     step: int
     examples: list[Example]
     job: str = ""
-    """The request for a step (`registry.request_training`) that the lease answers, if it does."""
+    """The id of the request for a step (`registry.request_training`) that the lease answers; "" if none."""
 
 
 class PolicyVersionRecord(msgspec.Struct):
@@ -213,7 +213,7 @@ class PolicyEvent(msgspec.Struct):
 
 
 class Heartbeat(msgspec.Struct):
-    """What a gateway says of itself each second: requests in flight by engine-side model name, and the pointer epochs it follows."""
+    """A gateway's report, sent each second: requests in flight by engine-side model name, and the pointer epochs it follows."""
 
     gateway: str
     inflight: dict[str, int] = {}
@@ -223,13 +223,13 @@ class Heartbeat(msgspec.Struct):
 
 
 class EngineRecord(msgspec.Struct):
-    """A replica that may serve: where it is, and what its supervisor last said of it.
+    """A replica that may serve: its address, and the state that its supervisor last reported.
 
-    `slots` is how many sequences it decodes at a time, where Ratchet launched it and so knows (0: unknown). `weight` is its
-    share of the requests beside other replicas'. `added`: by an operator at run time. `desired` is the operator's word:
-    `drain` takes no new requests, `remove` goes once it has none in hand. `pools`: it was seen to give embeddings or scores and
-    to generate nothing, so that it takes no adapter. `refused`: candidates that it could not be started with, where its kind
-    takes adapters only at its start.
+    `slots` is the number of sequences it decodes at a time (0: unknown, because Ratchet did not launch it). `weight` is its
+    share of the requests relative to other replicas. `added`: an operator added it at run time. `desired` is what the operator
+    wants: with `drain` it takes no new requests, with `remove` it is also removed once none is in flight. `pools`: it gives
+    embeddings or scores and does not generate, so it takes no adapter. `refused`: candidates that it could not be started with,
+    if its kind takes adapters only at its start.
     """
 
     name: str
@@ -251,9 +251,9 @@ class EngineRecord(msgspec.Struct):
 
 
 class KeyRecord(msgspec.Struct):
-    """A key at rest: only its sha256 is stored. `id` is public and safe to log.
+    """The record of an API key, of which only the sha256 is stored. `id` is public and safe to log.
 
-    `models` are the names it may ask for, as a client writes them (a policy's name allows its versions too; None: all).
+    `models` are the names it may use, as a client writes them (a policy's name allows its versions too; None: all).
     `rpm` and `tpm` are requests and tokens a minute, `concurrency` requests at a time, over all gateways (None: no bound).
     """
 

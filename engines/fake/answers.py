@@ -1,4 +1,4 @@
-"""The tokens of an answer, one after the other."""
+"""Generates the tokens of an answer, one by one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engines.fake import model
 from engines.fake.asks import Ask
 
 Pace = Callable[[int], Awaitable[None]]
-"""Awaited with the number of tokens so far before each token, for all choices together."""
+"""Awaited before each token, with the number of tokens so far in all choices together."""
 
 
 class Token(msgspec.Struct):
@@ -26,7 +26,7 @@ class Token(msgspec.Struct):
 
 
 async def tokens(ask: Ask, pace: Pace) -> AsyncIterator[Token]:
-    """All choices' tokens, a step of each in turn, as continuous batching gives them; `n` choices of each prompt."""
+    """Yield the tokens of all choices, one of each in turn, as continuous batching does; `n` choices for each prompt."""
     running = {i: _Running(ask, ask.prompts[i // ask.n], i) for i in range(ask.n * len(ask.prompts))}
     count = 0
     while running:
@@ -47,7 +47,7 @@ class _Running:
         self._ask, self._prompt, self._index = ask, prompt, index
         self._decoder, self._text, self._at, self._sent = model.Decoder(), "", 0, 0
         self._stops = [ask.stop] if isinstance(ask.stop, str) else ask.stop or []
-        # As vLLM: the last characters wait, since they may turn out to begin a stop string.
+        # As in vLLM, the last characters are held back, since they may begin a stop string.
         self._hold = max((len(s) for s in self._stops), default=1) - 1
 
     def step(self) -> Token:

@@ -1,4 +1,4 @@
-"""The routes, over aiohttp's server."""
+"""The routes, served by aiohttp."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from engines.fake.forms.texts import TextForm
 from ratchet import names
 
 REMEMBERED = 1000
-"""Request bodies that `GET /fake/seen` still knows."""
+"""Number of request bodies that `GET /fake/seen` returns."""
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 _T = TypeVar("_T")
 
 
 class _Route(NamedTuple):
-    """How a generating route is read, how it is answered, and what its ids begin with."""
+    """A generating route: the parser of its requests, the form of its answers, and the prefix of their ids."""
 
     read: Callable[[dict[str, Any]], Ask]
     form: type[Form]
@@ -47,14 +47,14 @@ ROUTES = {
 
 
 class _Refused(Exception):
-    """An error as its answer."""
+    """An error, to be sent as the response."""
 
     def __init__(self, status: int, kind: str, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status, self.kind, self.retry_after = status, kind, retry_after
 
     def response(self, path: str) -> web.Response:
-        """In OpenAI's form, or in Anthropic's on its route."""
+        """Return the response, in OpenAI's form, or in Anthropic's on its route."""
         if path == MESSAGES:
             tree: dict[str, Any] = {"type": "error", "error": {"type": self.kind, "message": str(self)}}
         else:
@@ -71,7 +71,7 @@ class _Adapter(msgspec.Struct):
 
 
 class FakeEngine:
-    """One engine's state: adapters (in memory, so that a restart loses them), faults, and what it was asked."""
+    """The state of one engine: its adapters (in memory, so a restart loses them), its faults, and the requests it got."""
 
     def __init__(self, model: str, *, slots: int, faults: Faults) -> None:
         self.model = model
@@ -79,7 +79,7 @@ class FakeEngine:
         self.schedule = FaultSchedule(faults)
         self.requests: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
         self.traces: deque[str] = deque(maxlen=REMEMBERED)
-        """The requests' `traceparent`, "" where they had none."""
+        """The `traceparent` of each request, "" if it had none."""
         self.running = self.waiting = self.aborted = 0
         self._slots = asyncio.Semaphore(slots)
 
@@ -151,10 +151,10 @@ class FakeEngine:
                     return await self._stream(request, form, pace)
                 return _json(form.whole([t async for t in answers.tokens(ask, pace)]))
             except ConnectionResetError:
-                return web.Response(status=500)  # the connection is gone: nobody reads it
+                return web.Response(status=500)  # the connection is closed, so nobody receives this
 
     async def pool(self, answer: pooling.Answer, request: web.Request) -> web.StreamResponse:
-        """The routes that generate nothing: one step of work."""
+        """Answer a route that does not generate, in one step."""
         tree, faults = await self._enter(request)
         self._serves(served := str(tree.get("model")))
         async with self._busy():
@@ -169,7 +169,7 @@ class FakeEngine:
         return _json({"faults": self.schedule.faults})
 
     async def forget(self, request: web.Request) -> web.Response:
-        """Loses the adapters, as a restart does."""
+        """Drop the adapters, as a restart does."""
         self.adapters.clear()
         return _json({"adapters": []})
 
@@ -186,7 +186,7 @@ class FakeEngine:
             return error.response(request.path)
 
     async def _enter(self, request: web.Request) -> tuple[dict[str, Any], Faults]:
-        """The body, and what befalls its request."""
+        """Return the body, and the faults for this request."""
         tree = await _read(request, dict[str, Any])
         self.requests.append(tree)
         self.traces.append(request.headers.get("traceparent", ""))
@@ -245,7 +245,7 @@ def _pace(request: web.Request, faults: Faults) -> answers.Pace:
 
 
 def _ident(request: web.Request) -> str:
-    """vLLM makes its ids from this header."""
+    """The id of a request. vLLM takes it from this header."""
     return request.headers.get("X-Request-Id", names.mint(""))
 
 

@@ -1,4 +1,4 @@
-"""Faults that the fake engine commits on purpose, set by flags or by `POST /fake/faults`."""
+"""Faults that the fake engine injects, set by flags or by `POST /fake/faults`."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import msgspec
 
 
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`die_after` and `hang_after` count an answer's tokens; 0 is before the first byte, null never."""
+    """`die_after` and `hang_after` count the tokens of an answer: 0 is before the first byte, null is never."""
 
     token_ms: float = 0
     """Milliseconds a token takes."""
     die_after: int | None = None
     hang_after: int | None = None
     refuse: int | None = None
-    """Status to answer instead."""
+    """Status to answer with instead."""
     retry_after: int | None = None
-    """Seconds that the refusal asks to be left alone for."""
+    """The `retry-after` of the refusal, in seconds."""
     exit: bool = False
     """Whether dying takes the whole process (else: this connection, reset)."""
     times: int | None = None
-    """Requests that are hit; those after are served. Null: all."""
+    """Number of requests that the faults affect; later ones are served. Null: all."""
     lacks: list[str] = []
-    """Routes that the engine does not have, `times` or not."""
+    """Routes that the engine does not have, whatever `times` is."""
 
 
 class FaultSchedule:
-    """The faults in force, dealt out request by request."""
+    """The faults in force, counted down request by request."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self._remaining = faults.times
 
     def next(self) -> Faults:
-        """What befalls the next request."""
+        """Return the faults for the next request."""
         if self._remaining == 0:
             return Faults(token_ms=self.faults.token_ms, lacks=self.faults.lacks)
         if self._remaining is not None:
@@ -45,7 +45,7 @@ class FaultSchedule:
 
 
 async def inject(faults: Faults, token: int, abort: Callable[[], None]) -> None:
-    """What happens before an answer's token number `token`. ConnectionResetError after `abort` was called."""
+    """Inject the faults due before token number `token` of an answer. Raises ConnectionResetError after calling `abort`."""
     if faults.hang_after == token:
         await asyncio.Event().wait()
     if faults.die_after == token:

@@ -39,8 +39,9 @@ class TextPart(Strict, tag_field="type", tag="text"):
 
 
 class OnlyText(Strict):
-    """A part where only text is accepted. Not a tagged struct: msgspec does not require the tag outside a union."""
+    """A part where only text is accepted."""
 
+    # Not a tag: msgspec does not require one outside a union.
     type: Literal["text"]
     text: str
 

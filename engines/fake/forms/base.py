@@ -1,4 +1,4 @@
-"""How a route writes an answer: whole, or as a stream's bytes."""
+"""The form of a route's answers: complete, or as a stream."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ FINGERPRINT = "vllm-0.32.0-fake"
 
 
 class Form(ABC):
-    """One answer to `ask`, in exactly the form of vLLM 0.32."""
+    """Writes one answer to `ask` in exactly the form of vLLM 0.32."""
 
     def __init__(self, ask: Ask, public_id: str) -> None:
         self.ask = ask
         self.id = public_id
         self.created = int(time.time())
         self.count = 0
-        """Tokens told so far."""
+        """Tokens written so far."""
 
     @property
     def prompt(self) -> list[int]:
@@ -30,19 +30,19 @@ class Form(ABC):
 
     @abstractmethod
     def whole(self, drawn: Sequence[Token]) -> dict[str, Any]:
-        """The answer that these tokens make."""
+        """Return the complete answer of these tokens."""
 
     @abstractmethod
     def first(self) -> bytes:
-        """What a stream begins with, before any token."""
+        """Return the bytes of a stream before its first token."""
 
     @abstractmethod
     def token(self, token: Token) -> bytes:
-        """What a token brings it; b"" for nothing."""
+        """Return the bytes of a stream for one token; may be b""."""
 
     @abstractmethod
     def last(self) -> bytes:
-        """What it ends with."""
+        """Return the last bytes of a stream."""
 
     def usage(self, completion: int) -> dict[str, int]:
         prompt = sum(len(ids) for ids in self.ask.prompts)
@@ -50,7 +50,7 @@ class Form(ABC):
 
 
 def token_entry(token: int, logprob: float) -> dict[str, Any]:
-    """A token of a chat's log-probs."""
+    """Return the entry of a token in a chat's log-probs."""
     return {"token": model.token_text(token), "logprob": logprob, "bytes": model.token_bytes(token)}
 
 

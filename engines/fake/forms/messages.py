@@ -1,4 +1,4 @@
-"""`/v1/messages` as vLLM 0.32 writes it: Anthropic's form, made from a chat's answer."""
+"""`/v1/messages` as vLLM 0.32 writes it: Anthropic's form, derived from a chat's answer."""
 
 from __future__ import annotations
 
