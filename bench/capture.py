@@ -17,7 +17,7 @@ from bench import section
 from engines import Wants, sse
 from engines.vllm.capture import ChoicesCapture
 
-RECORDED = Path(__file__).parent.parent / "tests" / "unit" / "engines" / "recorded" / "stop_string.sse"
+RECORDED = Path(__file__).parent.parent / "tests" / "support" / "recorded" / "stop_string.sse"
 ID = "chatcmpl-" + "ab" * 16
 CASES = {
     "hide ids and log-probs": (Wants(), ID, "smollm2"),

@@ -16,7 +16,7 @@ from engines import Wants, sse
 from engines.vllm.capture import ChoicesCapture, capture_whole
 from tests.support.gateway_process import plain_http
 
-RECORDED = Path(__file__).parent.parent / "unit" / "engines" / "recorded"
+RECORDED = Path(__file__).parent.parent / "support" / "recorded"
 ASKED = {"logprobs": True, "return_token_ids": True}
 ID = "ab" * 16
 OK = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"

@@ -9,7 +9,7 @@ import pytest
 from engines import Wants
 from engines.vllm.capture import ChoicesCapture, capture_whole
 from ratchet.errors import EngineBroken
-from tests.unit.engines.vllm_samples import ID, MODEL, chunk, first, last, payloads, stream, whole
+from tests.support.vllm_samples import ID, MODEL, chunk, first, last, payloads, stream, whole
 
 
 def test_a_streamed_answer_is_captured_exactly() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engines import Wants
 from engines.vllm.capture import capture_whole
-from tests.unit.engines.vllm_samples import ID, MODEL, chunk, first, last, payloads, stream, whole
+from tests.support.vllm_samples import ID, MODEL, chunk, first, last, payloads, stream, whole
 
 OTHER = "chatcmpl-" + "cd" * 16
 ALL = Wants(logprobs=True, token_ids=True, usage=True)

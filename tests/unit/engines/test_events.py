@@ -1,4 +1,4 @@
-"""engines.openai.events: how responses and messages are read; real vLLM's (recorded/) among them."""
+"""engines.openai.events: how responses and messages are read; real vLLM's (tests/support/recorded) among them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from engines import Captured, Wants, sse
 from engines.openai.events import MessagesCapture, ResponsesCapture, capture_message, capture_response, kind_of, tree_of
 from ratchet.errors import EngineBroken
-from tests.unit.engines.vllm_samples import forms, payloads, whole
+from tests.support.vllm_samples import forms, payloads, whole
 
 OVERLAY = {"previous_response_id": None, "metadata": {"a": "b"}, "store": True, "background": False}
 PATCH = {"id": "resp_x", "model": "support@3", **OVERLAY}

@@ -11,7 +11,7 @@ from engines import Wants
 from engines.openai import answers
 from engines.routes import EMBEDDINGS, POOLING, TOKENS
 from ratchet.errors import EngineBroken, EngineUnsupported
-from tests.unit.engines.vllm_samples import whole as recorded
+from tests.support.vllm_samples import whole as recorded
 
 
 def whole(told: bytes, model: str = "support@3") -> tuple[bytes, dict[str, Any]]:

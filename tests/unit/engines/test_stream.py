@@ -12,7 +12,7 @@ from engines.stream import EventCapture
 from engines.types import Captured
 from engines.vllm.capture import ChoicesCapture
 from ratchet.errors import EngineBroken
-from tests.unit.engines.vllm_samples import FOLDER, ID, MODEL, chunk, first, payloads
+from tests.support.vllm_samples import FOLDER, ID, MODEL, chunk, first, payloads
 
 NOTHING = Captured([], [], {}, exact=False)
 

@@ -11,7 +11,7 @@ from engines.vllm.capture import ChoicesCapture
 from gateway.relay.stream import Forwarder
 from ratchet.errors import EngineBroken
 from tests.support.exchanges import exchange_reading, inference_request
-from tests.unit.engines.vllm_samples import ID, MODEL, chunk, first, last, payloads
+from tests.support.vllm_samples import ID, MODEL, chunk, first, last, payloads
 
 ANSWER = b"".join(b"data: %b\n\n" % event for event in [*payloads("stop_string.sse")])
 

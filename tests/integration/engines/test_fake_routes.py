@@ -1,10 +1,9 @@
-"""The fake's other routes, held against what vLLM 0.32 answered (recorded/)."""
+"""The fake's other routes, held against what vLLM 0.32 answered (tests/support/recorded)."""
 
 from __future__ import annotations
 
 import json
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -12,8 +11,8 @@ import pytest
 
 from engines.fake.pooling import vector
 from tests.support.fake_engine import BASE, fake_engine
+from tests.support.vllm_samples import FOLDER
 
-RECORDED = Path(__file__).with_name("recorded")
 PARAMETERS = {"type": "object", "properties": {"place": {"type": "string"}}, "required": ["place"]}
 RESPONSE_TOOL = {"type": "function", "name": "get_weather", "parameters": PARAMETERS}
 MESSAGE_TOOL = {"name": "get_weather", "input_schema": PARAMETERS}
@@ -73,20 +72,20 @@ def likeliest(tree: Any) -> None:
             likeliest(value)
 
 
-@pytest.mark.parametrize("name", [name for name in ASKED if (RECORDED / f"{name}.json").exists()])
+@pytest.mark.parametrize("name", [name for name in ASKED if (FOLDER / f"{name}.json").exists()])
 async def test_a_whole_answer_has_vllms_fields_and_no_others(name: str) -> None:
     path, body = ASKED[name]
-    ours, theirs = json.loads(await post(path, **body)), json.loads((RECORDED / f"{name}.json").read_text())
+    ours, theirs = json.loads(await post(path, **body)), json.loads((FOLDER / f"{name}.json").read_text())
     likeliest(ours)
     likeliest(theirs)
     assert fits(shape(ours), shape(theirs)), (ours, theirs)
 
 
-@pytest.mark.parametrize("name", [name for name in ASKED if (RECORDED / f"{name}.sse").exists()])
+@pytest.mark.parametrize("name", [name for name in ASKED if (FOLDER / f"{name}.sse").exists()])
 async def test_a_streams_events_come_in_vllms_order_with_its_fields(name: str) -> None:
     path, body = ASKED[name]
     options = {"stream_options": {"include_usage": True}} if name == "completion" else {}
-    ours, theirs = events(await post(path, stream=True, **options, **body)), events((RECORDED / f"{name}.sse").read_text())
+    ours, theirs = events(await post(path, stream=True, **options, **body)), events((FOLDER / f"{name}.sse").read_text())
     kinds = [[kind for kind, _ in groupby(event.get("type") for event in stream)] for stream in (ours, theirs)]
     assert kinds[0] == kinds[1]
     for event in ours:

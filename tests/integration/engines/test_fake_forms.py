@@ -14,7 +14,7 @@ from engines.fake import pooling
 from engines.fake.__main__ import arguments
 from engines.fake.faults import Faults
 from tests.support.fake_engine import BASE, fake_engine
-from tests.unit.engines.vllm_samples import IDENT, REQUESTS, forms
+from tests.support.vllm_samples import IDENT, REQUESTS, forms
 
 OURS = re.compile(r'"(created|created_at)":\d+|"(?:msg|fc)_[0-9a-f]{16}"')
 """What differs from answer to answer: the time, and the items' own ids."""

@@ -9,7 +9,7 @@ from ratchet.demo.exchange import Log
 from ratchet.demo.heldout import SAMPLES, Scored, measure
 from ratchet.demo.task import HELDOUT, SYSTEM
 from ratchet.demo.traffic import Pace, judge, read, users
-from tests.unit.demo.replayed_gateway import Replay, serving
+from tests.integration.demo.replayed_gateway import Replay, serving
 
 BRISK = Pace(reader_pause=0.001, panel_pause=0.001, panel_size=4)
 

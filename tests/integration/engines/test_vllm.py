@@ -1,4 +1,4 @@
-"""engines.vllm.wire: what vLLM is asked for, and how its answers (recorded/) are read."""
+"""engines.vllm.wire: what vLLM is asked for, and how its answers (tests/support/recorded) are read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engines.vllm.capture import ChoicesCapture, capture_whole
 from engines.vllm.wire import COLDEST, VllmWire
 from ratchet.errors import EngineBroken
 from ratchet.types import EngineRecord, Sampling
-from tests.unit.engines.vllm_samples import payloads, whole
+from tests.support.vllm_samples import payloads, whole
 
 ID = "cmpl-" + "cd" * 16
 WIRE = VllmWire()

@@ -5,7 +5,7 @@ import pytest
 from ratchet.demo.client import Client
 from ratchet.demo.exchange import Exchange, Log
 from ratchet.demo.task import MAX_TOKENS
-from tests.unit.demo.replayed_gateway import Replay, serving
+from tests.integration.demo.replayed_gateway import Replay, serving
 
 
 async def streamed(replay: Replay, n: int = 1) -> tuple[Exchange, Log]:

@@ -1,6 +1,6 @@
 """Write recorded/forms.json: what vLLM 0.32's own code makes of the fake's tokens.
 
-Run as `python -m tests.unit.engines.record_vllm_forms`.
+Run as `python -m tests.support.record_vllm_forms`.
 
 No model runs: the serving classes are made without their engine, and are handed the tokens as the engine would.
 """
@@ -39,7 +39,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from engines.fake import answers, asks, model, pooling
 from engines.fake.forms.base import FINGERPRINT, likeliest
 from engines.fake.forms.chats import ChatForm, delta
-from tests.unit.engines.vllm_samples import FOLDER, FORMS, IDENT, REQUESTS
+from tests.support.vllm_samples import FOLDER, FORMS, IDENT, REQUESTS
 
 
 async def nothing(_: int) -> None:
