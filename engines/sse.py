@@ -1,4 +1,4 @@
-"""Server-sent events, incrementally: bytes as they arrive in, payloads out (WHATWG HTML, section 9.2)."""
+"""Split server-sent events out of bytes as they arrive (WHATWG HTML, section 9.2)."""
 
 from __future__ import annotations
 

@@ -25,9 +25,9 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--die-after", type=int, help="reset the connection after this many tokens (0: before the first byte)")
     parser.add_argument("--hang-after", type=int, help="fall silent after this many tokens")
     parser.add_argument("--refuse", type=int, help="answer this status")
-    parser.add_argument("--retry-after", type=int, help="the retry-after of a refusal, in seconds")
+    parser.add_argument("--retry-after", type=int, help="seconds of a refusal's Retry-After")
     parser.add_argument("--exit", action="store_true", help="dying ends the process")
-    parser.add_argument("--times", type=int, help="requests that the faults affect (default: all)")
+    parser.add_argument("--times", type=int, help="requests that the faults hit (default: all)")
     parser.add_argument("--lacks", action="append", default=[], metavar="ROUTE", help="a route it does not have; may be repeated")
     return parser.parse_args(argv)
 
@@ -37,7 +37,7 @@ async def serve(options: argparse.Namespace) -> None:
     given = {field: getattr(options, field) for field in Faults.__struct_fields__}
     faults = Faults(**given)
     engine = FakeEngine(options.model, slots=options.slots, faults=faults)
-    # Without handler_cancellation an abandoned answer would run on, which no engine does.
+    # Without handler_cancellation an abandoned answer would run on: no engine does that.
     runner = web.AppRunner(engine.app(), handler_cancellation=True, shutdown_timeout=1.0, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, options.host, options.port)

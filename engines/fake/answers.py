@@ -1,4 +1,4 @@
-"""Generates the tokens of an answer, one by one."""
+"""The tokens of an answer, one after the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engines.fake import model
 from engines.fake.asks import Ask
 
 Pace = Callable[[int], Awaitable[None]]
-"""Awaited before each token, with the number of tokens so far in all choices together."""
+"""Awaited with the number of tokens so far before each token, for all choices together."""
 
 
 class Token(msgspec.Struct):
@@ -26,7 +26,7 @@ class Token(msgspec.Struct):
 
 
 async def tokens(ask: Ask, pace: Pace) -> AsyncIterator[Token]:
-    """Yield the tokens of all choices, one of each in turn, as continuous batching does; `n` choices for each prompt."""
+    """All choices' tokens, a step of each in turn, as continuous batching gives them; `n` choices of each prompt."""
     running = {i: _Running(ask, ask.prompts[i // ask.n], i) for i in range(ask.n * len(ask.prompts))}
     count = 0
     while running:
@@ -47,7 +47,7 @@ class _Running:
         self._ask, self._prompt, self._index = ask, prompt, index
         self._decoder, self._text, self._at, self._sent = model.Decoder(), "", 0, 0
         self._stops = [ask.stop] if isinstance(ask.stop, str) else ask.stop or []
-        # As in vLLM, the last characters are held back, since they may begin a stop string.
+        # As vLLM: the last characters wait, since they may turn out to begin a stop string.
         self._hold = max((len(s) for s in self._stops), default=1) - 1
 
     def step(self) -> Token:
@@ -60,10 +60,10 @@ class _Running:
             token.finish, token.stop = "stop" if self._ask.call is None else "tool_calls", stop
         elif self._at == len(self._ids):
             token.finish = "length"
-        token.text = self._next_text(stop, token.finish is not None)
+        token.text = self._send(stop, token.finish is not None)
         return token
 
-    def _next_text(self, stop: str | None, finished: bool) -> str:
+    def _send(self, stop: str | None, finished: bool) -> str:
         end = self._text.index(stop) if stop is not None else len(self._text) - (0 if finished else self._hold)
-        sent, self._sent = self._sent, max(self._sent, end)
-        return self._text[sent:end]
+        start, self._sent = self._sent, max(self._sent, end)
+        return self._text[start:end]

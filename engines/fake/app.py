@@ -1,4 +1,4 @@
-"""The routes, served by aiohttp."""
+"""The routes, over aiohttp's server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler
 
 from engines.fake import answers, asks, pooling
 from engines.fake.asks import Ask
-from engines.fake.faults import Faults, FaultSchedule, inject
+from engines.fake.faults import FaultPlan, Faults, inject
 from engines.fake.forms.base import Form
 from engines.fake.forms.chats import ChatForm
 from engines.fake.forms.messages import MessageForm
@@ -24,14 +24,14 @@ from engines.fake.forms.responses import ResponseForm
 from engines.fake.forms.texts import TextForm
 from ratchet import names
 
-REMEMBERED = 1000
-"""Number of request bodies that `GET /fake/seen` returns."""
+MAX_REQUESTS = 1000
+"""Request bodies that `GET /fake/state` lists, the latest."""
 CHAT, MESSAGES = "/v1/chat/completions", "/v1/messages"
 _T = TypeVar("_T")
 
 
 class _Route(NamedTuple):
-    """A generating route: the parser of its requests, the form of its answers, and the prefix of their ids."""
+    """How a generating route is read, how it is answered, and what its ids begin with."""
 
     read: Callable[[dict[str, Any]], Ask]
     form: type[Form]
@@ -47,22 +47,22 @@ ROUTES = {
 
 
 class _Refused(Exception):
-    """An error, to be sent as the response."""
+    """An error as its answer."""
 
     def __init__(self, status: int, kind: str, message: str, *, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status, self.kind, self.retry_after = status, kind, retry_after
 
     def response(self, path: str) -> web.Response:
-        """Return the response, in OpenAI's form, or in Anthropic's on its route."""
+        """In OpenAI's form, or in Anthropic's on its route."""
         if path == MESSAGES:
             tree: dict[str, Any] = {"type": "error", "error": {"type": self.kind, "message": str(self)}}
         else:
             tree = {"error": {"message": str(self), "type": self.kind, "param": None, "code": self.status}}
-        response = _json(tree, self.status)
+        answer = _json(tree, self.status)
         if self.retry_after is not None:
-            response.headers["retry-after"] = str(self.retry_after)
-        return response
+            answer.headers["retry-after"] = str(self.retry_after)
+        return answer
 
 
 class _Adapter(msgspec.Struct):
@@ -71,15 +71,16 @@ class _Adapter(msgspec.Struct):
 
 
 class FakeEngine:
-    """The state of one engine: its adapters (in memory, so a restart loses them), its faults, and the requests it got."""
+    """One engine's state: adapters (in memory, so that a restart loses them), faults, and what it was asked."""
 
     def __init__(self, model: str, *, slots: int, faults: Faults) -> None:
         self.model = model
         self.adapters: dict[str, str] = {}
-        self.schedule = FaultSchedule(faults)
-        self.requests: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
-        self.traces: deque[str] = deque(maxlen=REMEMBERED)
-        """The `traceparent` of each request, "" if it had none."""
+        self.plan = FaultPlan(faults)
+        self.requests: deque[dict[str, Any]] = deque(maxlen=MAX_REQUESTS)
+        """Their bodies."""
+        self.traces: deque[str] = deque(maxlen=MAX_REQUESTS)
+        """The requests' `traceparent`, "" where they had none."""
         self.running = self.waiting = self.aborted = 0
         self._slots = asyncio.Semaphore(slots)
 
@@ -97,7 +98,7 @@ class FakeEngine:
                 *(web.post(path, partial(self.pool, answer)) for path, answer in pooling.ROUTES.items()),
                 web.post("/fake/faults", self.set_faults),
                 web.post("/fake/forget", self.forget),
-                web.get("/fake/seen", self.show),
+                web.get("/fake/state", self.show),
             ]
         )
         return app
@@ -116,21 +117,21 @@ class FakeEngine:
         return _json({"object": "list", "data": [base, *adapters]})
 
     async def load(self, request: web.Request) -> web.Response:
-        adapter = await _read(request, _Adapter)
-        if not adapter.lora_name or not adapter.lora_path or adapter.lora_name == self.model:
-            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{adapter.lora_name}' conflicts with a served base model.")
-        if adapter.lora_name in self.adapters:
-            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{adapter.lora_name}' has already been loaded.")
-        if not _is_adapter(adapter.lora_path):
-            raise _Refused(404, "NotFoundError", f"Loading lora {adapter.lora_name} failed: No adapter found for {adapter.lora_path}")
-        self.adapters[adapter.lora_name] = adapter.lora_path
-        return web.Response(text=f"Success: LoRA adapter '{adapter.lora_name}' added successfully.")
+        asked = await _read(request, _Adapter)
+        if not asked.lora_name or not asked.lora_path or asked.lora_name == self.model:
+            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{asked.lora_name}' conflicts with a served base model.")
+        if asked.lora_name in self.adapters:
+            raise _Refused(400, "InvalidUserInput", f"The lora adapter '{asked.lora_name}' has already been loaded.")
+        if not _is_adapter(asked.lora_path):
+            raise _Refused(404, "NotFoundError", f"Loading lora {asked.lora_name} failed: No adapter found for {asked.lora_path}")
+        self.adapters[asked.lora_name] = asked.lora_path
+        return web.Response(text=f"Success: LoRA adapter '{asked.lora_name}' added successfully.")
 
     async def unload(self, request: web.Request) -> web.Response:
-        adapter = await _read(request, _Adapter)
-        if self.adapters.pop(adapter.lora_name, None) is None:
-            raise _Refused(404, "NotFoundError", f"The lora adapter '{adapter.lora_name}' cannot be found.")
-        return web.Response(text=f"Success: LoRA adapter '{adapter.lora_name}' removed successfully.")
+        asked = await _read(request, _Adapter)
+        if self.adapters.pop(asked.lora_name, None) is None:
+            raise _Refused(404, "NotFoundError", f"The lora adapter '{asked.lora_name}' cannot be found.")
+        return web.Response(text=f"Success: LoRA adapter '{asked.lora_name}' removed successfully.")
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
         return await self.generate(CHAT, request)
@@ -151,10 +152,10 @@ class FakeEngine:
                     return await self._stream(request, form, pace)
                 return _json(form.whole([t async for t in answers.tokens(ask, pace)]))
             except ConnectionResetError:
-                return web.Response(status=500)  # the connection is closed, so nobody receives this
+                return web.Response(status=500)  # the connection is closed: nobody reads it
 
     async def pool(self, answer: pooling.Answer, request: web.Request) -> web.StreamResponse:
-        """Answer a route that does not generate, in one step."""
+        """The routes that generate nothing: one step of work."""
         tree, faults = await self._enter(request)
         self._serves(served := str(tree.get("model")))
         async with self._busy():
@@ -165,11 +166,11 @@ class FakeEngine:
             return _json(_read_as(lambda given: answer(given, _ident(request), served), tree))
 
     async def set_faults(self, request: web.Request) -> web.Response:
-        self.schedule = FaultSchedule(await _read(request, Faults))
-        return _json({"faults": self.schedule.faults})
+        self.plan = FaultPlan(await _read(request, Faults))
+        return _json({"faults": self.plan.faults})
 
     async def forget(self, request: web.Request) -> web.Response:
-        """Drop the adapters, as a restart does."""
+        """Loses the adapters, as a restart does."""
         self.adapters.clear()
         return _json({"adapters": []})
 
@@ -178,7 +179,7 @@ class FakeEngine:
 
     @web.middleware
     async def _refusing(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if request.path in self.schedule.faults.lacks:
+        if request.path in self.plan.faults.lacks:
             return _json({"detail": "Not Found"}, 404)  # as FastAPI answers where it has no route
         try:
             return await handler(request)
@@ -186,11 +187,11 @@ class FakeEngine:
             return error.response(request.path)
 
     async def _enter(self, request: web.Request) -> tuple[dict[str, Any], Faults]:
-        """Return the body, and the faults for this request."""
+        """The body, and the faults of its request."""
         tree = await _read(request, dict[str, Any])
         self.requests.append(tree)
         self.traces.append(request.headers.get("traceparent", ""))
-        faults = self.schedule.next()
+        faults = self.plan.next()
         if faults.refuse is not None:
             raise _Refused(faults.refuse, "InternalServerError", "refused, as asked", retry_after=faults.retry_after)
         return tree, faults
@@ -206,8 +207,8 @@ class FakeEngine:
         await response.prepare(request)
         await response.write(form.first() + form.token(token))
         async for token in stream:
-            if chunk := form.token(token):
-                await response.write(chunk)
+            if events := form.token(token):
+                await response.write(events)
         await response.write(form.last())
         return response
 
@@ -245,7 +246,7 @@ def _pace(request: web.Request, faults: Faults) -> answers.Pace:
 
 
 def _ident(request: web.Request) -> str:
-    """The id of a request. vLLM takes it from this header."""
+    """vLLM makes its ids from this header."""
     return request.headers.get("X-Request-Id", names.mint(""))
 
 

@@ -1,4 +1,4 @@
-"""The parameters of a request, the same for all routes: each route's fields are mapped to those of a chat or text completion."""
+"""What a request asks for, whatever its route: each route's fields as those of a chat or a text completion."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import msgspec
 from engines.fake import model, play
 
 LONGEST = 2**14
-"""Most tokens of an answer, as a model's length would bound it."""
+"""Tokens of an answer; a model's length bounds them too."""
 TEXT_TOKENS = 16
 """vLLM's `max_tokens` of a text completion that names none."""
 CHOICES = {"any": "required", "auto": "auto", "none": "none"}
 
 
 class Ask(msgspec.Struct, dict=True):
-    """The fields of a request that the fake engine uses."""
+    """The fields of a request that the fake heeds."""
 
     model: str = ""
     messages: list[dict[str, Any]] = []
@@ -40,16 +40,16 @@ class Ask(msgspec.Struct, dict=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: Any = None
     tree: dict[str, Any] = {}
-    """The original body, for routes that repeat it in the answer."""
+    """The body as it came, where its route repeats it."""
 
     @cached_property
     def call(self) -> play.Call | None:
-        """The tool call to answer with, if any."""
+        """The tool call that the answer is."""
         return play.called(self.tools or [], self.tool_choice, self.messages)
 
     @property
     def playable(self) -> bool:
-        """Whether the schemas in the request can be read; clients may send anything."""
+        """Whether the schemas in it, which are anybody's, can be read as such."""
         try:
             return self.text is None or bool(self.text)
         except (AttributeError, LookupError, TypeError):
@@ -57,7 +57,7 @@ class Ask(msgspec.Struct, dict=True):
 
     @cached_property
     def text(self) -> bytes | None:
-        """The required text of the answer; None if any will do."""
+        """What the answer has to say; None: anything."""
         said = self.call.text if self.call is not None else play.formed(self.response_format, self.messages)
         return None if said is None else said.encode()
 
@@ -67,7 +67,7 @@ class Ask(msgspec.Struct, dict=True):
 
     @cached_property
     def prompts(self) -> list[list[int]]:
-        """The token ids of each prompt: one for a chat, any number for a text completion."""
+        """The ids of each prompt: one of a chat, any number of a text completion."""
         if self.messages:
             return [model.prompt_ids(self.messages)]
         several = isinstance(self.prompt, list) and not all(isinstance(item, int) for item in self.prompt)
@@ -75,7 +75,7 @@ class Ask(msgspec.Struct, dict=True):
 
 
 def of_chat(tree: dict[str, Any]) -> Ask:
-    """Parse a chat request. Like the other parsers, raises msgspec.ValidationError."""
+    """msgspec.ValidationError, as all of these."""
     return msgspec.convert(tree, Ask)
 
 

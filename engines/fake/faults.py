@@ -1,4 +1,4 @@
-"""Faults that the fake engine injects, set by flags or by `POST /fake/faults`."""
+"""Faults that the fake engine commits on purpose, set by flags or by `POST /fake/faults`."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ import msgspec
 
 
 class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`die_after` and `hang_after` count the tokens of an answer: 0 is before the first byte, null is never."""
+    """`die_after` and `hang_after` count an answer's tokens; 0 is before the first byte, null never."""
 
     token_ms: float = 0
     """Milliseconds a token takes."""
     die_after: int | None = None
     hang_after: int | None = None
     refuse: int | None = None
-    """Status to answer with instead."""
+    """Status to answer instead."""
     retry_after: int | None = None
-    """The `retry-after` of the refusal, in seconds."""
+    """Seconds of the refusal's `Retry-After`."""
     exit: bool = False
     """Whether dying takes the whole process (else: this connection, reset)."""
     times: int | None = None
-    """Number of requests that the faults affect; later ones are served. Null: all."""
+    """Requests that are hit; those after are served. Null: all."""
     lacks: list[str] = []
-    """Routes that the engine does not have, whatever `times` is."""
+    """Routes that the engine does not have, `times` or not."""
 
 
-class FaultSchedule:
-    """The faults in force, counted down request by request."""
+class FaultPlan:
+    """The faults in force, request by request."""
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self._remaining = faults.times
 
     def next(self) -> Faults:
-        """Return the faults for the next request."""
+        """The faults of the next request."""
         if self._remaining == 0:
             return Faults(token_ms=self.faults.token_ms, lacks=self.faults.lacks)
         if self._remaining is not None:
@@ -45,7 +45,7 @@ class FaultSchedule:
 
 
 async def inject(faults: Faults, token: int, abort: Callable[[], None]) -> None:
-    """Inject the faults due before token number `token` of an answer. Raises ConnectionResetError after calling `abort`."""
+    """Commit the fault that is due before token number `token` of an answer. ConnectionResetError after `abort` was called."""
     if faults.hang_after == token:
         await asyncio.Event().wait()
     if faults.die_after == token:

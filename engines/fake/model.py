@@ -1,4 +1,4 @@
-"""The answers of the fake engine: a pure function of (model, prompt ids, choice, seed)."""
+"""What the fake engine says: a pure function of (model, prompt ids, choice, seed)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 END = 256
 END_TEXT = "<|end|>"
 SAY, ROLE = b"say:", b"user\n"
-"""Prefix of a prompt or last user message. The answer is the rest of it, to the byte; `say:` alone gives an empty answer."""
+"""A prompt or a last user message that begins so is answered with the rest of it, to the byte; `say:` alone gives an empty answer."""
 WORDS = ("the", "moon", "rises", "over", "naïve", "日本", "🙂", "`x = {}`", "and", "we", "wait!")
 
 
@@ -25,19 +25,19 @@ def prompt_ids(messages: Sequence[dict[str, Any]]) -> list[int]:
 
 
 def ids_of(prompt: str | Sequence[int]) -> list[int]:
-    """Return the token ids of a prompt: the bytes of a text, or ids unchanged."""
+    """A text's bytes; ids as they are."""
     return list(prompt.encode()) if isinstance(prompt, str) else list(prompt)
 
 
 def text_of(ids: Sequence[int]) -> str:
-    """Return the text of `ids`, without END and unknown ones."""
+    """The text that ids stand for, END and unknown ones left out."""
     return bytes(token for token in ids if 0 <= token < END).decode(errors="replace")
 
 
 def answer(model: str, prompt: Sequence[int], choice: int, seed: int, *, tokens: int, endless: bool, text: bytes | None) -> Iterator[int]:
-    """Yield the ids of one answer, at most `tokens`. END closes it if it fits; with `endless` the text is repeated instead.
+    """The ids of one answer: at most `tokens`; END closes it where it fits, unless `endless`, which repeats the text.
 
-    `text`: the text of the answer. None: the text that the prompt asks for (`say:`), or pseudo-random words.
+    `text`: what it is to say; None: what the prompt says, or an invention.
     """
     said = text if text is not None else _said(prompt)
     text = said if said is not None else _invented(model, prompt, choice, seed)
@@ -46,12 +46,12 @@ def answer(model: str, prompt: Sequence[int], choice: int, seed: int, *, tokens:
 
 
 def logprob(model: str, prompt: Sequence[int], before: int, token: int) -> float:
-    """Return a log-prob in (-4, 0] that differs between models, prompts, positions and tokens."""
+    """A log-prob in (-4, 0], which tells models, prompts, positions and tokens apart."""
     return -(_hash(model, prompt, before, token) % 4000) / 1000
 
 
 class Decoder:
-    """Decodes ids to text incrementally. A character is returned with its last byte."""
+    """Ids to text, incrementally: a character's last byte brings it, those before bring nothing."""
 
     def __init__(self) -> None:
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
@@ -78,8 +78,8 @@ def _said(prompt: Sequence[int]) -> bytes | None:
     ends = [i for i, token in enumerate(prompt) if token == END]
     begin = ends[-2] + 1 if len(ends) > 1 else 0
     last = bytes(t for t in prompt[begin : ends[-1] if ends else None] if 0 <= t < END)
-    prefix = (ROLE if ends else b"") + SAY
-    return last.removeprefix(prefix) if last.startswith(prefix) else None
+    asked = (ROLE if ends else b"") + SAY
+    return last.removeprefix(asked) if last.startswith(asked) else None
 
 
 def _invented(model: str, prompt: Sequence[int], choice: int, seed: int) -> bytes:

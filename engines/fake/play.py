@@ -1,6 +1,6 @@
-"""Structured answers: a JSON instance of a schema, or a tool call, filled in from the message alone.
+"""Answers with a form: a JSON instance of a schema, or a call of a tool, filled from the message alone.
 
-Simpler than a grammar: an integer is the first one in the message, a text its first quoted words.
+As a grammar would have it, and simpler: an integer is the message's first one, a text its first quoted words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Call(msgspec.Struct):
 
     @property
     def text(self) -> str:
-        """The text that a Hermes model writes for the call."""
+        """As a model of Hermes' kind writes it."""
         return f"{self._head}{self.arguments}}}\n</tool_call>"
 
     @property
@@ -39,7 +39,7 @@ class Call(msgspec.Struct):
         return {"id": CALL_ID, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
     def delta(self, at: int, added: str) -> dict[str, Any]:
-        """Return the stream delta for byte `at` of `text`, which added `added`. As in vLLM: first the name, then parts of the arguments."""
+        """What byte `at` of `text`, which added `added` to it, brings a stream, as vLLM's: the name, then the arguments as they come."""
         begin = len(self._head.encode())
         if at == begin - 1:
             return _calls({"id": CALL_ID, "type": "function", "index": 0, "function": {"name": self.name}})
@@ -49,7 +49,7 @@ class Call(msgspec.Struct):
 
 
 def called(tools: Sequence[Mapping[str, Any]], choice: Any, messages: Sequence[Mapping[str, Any]]) -> Call | None:
-    """Return the tool call that answers `messages`, or None.
+    """The call that answers `messages`, None for none.
 
     `choice` is the request's `tool_choice`. Left to itself (`auto`) the fake calls a tool one of whose name's words, of four letters or
     more, is in the user's message; to a tool's result it answers with text.
@@ -68,7 +68,7 @@ def called(tools: Sequence[Mapping[str, Any]], choice: Any, messages: Sequence[M
 
 
 def formed(response_format: Mapping[str, Any] | None, messages: Sequence[Mapping[str, Any]]) -> str | None:
-    """Return the text required by `response_format`; None if any will do."""
+    """The text that `response_format` asks for; None if any will do."""
     kind = (response_format or {}).get("type")
     text = said(messages)
     if kind == "json_object":
@@ -79,7 +79,7 @@ def formed(response_format: Mapping[str, Any] | None, messages: Sequence[Mapping
 
 
 def said(messages: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of the last message."""
+    """The last message's text."""
     content = messages[-1].get("content") if messages else None
     if isinstance(content, list):
         return "".join(part.get("text", "") for part in content if isinstance(part, dict))
@@ -87,7 +87,7 @@ def said(messages: Sequence[Mapping[str, Any]]) -> str:
 
 
 def filled(schema: Mapping[str, Any], text: str) -> Any:
-    """Return an instance of a JSON Schema with objects, arrays, enums, numbers, texts and references."""
+    """An instance of the JSON Schema's everyday part: objects, arrays, enums, numbers, texts, references."""
     return _filled(schema, schema, text, DEEPEST)
 
 
@@ -95,18 +95,18 @@ def dumped(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def _filled(schema: Mapping[str, Any], root: Mapping[str, Any], text: str, depth: int) -> Any:
+def _filled(schema: Mapping[str, Any], root: Mapping[str, Any], text: str, left: int) -> Any:
     schema = _plain(schema, root)
     kind = schema.get("type", "object" if "properties" in schema else "null")
     if "const" in schema or "enum" in schema:
         return schema.get("const", (schema.get("enum") or [None])[0])
-    if depth == 0 or kind == "null":
+    if left == 0 or kind == "null":
         return None
     if kind == "object":
         properties = schema.get("properties", {})
-        return {name: _filled(below, root, text, depth - 1) for name, below in properties.items()}
+        return {name: _filled(below, root, text, left - 1) for name, below in properties.items()}
     if kind == "array":
-        return [_filled(schema.get("items", {}), root, text, depth - 1)] * max(1, schema.get("minItems", 1))
+        return [_filled(schema.get("items", {}), root, text, left - 1)] * max(1, schema.get("minItems", 1))
     number = NUMBER.search(text)
     values: dict[str, Any] = {"integer": int(number[0]) if number else 1, "number": float(number[0]) if number else 0.5, "boolean": True}
     quoted = QUOTED.search(text)
@@ -118,7 +118,7 @@ def _calls(call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _plain(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Resolve references, and the first of alternatives, in a schema."""
+    """The schema behind references and the first of alternatives."""
     for _ in range(DEEPEST):
         reference = schema.get("$ref")
         options = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")

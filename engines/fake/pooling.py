@@ -14,14 +14,14 @@ from engines.fake import model
 from engines.fake.asks import Ask
 
 SIZE, MOST = 16, 4096
-"""Dimensions of a vector: the default, and the maximum."""
+"""A vector's numbers, where no `dimensions` are asked for, and at most."""
 MAX_MODEL_LEN = 2**20
 Answer = Callable[[dict[str, Any], str, str], dict[str, Any]]
 """(the request's body, the id's own part, the model's name) to the answer's body. LookupError, TypeError: no request of that form."""
 
 
 def vector(text: str, size: int) -> list[float]:
-    """Return a unit vector [size] that differs between texts."""
+    """A unit vector [size] that tells texts apart."""
     drawn = [hashlib.blake2b(f"{i}|{text}".encode(), digest_size=2).digest() for i in range(size)]
     numbers = [int.from_bytes(two, "big") / 2**15 - 1 for two in drawn]
     length = math.hypot(*numbers) or 1.0
@@ -29,7 +29,7 @@ def vector(text: str, size: int) -> list[float]:
 
 
 def likeness(one: str, other: str) -> float:
-    """Return the share of the first text's words that are in the other, in [0, 1]."""
+    """The share of the first text's words that the other has, in [0, 1]."""
     words = set(one.split())
     return len(words & set(other.split())) / max(1, len(words))
 

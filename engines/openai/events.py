@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class _Usage(msgspec.Struct):
-    """Of Anthropic's form the last two, which are not among its `input_tokens`."""
+    """The last two are Anthropic's, and not included in its `input_tokens`."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -92,12 +92,12 @@ _TREE = msgspec.json.Decoder(dict[str, Any])
 
 
 def kind_of(data: bytes) -> str:
-    """An event's `type`. EngineBroken if it has none."""
+    """The `type` of an event. EngineBroken: it has none."""
     return _decoded(_KIND, data).type
 
 
 def tree_of(data: bytes) -> dict[str, Any]:
-    """The JSON object in `data`. EngineBroken if it is none, or reports an error."""
+    """`data` as a JSON object. EngineBroken: it is none, or reports an error."""
     tree = _decoded(_TREE, data)
     if tree.get("error") is not None:
         raise _reported()
@@ -175,7 +175,7 @@ def _patch(wants: Wants, public_id: str, model: str) -> dict[str, Any]:
 
 
 def response_of(tree: dict[str, Any]) -> Captured:
-    """A `response` object as recorded. EngineBroken if it is of another form."""
+    """A `response` object as it is recorded. EngineBroken: it is of another form."""
     found = _as(tree, _Response)
     parts = [part for item in found.output if item.type == "message" and isinstance(item.content, list) for part in item.content]
     text = "".join(part.text or "" for part in parts if part.type == "output_text")

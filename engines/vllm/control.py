@@ -1,6 +1,6 @@
 """vLLM 0.32, CPU or CUDA build, by its OpenAI server: `vllm/entrypoints/openai` in the installed source.
 
-Traps, seen on the real server, and what is done: `load_inplace` re-reads files and switches running answers (never used);
+Traps of the real server, and what is done about them: `load_inplace` re-reads files and switches running answers (never used);
 a name loaded twice answers 400 (the list says whether it is the same path); the first request with log-probs is slow
 (the probe of its health asks for them); a log-prob it lacks is written as -9999.0 (never taken for one).
 """

@@ -1,7 +1,7 @@
 """Hide from the client what only the recorder asked for, by cutting bytes.
 
-A pattern such as `"logprobs":` with its quotes cannot occur inside a JSON string, where quotes are escaped; so a span that
-the parser gave, behind its key, is found where it is. Everything else keeps the engine's own bytes.
+A pattern such as `"logprobs":` with its quotes cannot occur inside a JSON string, where quotes are escaped. So a key and the
+span that the parser gave for its value are found where they are. Everything else keeps the engine's own bytes.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from engines.types import Wants
 from engines.vllm.body import ABSENT, NULL, Body
 
 Cut = tuple[bytes, bytes, bytes]
-"""A key with its quotes and colon, the value behind it, and what goes there instead of both."""
+"""A key with its quotes and colon, its value, and what replaces both."""
 
 
 def hidden(data: bytes, body: Body, wants: Wants) -> bool:
-    """Whether a client that had asked for itself would not have been sent this chunk at all.
+    """Whether vLLM would not have sent this chunk at all for the client's own request.
 
-    That is the closing usage chunk, and the empty chunk vLLM sends only to carry ids while a tool call is being parsed.
+    That holds for the closing usage chunk, and for the empty chunks that only carry ids while a tool call is being parsed.
     """
     if not body.choices:
         return body.usage is not None and not wants.usage

@@ -1,4 +1,4 @@
-"""Convert a JSON tree to a request type. A mismatch becomes an error in OpenAI's form."""
+"""Convert a JSON tree to one of the gateway's request types; what does not fit is refused in OpenAI's words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FIELD = re.compile(r"^Object (?P<how>contains unknown|missing required) field `(
 
 
 def convert(tree: Any, kind: type[T]) -> T:
-    """Return `tree` as a `kind`. Raises ApiError 400, which names the field."""
+    """`tree` as a `kind`. ApiError 400 that names the field."""
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as error:
@@ -23,7 +23,7 @@ def convert(tree: Any, kind: type[T]) -> T:
 
 
 def explain(text: str) -> ApiError:
-    """Return OpenAI's error for a message of msgspec."""
+    """msgspec's message as OpenAI's error."""
     place = PLACE.match(text)
     what, path = (place["what"], (place["path"] or "").replace("[...]", "") or None) if place is not None else (text, None)
     field = FIELD.match(what)
@@ -36,7 +36,7 @@ def explain(text: str) -> ApiError:
 
 
 def without_nulls(tree: dict[str, Any], unsupported: frozenset[str]) -> dict[str, Any]:
-    """Return `tree` without `unsupported` fields, which some clients send as null. Raises ApiError 400 if one is not null."""
+    """`tree` without its `unsupported` fields, which some clients send as null. ApiError 400 if one is not null."""
     for name in unsupported.intersection(tree):
         if tree[name] is not None:
             raise invalid(f"Unsupported parameter: {name!r} is not offered here.", name, "unsupported_parameter")

@@ -21,7 +21,7 @@ from ratchet.types import Interaction, KeyRecord
 
 UNSUPPORTED = frozenset({"conversation", "prompt", "context_management"})
 LONGEST_CHAIN = 100
-"""Longest chain of responses that a response may continue."""
+"""Responses that one response may continue, one after the other."""
 
 
 class Responses(Events):
@@ -29,7 +29,7 @@ class Responses(Events):
     prefix = names.RESPONSE_PREFIX
 
     def __init__(self, interactions: Interactions, longest: int) -> None:
-        """`longest`: most bytes of JSON from earlier responses to put before a request's own input."""
+        """`longest`: bytes of JSON that may come before a request's own input."""
         self._interactions = interactions
         self._longest = longest
 
@@ -50,14 +50,14 @@ class Responses(Events):
             store=store,
             metadata=metadata,
             sampling=force,
-            # A response repeats fields of its request, some of which are not sent to the engine.
+            # A response repeats its request, of which the engine did not get everything.
             wants=Wants(overlay={"previous_response_id": previous, "metadata": metadata, "store": store, "background": False}),
             unfit=fitness.shaped(force) or ("grammar" if _may_have_grammar(request) else ""),
             previous=previous,
         )
 
     async def prepare(self, ask: Ask, caller: KeyRecord) -> Ask:
-        """Put the recorded turns of earlier responses before the input. Raises ApiError 400 if one is not found, and StoreError."""
+        """Puts what came before in front of the input, from the records. ApiError 400 if it is not there. StoreError."""
         turns: list[Any] = []
         at, size = ask.previous, 0
         for _ in range(LONGEST_CHAIN):
@@ -89,7 +89,7 @@ def _items(given: Any) -> list[Any]:
 
 
 def _output(found: Interaction) -> list[Any]:
-    """The output of a response as input of the next one, without log-probs."""
+    """What was answered, as the next request's input: its log-probs are the answer's own."""
     items = [dict(item) for item in (found.response or {}).get("output") or () if isinstance(item, dict)]
     for item in items:
         if isinstance(item.get("content"), list):
@@ -98,7 +98,7 @@ def _output(found: Interaction) -> list[Any]:
 
 
 def retrievable(found: Interaction | None) -> dict[str, Any] | None:
-    """Return the stored `response` object; None if the interaction is not a response or was deleted."""
+    """The stored `response` object; None if the interaction is none or was deleted."""
     if found is None or found.route != RESPONSES or found.response is None:
         return None
     return found.response

@@ -32,7 +32,7 @@ class Text(Dialect):
             raise invalid(f"Invalid value for 'n': at most {config.limits.max_n} answers in all.", "n", "integer_above_max_value")
         check_options(request)
         if request.echo and request.logprobs is not None:
-            # It is known to crash an engine (docs/engines.md).
+            # It crashes vLLM on a CPU (docs/gateway.md).
             raise invalid("'echo' with 'logprobs' is not offered here: prompts have no log-probs.", "logprobs", "unsupported_parameter")
         force = fitness.sampling(request, request.max_tokens or 16)
         grammar = request.response_format is not None and not isinstance(request.response_format, schema.TextFormat)

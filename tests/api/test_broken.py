@@ -107,10 +107,10 @@ async def test_a_replica_that_broke_a_stream_has_to_generate_again_at_once(tmp_p
         fake = made.fakes["fake-0"]
         await fake.faults(die_after=4)
         assert "[DONE]" not in (await made.chat("say:" + "x" * 20, stream=True)).text
-        before = len((await fake.seen())["requests"])
+        before = len((await fake.state())["requests"])
 
         async def probed() -> bool:
-            return len((await fake.seen())["requests"]) > before
+            return len((await fake.state())["requests"]) > before
 
         await asyncio.wait_for(until(probed, "it is probed"), 10)
 
@@ -145,7 +145,7 @@ async def test_a_body_that_ends_after_the_drain_began_is_not_taken(tmp_path: Pat
         held = asyncio.create_task(made.chat("say:" + "x" * 20))
 
         async def busy() -> bool:
-            return bool((await fake.seen())["running"])
+            return bool((await fake.state())["running"])
 
         await until(busy, "a request holds the drain open")
         assert made.process is not None

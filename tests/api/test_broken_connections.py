@@ -17,7 +17,7 @@ PATIENT = {"retry": {"tries": 8}, "strategy": "round_robin"}
 
 async def asked(made: Bench, text: str) -> list[str]:
     """The engines that were asked that, once for each time."""
-    seen = {name: (await fake.seen())["requests"] for name, fake in made.fakes.items()}
+    seen = {name: (await fake.state())["requests"] for name, fake in made.fakes.items()}
     return [name for name, requests in seen.items() for request in requests if request.get("messages", [{}])[-1].get("content") == text]
 
 

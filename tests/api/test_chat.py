@@ -111,7 +111,7 @@ async def test_opting_out_records_nothing_but_counters(shared: Bench) -> None:
         assert "token_ids" not in answer.text
     assert await shared.store.interactions.count() == count
     assert await shared.metric("ratchet_requests_total", route="/v1/chat/completions", status="200") == before + 2
-    seen = (await shared.fakes["fake-0"].seen())["requests"][-1]
+    seen = (await shared.fakes["fake-0"].state())["requests"][-1]
     assert "return_token_ids" not in seen
     assert "store" not in seen
 
@@ -187,11 +187,11 @@ async def test_hostile_json_is_400_and_never_500(shared: Bench, path: str, body:
 
 async def test_no_field_outside_the_allowlist_reaches_the_engine(shared: Bench) -> None:
     fake = shared.fakes["fake-0"]
-    before = len((await fake.seen())["requests"])
+    before = len((await fake.state())["requests"])
     for field in ("chat_template", "prompt_embeds", "priority", "echo"):
         answer = await shared.chat(**{field: "x"})
         assert answer.json()["error"]["param"] == field
-    assert len((await fake.seen())["requests"]) == before
+    assert len((await fake.state())["requests"]) == before
 
 
 async def test_models_are_bases_policies_and_pinned_versions(shared: Bench) -> None:

@@ -111,7 +111,7 @@ async def test_a_stream_that_runs_at_an_engine_that_is_removed_comes_whole(tmp_p
         streams = [asyncio.create_task(made.chat("say:" + "x" * 60, stream=True)) for _ in range(8)]
 
         async def busy() -> bool:
-            return all([(await fake.seen())["running"] for fake in made.fakes.values()])
+            return all([(await fake.state())["running"] for fake in made.fakes.values()])
 
         await until(busy, "both work")
         assert (await operate(made, "DELETE", "/fake-1"))[0] == 202

@@ -22,7 +22,7 @@ async def idle(made: Bench, name: str = "fake-0") -> dict[str, Any]:
     """What the fake has seen, once it has nothing in hand."""
 
     async def look() -> dict[str, Any] | None:
-        seen = await made.fakes[name].seen()
+        seen = await made.fakes[name].state()
         return seen if seen["running"] == 0 else None
 
     return dict(await until(look, "the engine is idle"))
@@ -86,7 +86,7 @@ async def test_a_client_that_goes_away_before_its_answer_began_cancels_the_engin
         await fake.faults(hang_after=5)
 
         async def busy() -> bool:
-            return bool((await fake.seen())["running"])
+            return bool((await fake.state())["running"])
 
         for _ in range(3):
             sending = asyncio.create_task(made.chat(LONG))
@@ -96,7 +96,7 @@ async def test_a_client_that_goes_away_before_its_answer_began_cancels_the_engin
             left = asyncio.get_running_loop().time()
             await idle(made)
             assert asyncio.get_running_loop().time() - left < 1
-        assert (await fake.seen())["aborted"] == 3
+        assert (await fake.state())["aborted"] == 3
         assert await made.store.interactions.count() == 0
         assert await made.metric("ratchet_inflight") == 0
 

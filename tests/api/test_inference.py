@@ -82,7 +82,7 @@ async def test_opting_out_records_nothing_and_asks_the_engine_for_no_more(shared
     answer = await send(shared, form, stream=stream, store=False)
     assert (form.told(answer.text) if stream else form.said(answer.json())) == HELLO
     assert await shared.store.interactions.count() == count
-    asked = (await shared.fakes["fake-0"].seen())["requests"][-1]
+    asked = (await shared.fakes["fake-0"].state())["requests"][-1]
     assert not asked.keys() & {"store", "metadata", "return_token_ids", "logprobs", "stream_options"}
 
 
@@ -118,11 +118,11 @@ async def test_an_answer_is_its_own_routes_only(shared: Bench, form: Form) -> No
 async def test_a_refusal_has_openais_shape_on_every_route(
     shared: Bench, form: Form, fields: dict[str, Any], status: int, code: str
 ) -> None:
-    before = len((await shared.fakes["fake-0"].seen())["requests"])
+    before = len((await shared.fakes["fake-0"].state())["requests"])
     for stream in (False, True):
         answer = await send(shared, form, stream=stream, **fields)
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
-    assert len((await shared.fakes["fake-0"].seen())["requests"]) == before
+    assert len((await shared.fakes["fake-0"].state())["requests"]) == before
 
 
 async def test_the_engines_own_refusal_is_told_in_openais_shape(tmp_path: Path) -> None:

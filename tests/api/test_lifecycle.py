@@ -28,7 +28,7 @@ async def run(made: Bench, *flags: str) -> tuple[int, str]:
 
 
 async def busy(made: Bench) -> bool:
-    return bool((await made.fakes["fake-0"].seen())["running"])
+    return bool((await made.fakes["fake-0"].state())["running"])
 
 
 async def test_sigterm_refuses_new_requests_finishes_running_ones_and_exits(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_what_outlives_the_drain_ends_in_an_error_and_is_recorded_as_trunc
         whole = asyncio.create_task(made.chat(LONG))
 
         async def both() -> bool:
-            return bool((await made.fakes["fake-0"].seen())["running"] == 2)
+            return bool((await made.fakes["fake-0"].state())["running"] == 2)
 
         await until(both, "both are under way")
         made.process.terminate()

@@ -61,12 +61,12 @@ async def test_a_tools_result_is_taken(shared: Bench) -> None:
     turns = [OSLO, {"role": "assistant", "content": use}, result]
     answer = await send(shared, messages=turns, tools=[WEATHER])
     assert answer.json()["content"][0]["type"] == "text"
-    assert (await shared.fakes["fake-0"].seen())["requests"][-1]["messages"] == turns
+    assert (await shared.fakes["fake-0"].state())["requests"][-1]["messages"] == turns
 
 
 async def test_an_image_is_refused_and_no_engine_sees_it(shared: Bench) -> None:
-    before = len((await shared.fakes["fake-0"].seen())["requests"])
+    before = len((await shared.fakes["fake-0"].state())["requests"])
     image = {"type": "image", "source": {"type": "url", "url": "http://169.254.169.254/"}}
     answer = await send(shared, messages=[{"role": "user", "content": [image]}])
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "messages")
-    assert len((await shared.fakes["fake-0"].seen())["requests"]) == before
+    assert len((await shared.fakes["fake-0"].state())["requests"]) == before

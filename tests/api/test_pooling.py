@@ -30,7 +30,7 @@ async def test_the_sdk_gets_vectors_in_order_in_either_encoding(shared: Bench) -
         assert one.embedding == pytest.approx(other.embedding, abs=1e-6)
     assert packed.data[0].embedding == packed.data[2].embedding != packed.data[1].embedding
     assert (packed.usage.prompt_tokens, packed.usage.total_tokens) == (9, 9)
-    sent = [body for body in (await shared.fakes["fake-0"].seen())["requests"] if "input" in body and "dimensions" in body]
+    sent = [body for body in (await shared.fakes["fake-0"].state())["requests"] if "input" in body and "dimensions" in body]
     assert [body["encoding_format"] for body in sent[-2:]] == ["base64", "float"]
 
 
@@ -60,18 +60,18 @@ async def test_nothing_of_them_is_recorded_but_they_are_counted_and_told_apart(s
     assert "x-ratchet-recorded" not in answer.headers
     assert await shared.store.interactions.count() == count
     assert await shared.metric("ratchet_requests_total", route=path, status="200") == before + 1
-    sent = (await shared.fakes["fake-0"].seen())["requests"][-1]
+    sent = (await shared.fakes["fake-0"].state())["requests"][-1]
     assert sent == {"model": BASE, **BODIES[path]}
 
 
 @pytest.mark.parametrize("path", BODIES)
 async def test_a_refusal_has_openais_shape_and_no_engine_is_asked(shared: Bench, path: str) -> None:
-    before = len((await shared.fakes["fake-0"].seen())["requests"])
+    before = len((await shared.fakes["fake-0"].state())["requests"])
     for fields, status, code in (({"model": "nobody"}, 404, "model_not_found"), ({"unheard": 1}, 400, "unknown_parameter")):
         answer = await shared.call("POST", path, {"model": POLICY, **BODIES[path], **fields})
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
     assert (await shared.call("POST", path, {"model": POLICY, **BODIES[path]}, key="feedback")).status_code == 403
-    assert len((await shared.fakes["fake-0"].seen())["requests"]) == before
+    assert len((await shared.fakes["fake-0"].state())["requests"]) == before
 
 
 async def test_an_engine_that_dies_costs_no_client_an_error(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ async def test_a_functions_call_is_recorded_and_goes_on_with_its_output(shared: 
     result: Any = [{"type": "function_call_output", "call_id": call.call_id, "output": "say:sunny"}]
     second = await sdk.responses.create(model=POLICY, input=result, previous_response_id=first.id, tools=[WEATHER])
     assert second.output_text and second.previous_response_id == first.id
-    sent = (await shared.fakes["fake-0"].seen())["requests"][-1]
+    sent = (await shared.fakes["fake-0"].state())["requests"][-1]
     assert [item.get("type", item.get("role")) for item in sent["input"]] == ["user", "function_call", "function_call_output"]
     assert "previous_response_id" not in sent
 
@@ -69,7 +69,7 @@ async def test_a_conversation_goes_on_at_any_replica(tmp_path: Path) -> None:
             last = answer.text.split('"id":"')[1].split('"')[0]
             seen.add(answer.headers["x-ratchet-engine"])
         assert seen == {"fake-0", "fake-1"}
-        sent = [body for fake in made.fakes.values() for body in (await fake.seen())["requests"] if "input" in body]
+        sent = [body for fake in made.fakes.values() for body in (await fake.state())["requests"] if "input" in body]
         longest = max(sent, key=lambda body: len(body["input"]))["input"]
         told = [item["content"] if isinstance(item["content"], str) else item["content"][0]["text"] for item in longest]
         assert told == ["say:0", "0", "say:1", "1", "say:2", "2", "say:3"]

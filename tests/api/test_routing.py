@@ -20,7 +20,7 @@ def ready(made: Bench) -> Any:
 
 async def asked(made: Bench, name: str) -> int:
     """Requests an engine was sent so far, its health requests included."""
-    return len((await made.fakes[name].seen())["requests"])
+    return len((await made.fakes[name].state())["requests"])
 
 
 async def test_an_engine_that_says_when_to_come_back_is_left_alone_until_then_and_so_told_where_all_do(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ async def test_of_a_hedged_request_the_first_whole_answer_wins_is_recorded_once_
         await made.fakes["fake-0"].faults(hang_after=0)
         answers = [await made.chat() for _ in range(6)]
         assert {(answer.status_code, answer.headers["x-ratchet-engine"]) for answer in answers} == {(200, "fake-1")}
-        seen = await made.fakes["fake-0"].seen()
+        seen = await made.fakes["fake-0"].state()
         assert (seen["aborted"], seen["running"]) == (3, 0)
         assert await made.store.interactions.count() == 6
         kept = [await made.store.interactions.get(answer.json()["id"], "acme") for answer in answers]
@@ -115,7 +115,7 @@ async def test_a_hedged_request_whose_client_leaves_stops_both_engines(tmp_path:
         asking = asyncio.create_task(made.chat())
 
         async def running(count: int) -> bool:
-            return bool(sum([(await fake.seen())["running"] for fake in made.fakes.values()]) == count)
+            return bool(sum([(await fake.state())["running"] for fake in made.fakes.values()]) == count)
 
         await until(lambda: running(2), "both are asked")
         asking.cancel()

@@ -59,7 +59,7 @@ async def test_flips_under_eight_streams_fail_and_hold_nothing(tmp_path: Path) -
         assert await made.metric("ratchet_flips_total", policy=POLICY) == 3
         # No request waits for a swap; on a busy machine the kernel may keep the gateway itself off the CPU for 50 ms.
         assert await made.metric("ratchet_held_total", during_swap="true") <= len(versions) / 10
-        seen_by = [body["model"] for fake in made.fakes.values() for body in (await fake.seen())["requests"]]
+        seen_by = [body["model"] for fake in made.fakes.values() for body in (await fake.state())["requests"]]
         assert seen_by.count(f"{POLICY}@2") >= versions.count(f"{POLICY}@2")
         beats = await made.store.fleet.heartbeats()
         assert [beat.epochs[POLICY] for beat in beats] == [3]

@@ -47,7 +47,7 @@ def named(spans: list[Span], name: str) -> list[Span]:
 
 async def carried(made: Bench) -> list[str]:
     """The `traceparent` of every request the engines saw."""
-    return [trace for fake in made.fakes.values() for trace in (await fake.seen())["traces"]]
+    return [trace for fake in made.fakes.values() for trace in (await fake.state())["traces"]]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -189,7 +189,7 @@ async def test_sigterm_drains_all_workers(tmp_path: Path) -> None:
             running = [asyncio.create_task(http.post(CHAT, json=body(LONG, stream=True))) for http in (one, two_)]
 
             async def both() -> bool:
-                return bool((await gateway.fakes["fake-0"].seen())["running"] == 2)
+                return bool((await gateway.fakes["fake-0"].state())["running"] == 2)
 
             await until(both, "both answer")
             gateway.process.terminate()

@@ -131,7 +131,7 @@ async def test_row_8_a_client_that_leaves_stops_the_engine_and_what_it_saw_is_re
                     kept = await recorded(made, public_id)
                     assert (kept.status, kept.untrainable) == ("cancelled", "cancelled")
                     assert kept.choices[0].message["content"] == "x" * percent
-        assert (await made.fakes["fake-0"].seen())["aborted"] == 3 * LEAVERS
+        assert (await made.fakes["fake-0"].state())["aborted"] == 3 * LEAVERS
         assert max(spans) <= GONE_SECONDS
         assert await made.metric("ratchet_inflight") == 0
         assert (await made.engine("fake-0"))["inflight"] == (await made.engine("fake-0"))["tokens"] == 0
@@ -141,7 +141,7 @@ async def test_row_8_a_client_that_leaves_stops_the_engine_and_what_it_saw_is_re
 
 
 async def idle(made: Bench) -> bool:
-    return bool((await made.fakes["fake-0"].seen())["running"] == 0)
+    return bool((await made.fakes["fake-0"].state())["running"] == 0)
 
 
 async def leaves(made: Bench, tokens: int) -> str:

@@ -111,7 +111,7 @@ SOURCES: list[dict[str, Any]] = [
 
 async def seen(made: Bench) -> list[dict[str, Any]]:
     """The bodies the engine was sent, but for the gateway's own probes."""
-    bodies = (await made.fakes["fake-0"].seen())["requests"]
+    bodies = (await made.fakes["fake-0"].state())["requests"]
     return [body for body in bodies if body.get("temperature") != 0]
 
 

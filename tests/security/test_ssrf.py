@@ -92,7 +92,7 @@ async def test_no_url_in_a_request_is_fetched(tmp_path: Path, monkeypatch: pytes
         assert (await wire.answer()).status == 200
         wire.close()
         assert bird.called == 0
-        seen = (await made.fakes["fake-0"].seen())["requests"]
+        seen = (await made.fakes["fake-0"].state())["requests"]
         assert not [body for body in seen if body.keys() & {"api_base", "base_url", "extra_body", "metadata"}]
 
 

@@ -85,9 +85,9 @@ class Fake:
     async def faults(self, **faults: Any) -> None:
         await self.call("POST", "/fake/faults", faults)
 
-    async def seen(self) -> dict[str, Any]:
+    async def state(self) -> dict[str, Any]:
         """`requests` (the bodies), `traces` (their `traceparent`), `running`, `aborted`."""
-        return dict(await self.call("GET", "/fake/seen"))
+        return dict(await self.call("GET", "/fake/state"))
 
     async def again(self) -> None:
         """Another process at the same address, with none of this one's adapters."""

@@ -1,4 +1,4 @@
-"""The form of a route's answers: complete, or as a stream."""
+"""How a route writes an answer: whole, or as a stream's bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FINGERPRINT = "vllm-0.32.0-fake"
 
 
 class Form(ABC):
-    """Writes one answer to `ask` in exactly the form of vLLM 0.32."""
+    """One answer to `ask`, in exactly the form of vLLM 0.32."""
 
     def __init__(self, ask: Ask, public_id: str) -> None:
         self.ask = ask
@@ -30,27 +30,27 @@ class Form(ABC):
 
     @abstractmethod
     def whole(self, drawn: Sequence[Token]) -> dict[str, Any]:
-        """Return the complete answer of these tokens."""
+        """The answer that these tokens make."""
 
     @abstractmethod
     def first(self) -> bytes:
-        """Return the bytes of a stream before its first token."""
+        """What a stream begins with, before any token."""
 
     @abstractmethod
     def token(self, token: Token) -> bytes:
-        """Return the bytes of a stream for one token; may be b""."""
+        """What a token brings it; b"" for nothing."""
 
     @abstractmethod
     def last(self) -> bytes:
-        """Return the last bytes of a stream."""
+        """What it ends with."""
 
     def usage(self, completion: int) -> dict[str, int]:
         prompt = sum(len(ids) for ids in self.ask.prompts)
         return {"prompt_tokens": prompt, "total_tokens": prompt + completion, "completion_tokens": completion}
 
 
-def token_entry(token: int, logprob: float) -> dict[str, Any]:
-    """Return the entry of a token in a chat's log-probs."""
+def entry(token: int, logprob: float) -> dict[str, Any]:
+    """A token of a chat's log-probs."""
     return {"token": model.token_text(token), "logprob": logprob, "bytes": model.token_bytes(token)}
 
 

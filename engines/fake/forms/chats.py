@@ -10,7 +10,7 @@ import msgspec
 from engines import sse
 from engines.fake.answers import Token
 from engines.fake.asks import Ask
-from engines.fake.forms.base import Form, likeliest, token_entry
+from engines.fake.forms.base import Form, entry, likeliest
 
 
 class ChatForm(Form):
@@ -80,6 +80,4 @@ def delta(ask: Ask, token: Token) -> dict[str, Any]:
 
 
 def _logprobs(drawn: Sequence[Token], top: int) -> dict[str, Any]:
-    return {
-        "content": [{**token_entry(t.id, t.logprob), "top_logprobs": [token_entry(*pair) for pair in likeliest(t, top)]} for t in drawn]
-    }
+    return {"content": [{**entry(t.id, t.logprob), "top_logprobs": [entry(*pair) for pair in likeliest(t, top)]} for t in drawn]}

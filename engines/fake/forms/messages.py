@@ -1,4 +1,4 @@
-"""`/v1/messages` as vLLM 0.32 writes it: Anthropic's form, derived from a chat's answer."""
+"""`/v1/messages` as vLLM 0.32 writes it: Anthropic's form, made from a chat's answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MessageForm(Form):
 
     def whole(self, drawn: Sequence[Token]) -> dict[str, Any]:
         reason, sequence = _reason(drawn[-1], self.ask.call)
-        fields = {
+        message = {
             "id": self.id,
             "type": "message",
             "role": "assistant",
@@ -32,7 +32,7 @@ class MessageForm(Form):
             "stop_sequence": sequence,
             "usage": self._counted(len(drawn)),
         }
-        return {key: value for key, value in fields.items() if value is not None}
+        return {key: value for key, value in message.items() if value is not None}
 
     def first(self) -> bytes:
         message: dict[str, Any] = {
@@ -60,8 +60,8 @@ class MessageForm(Form):
     def last(self) -> bytes:
         reason, sequence = _reason(self._last, self.ask.call)
         end = _event("content_block_stop", index=0) if self._open else b""
-        fields = {"stop_reason": reason, "stop_sequence": sequence}
-        return end + _event("message_delta", delta=fields, usage=self._counted(self.count)) + _event("message_stop")
+        ended = {"stop_reason": reason, "stop_sequence": sequence}
+        return end + _event("message_delta", delta=ended, usage=self._counted(self.count)) + _event("message_stop")
 
     def _content(self, drawn: Sequence[Token]) -> dict[str, Any]:
         if self.ask.call is not None and drawn[-1].finish == "tool_calls":

@@ -81,8 +81,8 @@ class ResponseForm(Form):
     def _end(self) -> bytes:
         item = self._item.done(self._reason)
         if self.ask.call is not None:
-            fields = {"arguments": self._item.text, "item_id": self._item.id, "name": self.ask.call.name, "output_index": 0}
-            events = self._event("response.function_call_arguments.done", **fields)
+            call = {"arguments": self._item.text, "item_id": self._item.id, "name": self.ask.call.name, "output_index": 0}
+            events = self._event("response.function_call_arguments.done", **call)
         else:
             place = {"content_index": 0, "item_id": self._item.id}
             events = self._event("response.output_text.done", **place, logprobs=[], output_index=0, text=self._item.text)
@@ -92,9 +92,9 @@ class ResponseForm(Form):
     def _event(self, kind: str, **fields: Any) -> bytes:
         """The fields in the order of OpenAI's library, which is the alphabet's but for `name`."""
         fields |= {"sequence_number": self._sequence, "type": kind}
-        data = msgspec.json.encode({key: fields[key] for key in sorted(fields, key=lambda key: (key == "name", key))})
+        payload = msgspec.json.encode({key: fields[key] for key in sorted(fields, key=lambda key: (key == "name", key))})
         self._sequence += 1
-        return b"event: %s\ndata: %s\n\n" % (kind.encode(), data)
+        return b"event: %s\ndata: %s\n\n" % (kind.encode(), payload)
 
     def _response(self, status: str, output: list[dict[str, Any]]) -> dict[str, Any]:
         given = self.ask.tree
@@ -191,9 +191,9 @@ class _Item:
             return []
         entries = []
         for token in drawn:
-            tops = [_token_entry(ident, value) for ident, value in likeliest(token, self._ask.top_logprobs or 0)]
+            tops = [_entry(ident, value) for ident, value in likeliest(token, self._ask.top_logprobs or 0)]
             shown = [{"token": top["token"], "logprob": top["logprob"]} for top in tops] if bare else tops
-            entries.append({**_token_entry(token.id, token.logprob), "top_logprobs": shown})
+            entries.append({**_entry(token.id, token.logprob), "top_logprobs": shown})
         return entries
 
     def _message(self, content: list[dict[str, Any]], status: str) -> dict[str, Any]:
@@ -215,6 +215,6 @@ class _Item:
         }
 
 
-def _token_entry(token: int, logprob: float) -> dict[str, Any]:
+def _entry(token: int, logprob: float) -> dict[str, Any]:
     text = token_text(token)
     return {"token": text, "bytes": list(text.encode()), "logprob": logprob}

@@ -79,7 +79,7 @@ class TextForm(Form):
         return model.text_of(prompt) if self.ask.echo and not self.ask.return_token_ids else ""
 
     def _shown(self, prompt: Sequence[int], drawn: Sequence[Token]) -> Sequence[Token]:
-        """The tokens that have log-probs: with `echo`, also those of the prompt."""
+        """The tokens whose log-probs are written: the prompt's too where it is repeated."""
         if not self.ask.echo:
             return drawn
         before = [Token(PROMPT, ident, model.logprob(self.ask.model, prompt[:at], at, ident), "", at) for at, ident in enumerate(prompt)]

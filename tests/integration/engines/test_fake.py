@@ -136,7 +136,7 @@ async def test_faults_can_be_set_while_it_runs() -> None:
 async def test_it_tells_what_it_was_asked() -> None:
     async with fake_engine() as (_, record), aiohttp.ClientSession() as session:
         await chat(record.url, text="remember me")
-        async with session.get(f"{record.url}/fake/seen") as answer:
+        async with session.get(f"{record.url}/fake/state") as answer:
             seen = await answer.json()
     assert seen["requests"][0]["messages"][0]["content"] == "remember me"
 
@@ -155,7 +155,7 @@ async def test_more_requests_than_slots_wait() -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
-        assert engine.schedule.faults.times == 1
+        assert engine.plan.faults.times == 1
 
 
 async def test_a_restart_loses_its_adapters(tmp_path: Path) -> None:

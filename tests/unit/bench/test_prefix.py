@@ -129,7 +129,7 @@ async def test_every_turn_is_sent_once_with_the_whole_dialogue_before_it() -> No
     try:
         shape = Shape(dialogues=3, turns=3, concurrency=2, system_words=5, question_words=3, answer_tokens=4)
         seen = await run(fake.url, "none", BASE, shape, salt="s", seed="0")
-        bodies = [request["messages"] for request in (await fake.seen())["requests"]]
+        bodies = [request["messages"] for request in (await fake.state())["requests"]]
     finally:
         await end(fake.process)
     assert sorted((t.dialogue, t.number) for t in seen) == [(d, n) for d in range(3) for n in (1, 2, 3)]
