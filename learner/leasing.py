@@ -71,7 +71,7 @@ class Leasing:
         At least `min_groups` must; one after `ratchet train`. A lease from before a crash is resumed.
         """
         lease = await self._held(record.step + 1)
-        requested = bool(lease and lease.job) or await self._store.registry.training_request(self._name) is not None
+        requested = bool(lease and lease.job) or await self._store.registry.requested_training(self._name) is not None
         least = 1 if requested else self._schedule.min_groups
         if lease is None and (await self.ready() < least or not (requested or self._schedule.automatic)):
             return None

@@ -1,7 +1,7 @@
-"""The shared records: request -> interaction -> reward -> example -> batch -> version.
+"""The records that the processes share: interactions, feedback, examples, versions, engines, keys.
 
-They are msgspec structs, encoded as msgpack in the store and as JSON on the admin API. New fields are added at the
-end, with a default; fields are never renamed.
+They are msgspec structs, encoded as msgpack in the store and as JSON on the admin API. A new field comes at the end, with a default,
+and none is renamed, so that stored records stay readable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ VersionState = Literal["candidate", "live", "retired", "refused", "rolled_back"]
 
 
 class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The sampling parameters that were in force (the engine's neutral defaults where the request is silent)."""
+    """The sampling parameters of an answer. Those that the request did not set have the engine's neutral defaults."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -34,9 +34,9 @@ class Sampling(msgspec.Struct, frozen=True, omit_defaults=True):
 class Choice(msgspec.Struct):
     """One answer of an interaction.
 
-    `token_ids` [T] are the sampled ids exactly as the engine drew them; `logprobs` [T] the engine's own log-prob
-    (nats) of each under the distribution it sampled from. Both are empty when the engine gave none: never padded.
-    `message` is the assistant message as the client saw it.
+    `token_ids` [T] are the ids exactly as the engine sampled them, and `logprobs` [T] the engine's log-probs (nats) under the
+    distribution that it sampled from. Both are empty if the engine gave none; they are never padded. `message` is the assistant
+    message that the client got.
     """
 
     index: int
@@ -47,7 +47,7 @@ class Choice(msgspec.Struct):
 
 
 class Timings(msgspec.Struct, omit_defaults=True):
-    """Durations in seconds on the monotonic clock, from the request's arrival."""
+    """Durations in seconds since the request arrived, by the monotonic clock."""
 
     first_token: float | None = None
     total: float = 0.0
@@ -56,9 +56,9 @@ class Timings(msgspec.Struct, omit_defaults=True):
 class Interaction(msgspec.Struct):
     """One answered request.
 
-    `policy` is a policy's name, or the base's for a request to a base; `version` 0 is the base itself.
-    `untrainable` is "" when a policy gradient may learn from it, else the reason (`top_p`, `no_ids`, ...).
-    `request` is the client's JSON body, parsed. `metric` is the metric the policy learns from.
+    `policy` is the name of a policy, or of a base if the request named one; `version` 0 is the base itself. `untrainable` is the
+    reason why no policy gradient may learn from it (`top_p`, `no_ids`, ...), or "". `request` is the client's JSON body, parsed.
+    `metric` is the metric that the policy learns from.
     """
 
     id: str
@@ -83,9 +83,9 @@ class Interaction(msgspec.Struct):
     key_id: str = ""
     timings: Timings = msgspec.field(default_factory=Timings)
     response: dict[str, Any] | None = None
-    """The answer as the client saw it, of a route whose answer is no list of choices (`/v1/responses`)."""
+    """The answer that the client got, for a route whose answer is not a list of choices (`/v1/responses`)."""
     turn: int | None = None
-    """Its place among the turns of its episode, counted from 0 by the store; None where it has no episode."""
+    """Its index among the turns of its episode, which the store counts from 0; None without an episode."""
 
     @property
     def n(self) -> int:
@@ -93,7 +93,7 @@ class Interaction(msgspec.Struct):
 
 
 class FeedbackPost(msgspec.Struct):
-    """Feedback as accepted by the gateway, which has checked its form, metric and value. `type` is the type of the metric."""
+    """Feedback as the gateway accepted it, which has checked its form, metric and value. `type` is the metric's type."""
 
     tenant: str
     target: str
@@ -107,7 +107,7 @@ class FeedbackPost(msgspec.Struct):
 
 
 class Ledger(msgspec.Struct):
-    """Counts of rewards, each counted once: received = used + pending + sum(rejected) + expired, at every instant."""
+    """Counts of rewards. At every moment, received = used + pending + sum(rejected) + expired."""
 
     received: int = 0
     used: int = 0
@@ -121,7 +121,7 @@ class Ledger(msgspec.Struct):
 
 
 class Signal(msgspec.Struct):
-    """One feedback slot of an example: the leased value, and who gave it.
+    """One feedback slot of an example: the value that was leased and the principal who gave it.
 
     A reward function's score has no `feedback` id, tenant or key. `value` is as posted: a number, a boolean, a text, or an
     object that names a preferred and a rejected answer.
@@ -160,19 +160,19 @@ class Example(msgspec.Struct):
 
 
 class Lease(msgspec.Struct):
-    """Examples taken for one step of one policy, sorted by id. Kept across a crash: the same step gets the same lease."""
+    """Examples leased to one step of one policy, sorted by id. After a crash the same step gets the same lease."""
 
     policy: str
     step: int
     examples: list[Example]
     job: str = ""
-    """The id of the request for a step (`registry.request_training`) that the lease answers; "" if none."""
+    """The job (`registry.request_training`) that the lease took, or ""."""
 
 
 class PolicyVersionRecord(msgspec.Struct):
     """One version of a policy in the registry.
 
-    `path` is the adapter's folder relative to the data directory, `digest` the sha256 of its manifest; both empty for
+    `path` is the adapter's folder relative to the data directory, `digest` the SHA-256 of its manifest; both are empty for
     version 0. `consumed` are the ids of the examples it learned from. `verdict` is the gate's report.
     """
 
@@ -192,7 +192,7 @@ class PolicyVersionRecord(msgspec.Struct):
 
 
 class PolicyRecord(msgspec.Struct):
-    """A policy's live pointer. `epoch` rises by one at each move, so that readers can order events."""
+    """A policy and its live version. `epoch` increases by one at each move, so that readers can order events."""
 
     name: str
     base: str
@@ -203,8 +203,10 @@ class PolicyRecord(msgspec.Struct):
 
 
 class PolicyEvent(msgspec.Struct):
-    """Published on a policy's channel: a candidate begins loading (`loading`), the pointer moved (`flip`), or a
-    candidate was refused (`refused`). `live` is the pointer after the event."""
+    """A candidate begins to load (`loading`), the pointer moved (`flip`), or a candidate was refused (`refused`).
+
+    `live` is the live version after the event.
+    """
 
     policy: str
     live: int
@@ -213,23 +215,23 @@ class PolicyEvent(msgspec.Struct):
 
 
 class Heartbeat(msgspec.Struct):
-    """A gateway's report, sent each second: requests in flight by engine-side model name, and the pointer epochs it follows."""
+    """What a gateway reports every second: its running requests by engine-side model name, and the epochs that it follows."""
 
     gateway: str
     inflight: dict[str, int] = {}
     epochs: dict[str, int] = {}
     engines: dict[str, int] = {}
-    """Requests in flight by engine."""
+    """Running requests by engine."""
 
 
 class EngineRecord(msgspec.Struct):
-    """A replica that may serve: its address, and the state that its supervisor last reported.
+    """An engine that may serve: where it is, and the state that its supervisor last reported.
 
-    `slots` is the number of sequences it decodes at a time (0: unknown, because Ratchet did not launch it). `weight` is its
-    share of the requests relative to other replicas. `added`: an operator added it at run time. `desired` is what the operator
-    wants: with `drain` it takes no new requests, with `remove` it is also removed once none is in flight. `pools`: it gives
-    embeddings or scores and does not generate, so it takes no adapter. `refused`: candidates that it could not be started with,
-    if its kind takes adapters only at its start.
+    `slots` is the number of sequences that it decodes at a time (0: unknown, since Ratchet did not launch it). `weight` is its
+    share of the requests, relative to other engines. `added`: an operator added it at run time. `desired` is what the operator
+    wants: `drain` takes no new requests, `remove` also removes it when none is running. `pools`: it gives embeddings or scores and
+    generates nothing, so it takes no adapter. `refused`: candidates that it could not be started with, if its kind takes
+    adapters only at its start.
     """
 
     name: str
@@ -251,10 +253,10 @@ class EngineRecord(msgspec.Struct):
 
 
 class KeyRecord(msgspec.Struct):
-    """The record of an API key, of which only the sha256 is stored. `id` is public and safe to log.
+    """An API key. The key itself is not stored, only its SHA-256. `id` is public and safe to log.
 
-    `models` are the names it may use, as a client writes them (a policy's name allows its versions too; None: all).
-    `rpm` and `tpm` are requests and tokens a minute, `concurrency` requests at a time, over all gateways (None: no bound).
+    `models` are the names that it may request, as a client writes them; a policy's name includes its versions, and None means all.
+    `rpm` and `tpm` are requests and tokens per minute and `concurrency` requests at a time, over all gateways; None means no limit.
     """
 
     id: str

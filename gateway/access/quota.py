@@ -131,14 +131,14 @@ class Quota:
         except asyncio.CancelledError:
             item.settle(0)
             raise
-        state = item.charge.result() if item.charge.done() else None
-        if state is None:
+        standing = item.charge.result() if item.charge.done() else None
+        if standing is None:
             self._metrics.quota_unchecked.inc()
             return item
-        item.headers = headers(caller, state)
-        if state.refused:
-            self._metrics.quota_refused.labels(state.refused).inc()
-            raise refusal(caller, state, item.headers)
+        item.headers = headers(caller, standing)
+        if standing.refused:
+            self._metrics.quota_refused.labels(standing.refused).inc()
+            raise refusal(caller, standing, item.headers)
         return item
 
     @property
@@ -152,7 +152,7 @@ class Quota:
         """Charge a request in the store. None if the store does not answer."""
         self._unanswered[item.id] = monotonic()
         try:
-            state = await self._quotas.ask(
+            standing = await self._quotas.ask(
                 item.caller, item.id, tokens=item.reserved, leased=item.leased, lease_seconds=self._config.lease_seconds
             )
         except StoreError as error:
@@ -162,9 +162,9 @@ class Quota:
             return None
         finally:
             del self._unanswered[item.id]
-        if item.leased and not state.refused:
+        if item.leased and not standing.refused:
             self._running[item.id] = item
-        return state
+        return standing
 
     async def settle(self, item: CountedAdmission, used: int) -> None:
         """End the lease and settle the tokens of a request that was counted."""
@@ -198,12 +198,12 @@ class Quota:
             await end(late)
 
 
-def headers(caller: KeyRecord, state: QuotaState) -> list[Header]:
+def headers(caller: KeyRecord, standing: QuotaState) -> list[Header]:
     """OpenAI's `x-ratelimit-*` headers for the key's quotas."""
     found: list[Header] = []
     for name, limit, remaining, reset in (
-        (b"requests", caller.rpm, state.requests, state.reset_requests),
-        (b"tokens", caller.tpm, state.tokens, state.reset_tokens),
+        (b"requests", caller.rpm, standing.requests, standing.reset_requests),
+        (b"tokens", caller.tpm, standing.tokens, standing.reset_tokens),
     ):
         if limit is not None:
             found += [
@@ -214,15 +214,15 @@ def headers(caller: KeyRecord, state: QuotaState) -> list[Header]:
     return found
 
 
-def refusal(caller: KeyRecord, state: QuotaState, more: Sequence[Header]) -> ApiError:
+def refusal(caller: KeyRecord, standing: QuotaState, more: Sequence[Header]) -> ApiError:
     """Error 429 in OpenAI's form."""
-    wait = state.wait or UNKNOWN_WAIT
+    wait = standing.wait or UNKNOWN_WAIT
     quota = {
         "requests": f"{caller.rpm} requests a minute",
         "tokens": f"{caller.tpm} tokens a minute",
         "concurrency": f"{caller.concurrency} requests at a time",
-    }[state.refused]
-    kind = "tokens" if state.refused == "tokens" else "requests"
+    }[standing.refused]
+    kind = "tokens" if standing.refused == "tokens" else "requests"
     message = f"Rate limit reached: this key may use {quota}. Try again in {duration(wait)}."
     return ApiError(429, message, code="rate_limit_exceeded", kind=kind, retry_after=wait, headers=more)
 

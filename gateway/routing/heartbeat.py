@@ -37,7 +37,7 @@ class HeartbeatSender:
         while True:
             self._wake.clear()
             with store_may_fail(log, "the heartbeat"):
-                await self._store.fleet.record_heartbeat(self._current())
+                await self._store.fleet.heartbeat(self._current())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), INTERVAL_SECONDS)
 

@@ -1,4 +1,4 @@
-"""API keys, the engines that are registered, and the gateways that are alive."""
+"""API keys, engines and gateways."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from ratchet.buffer import schema
 from ratchet.buffer.link import Link
 from ratchet.types import Desired, EngineRecord, Heartbeat, KeyRecord
 
-SILENCE_SECONDS = 5.0
-"""Seconds without a heartbeat after which a gateway counts as dead."""
+SILENT_SECONDS = 5.0
+"""A gateway whose last heartbeat is older than this is forgotten."""
 
 
 class Keys:
-    """The API keys. Only the sha256 of each is stored."""
+    """The API keys. Only their SHA-256 is stored."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     async def put(self, digest: str, record: KeyRecord) -> None:
-        """Add the key whose sha256 is `digest` (hex), or replace its record."""
+        """Add or replace the key whose SHA-256 is `digest` (hex)."""
         await self._link.do("HSET", schema.KEYS, digest, msgspec.msgpack.encode(record))
 
     async def find(self, digest: str) -> KeyRecord | None:
-        """Return the record of the key whose sha256 is `digest` (hex), or None."""
+        """Return the key whose SHA-256 is `digest` (hex), or None."""
         data = await self._link.do("HGET", schema.KEYS, digest)
         return msgspec.msgpack.decode(data, type=KeyRecord) if data is not None else None
 
     async def all(self) -> list[KeyRecord]:
-        """Return all keys, the oldest first."""
+        """Return all keys, oldest first."""
         found = await self._link.do("HVALS", schema.KEYS)
         return sorted((msgspec.msgpack.decode(data, type=KeyRecord) for data in found), key=lambda key: (key.created, key.id))
 
     async def revoke(self, key_id: str) -> bool:
-        """Remove the key with that public id. Return whether there was one."""
+        """Remove the key with this public id. Return whether there was one."""
         found = await self._link.do("HGETALL", schema.KEYS)
-        revoked = [digest for digest, data in found.items() if msgspec.msgpack.decode(data, type=KeyRecord).id == key_id]
-        return bool(revoked and await self._link.do("HDEL", schema.KEYS, *revoked))
+        digests = [digest for digest, data in found.items() if msgspec.msgpack.decode(data, type=KeyRecord).id == key_id]
+        return bool(digests and await self._link.do("HDEL", schema.KEYS, *digests))
 
 
 class Fleet:
-    """The engines, as their supervisors last reported them, and the gateways that are alive."""
+    """The engines, as their supervisors last described them, and the gateways that are alive."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     async def put(self, record: EngineRecord) -> None:
-        """Add an engine, or replace its record."""
+        """Add the engine or replace its record."""
         await self._link.do("HSET", schema.ENGINES, record.name, msgspec.msgpack.encode(record))
 
     async def add(self, record: EngineRecord) -> None:
-        """Add an engine, even if one of this name was removed before. Raises Conflict if one of this name exists."""
+        """Add an engine, even if one with its name was removed before. Raises Conflict if there is one with its name."""
         await self._link.run("engine", msgspec.msgpack.encode(record), name=record.name, how="add")
 
     async def amend(self, record: EngineRecord) -> None:
@@ -60,26 +60,26 @@ class Fleet:
         await self._link.run("engine", msgspec.msgpack.encode(record), name=record.name, how="amend")
 
     async def want(self, name: str, desired: Desired) -> None:
-        """Store what the operator wants of an engine. It survives restarts of the engine and of Ratchet.
+        """Record what an operator wants of an engine. It survives restarts of the engine and of Ratchet.
 
-        Raises Conflict if there is no such engine, or if it is being removed.
+        Raises Conflict if there is no such engine, or it is being removed.
         """
         await self._link.run("engine", name=name, how="want", desired=desired)
 
     async def forget(self, name: str, *, again: bool) -> None:
-        """Finish the removal that `want` began. Does nothing if the engine was added again in the meantime.
+        """End the removal that `want` began. Unless `again`, `removed` lists the engine from then on.
 
-        `again`: whether an engine of this name may be announced again; if not, `removed` lists it from then on.
+        Nothing changes if the engine was added again meanwhile.
         """
         await self._link.run("engine", name=name, how="forget", again=again)
 
     async def removed(self) -> set[str]:
-        """Return the names of the engines that an operator removed, or is removing."""
+        """Return the names of engines that an operator removed, or is removing."""
         found = await self._link.do("HGETALL", schema.DESIRED)
         return {name.decode() for name, desired in found.items() if desired == b"remove"}
 
     async def remove(self, name: str) -> None:
-        """Delete the record of an engine."""
+        """Delete the record of the engine."""
         await self._link.do("HDEL", schema.ENGINES, name)
 
     async def engines(self) -> list[EngineRecord]:
@@ -90,13 +90,12 @@ class Fleet:
             record.desired = cast(Desired, desired.get(name, b"serve").decode())
         return sorted(records.values(), key=lambda engine: engine.name)
 
-    async def record_heartbeat(self, heartbeat: Heartbeat) -> None:
-        """Record that a gateway is alive. It counts as dead after SILENCE_SECONDS without another heartbeat."""
-        await self._link.run(
-            "heartbeat", msgspec.msgpack.encode(heartbeat), gateway=heartbeat.gateway, silent=round(SILENCE_SECONDS * 1000)
-        )
+    async def heartbeat(self, record: Heartbeat) -> None:
+        """Record that a gateway is alive. It is forgotten after SILENT_SECONDS without another heartbeat."""
+        silent = round(SILENT_SECONDS * 1000)
+        await self._link.run("heartbeat", msgspec.msgpack.encode(record), gateway=record.gateway, silent=silent)
 
     async def heartbeats(self) -> list[Heartbeat]:
         """Return the last heartbeat of each gateway that is alive, sorted by name."""
-        found = await self._link.run("heartbeat", silent=round(SILENCE_SECONDS * 1000))
-        return sorted((msgspec.msgpack.decode(data, type=Heartbeat) for data in found), key=lambda heartbeat: heartbeat.gateway)
+        found = await self._link.run("heartbeat", silent=round(SILENT_SECONDS * 1000))
+        return sorted((msgspec.msgpack.decode(data, type=Heartbeat) for data in found), key=lambda record: record.gateway)

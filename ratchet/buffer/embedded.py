@@ -1,4 +1,4 @@
-"""The embedded store: Valkey or Redis as a child process, on a unix socket in the data directory, with its append-only file on."""
+"""Run Valkey or Redis as a child process, on a unix socket in the data directory, with an append-only file."""
 
 from __future__ import annotations
 
@@ -26,20 +26,19 @@ from ratchet.process import spawn
 from ratchet.tasks import end
 
 LONGEST_SOCKET = 100
-"""Longest path of a unix socket, in bytes. The kernel allows 107, of which the server needs some."""
+"""Longest path of a unix socket in bytes. The kernel allows 107, and the server needs some of them."""
 START_SECONDS = 120.0
 STOP_SECONDS = 15.0
 FSYNC_SECONDS = 1.0
 POLL_SECONDS = 0.02
 BINARIES = ("valkey-server", "redis-server")
 DURABILITY = {"process": "no", "power": "always"}
-"""The server's `appendfsync` for each `store.durability`. Both settings write(2) before the server answers, so acknowledged data
-survives a kill -9; `everysec` may delay the write by two seconds while an fsync runs. With `process`, EmbeddedServer calls fsync
-itself, once a second."""
+"""`appendfsync` by `store.durability`. With both, write(2) comes before the reply, so a kill -9 loses nothing; with `everysec` the
+server may delay the write by two seconds while an fsync runs. With `process`, EmbeddedServer itself calls fdatasync every second."""
 
 
 class EmbeddedServer:
-    """The server of one data directory. A lock keeps any other process from starting a second one there."""
+    """The server of one data directory, which is locked while it runs."""
 
     def __init__(self, folder: Path, socket: Path, process: asyncio.subprocess.Process, lock: IO[str]) -> None:
         self.process = process
@@ -55,14 +54,14 @@ class EmbeddedServer:
 
     @property
     def moved(self) -> str | None:
-        """A line for the user if the path of the data directory is too long for a socket, so that the socket is elsewhere; else None."""
+        """A line for the user if the socket is not in the data directory because its path is too long; else None."""
         if self.socket.parent == self._folder:
             return None
         return f"{self._folder} is too long a path for a unix socket; the store listens on {self.socket}"
 
     @classmethod
     async def start(cls, data: Path, config: StoreConfig) -> EmbeddedServer:
-        """Start the server and wait until it has loaded its append-only file. Raises StoreUnavailable (one line) if it cannot."""
+        """Start the server and wait until it has read its file. Raises StoreUnavailable (one line) if it cannot."""
         folder, logs = _folders(data)
         lock = _lock(folder)
         try:
@@ -87,7 +86,7 @@ class EmbeddedServer:
         return await self.process.wait()
 
     async def stop(self) -> None:
-        """Stop the server, with its append-only file complete, and release the directory for another one."""
+        """Stop the server once its file is complete, and unlock the directory."""
         if self._syncing is not None:
             await end([self._syncing])
         if self.process.returncode is None:
@@ -158,13 +157,13 @@ def _binary() -> list[str]:
 
 
 async def _socket(folder: Path) -> Path:
-    """Choose the socket to listen on and note its path for clients. The socket of a killed server is reused; a live server is refused."""
+    """Choose the socket's path and write it down for clients. Waits until no earlier server listens on it."""
     socket = folder / "store.sock"
     if len(os.fsencode(socket)) > LONGEST_SOCKET:
         socket = _private() / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]}.sock"
     deadline = clock.monotonic() + STOP_SECONDS
     while await _listens(socket):
-        # Its parent has exited, so it is about to be killed; two servers writing one file would destroy it.
+        # Its parent has ended, so it is about to be killed. Two servers would destroy the file.
         if clock.monotonic() > deadline:
             raise StoreUnavailable(f"a server still listens on {socket}; stop it")
         await asyncio.sleep(POLL_SECONDS)
@@ -200,7 +199,7 @@ def _flags(folder: Path, socket: Path, config: StoreConfig) -> list[str]:
 
 
 async def _pings(socket: Path) -> bool:
-    # No retries in the client: their pauses, of up to seconds, would delay the check of whether the process is alive.
+    # Without redis-py's retries, which pause for seconds before the caller can check whether the server still runs.
     client = Redis(unix_socket_path=str(socket), socket_timeout=1.0, socket_connect_timeout=1.0, retry=Retry(NoBackoff(), 0))
     try:
         return bool(await client.ping())

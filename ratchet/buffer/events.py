@@ -1,4 +1,4 @@
-"""Policy events over pub/sub. Messages may be lost, so every new connection first yields the current pointers."""
+"""Policy events by pub/sub. Pub/sub can lose messages, so every new connection begins with the current pointers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 
 
 async def follow(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]]]) -> AsyncIterator[PolicyEvent]:
-    """Yield events for ever. While the store is unavailable, keep trying to reconnect."""
+    """Yield events forever. Waits while the store is unavailable."""
     backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
     while True:
         try:
@@ -31,7 +31,7 @@ async def follow(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]
 
 
 async def _connected(link: Link, pointers: Callable[[], Awaitable[list[PolicyRecord]]]) -> AsyncIterator[PolicyEvent]:
-    """Subscribes first and reads the pointers then, so that no move falls in between."""
+    """Subscribe first and read the pointers then, so that no move is missed in between."""
     client = link.listener()
     channel = client.pubsub()
     try:

@@ -1,4 +1,4 @@
-"""The learner's input: ready examples, the lease of a step, and prompts to resample."""
+"""What the learner learns from: ready examples, the lease of a step, prompts to resample."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ratchet.types import Example, ExampleKind, Interaction, Lease, Signal
 
 
 class Experience:
-    """The examples of all policies, in one queue for each policy and kind."""
+    """The examples of all policies, in a queue for each policy and kind."""
 
     def __init__(self, link: Link, interactions: Interactions) -> None:
         self._link = link
         self._interactions = interactions
 
     async def add_shadow(self, interaction: Interaction, rewards: list[float]) -> str:
-        """Add a scored shadow group, ready at once, and return its id. `rewards` [n]: one for each choice. Idempotent by id."""
+        """Add a scored shadow group, which is ready at once. Return its id. `rewards` [n] has one for each choice. Idempotent by id."""
         if interaction.tenant != schema.SHADOW_TENANT:
             raise ValueError(f"{interaction.id}: a shadow group's tenant is {schema.SHADOW_TENANT!r}")
         if len(rewards) != interaction.n:
@@ -41,7 +41,7 @@ class Experience:
         return interaction.id
 
     async def ready(self, policy: str, kinds: Iterable[ExampleKind]) -> int:
-        """Return how many examples of these kinds are ready. Some may prove stale or expired when they are leased."""
+        """Return how many examples of these kinds are ready. Some may turn out stale or expired at the lease."""
         wanted = [("ZCARD", schema.ready(policy, kind)) for kind in kinds]
         return sum(await self._link.together(*wanted, atomic=True)) if wanted else 0
 
@@ -55,9 +55,9 @@ class Experience:
         min_examples: int = 1,
         token: int | None = None,
     ) -> Lease | None:
-        """Lease the examples for `step`. None while fewer than `min_examples` are ready.
+        """Lease examples for `step`. Return None while fewer than `min_examples` are ready.
 
-        `kinds` maps each kind to the oldest version whose answers may be used; the kinds are taken in turn. The step
+        `kinds` maps each kind to learn from to the oldest version whose answers may be used; kinds are taken in turn. The step
         that holds a lease gets the same one again, after a crash too. Examples that older versions answered become
         `rejected: {stale}`, those whose interactions expired `rejected: {interaction_expired}`. A new lease ends the request for a
         step (`registry.request_training`). Raises Conflict while another step holds the lease, or if `token` is not current.
@@ -65,7 +65,7 @@ class Experience:
         return await self._lease(policy, step, kinds=dict(kinds), max_examples=max_examples, min_examples=min_examples, token=token)
 
     async def more(self, policy: str, step: int, *, kinds: Mapping[ExampleKind, int], max_examples: int, token: int | None = None) -> Lease:
-        """Add up to `max_examples` examples to the lease of `step`, durably, and return it; unchanged if no more are ready.
+        """Add up to `max_examples` to the lease of `step`, durably. Return the whole lease; unchanged if no more are ready.
 
         Raises Conflict if the step holds no lease or is committed, or if `token` is not current.
         """
@@ -73,7 +73,7 @@ class Experience:
         return cast(Lease, found)
 
     async def reject(self, policy: str, step: int, reasons: Mapping[str, str], token: int | None = None) -> None:
-        """Remove examples, by id, from the lease of `step`. Their rewards become `rejected: {reason}`.
+        """Take examples, by id, out of the lease of `step`. Their rewards become `rejected: {reason}`.
 
         If none remain the lease ends without a version, and a request for a step that it had ended waits again. Ids that are not
         in the lease are ignored, so the same call twice is one. Raises Conflict if another step holds the lease, the step is
@@ -89,10 +89,7 @@ class Experience:
         await self._link.run("release", policy=policy, token=token)
 
     async def prompts(self, policy: str, k: int) -> list[Interaction]:
-        """Return at most `k` interactions whose prompts to resample: first those with a single reward, then recent ones.
-
-        None is offered twice until all were offered.
-        """
+        """Return at most `k` interactions whose prompts to resample: lone scored ones, then recent ones; none twice in a round."""
         return await self._interactions.many([item.decode() for item in await self._link.run("prompts", policy=policy, k=k)])
 
     async def _lease(self, policy: str, step: int, **args: Any) -> Lease | None:
@@ -110,7 +107,7 @@ class Experience:
 
 
 class _Row:
-    """A leased example as the store returns it: ids of interactions, each with its turn, and the fields of each feedback."""
+    """A leased example as the script returns it: the ids of its interactions, each with its turn, and the fields of its feedback."""
 
     def __init__(self, item: bytes, kind: bytes, names: bytes, signals: bytes | list[list[bytes]]) -> None:
         self.id = item.decode()
@@ -119,7 +116,7 @@ class _Row:
         self._signals = signals
 
     def example(self, found: dict[str, Interaction]) -> Example:
-        """Return the example, with its interactions taken from `found`."""
+        """Return the example, with its interactions from `found`."""
         for item, turn in self.names:
             found[item].turn = turn  # also where the meta that holds it was deleted
         answers = [found[item] for item, _ in self.names]

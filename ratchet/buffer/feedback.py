@@ -1,4 +1,4 @@
-"""Feedback: accepted once, joined to its interaction, and counted in a ledger that always balances."""
+"""Feedback: counted once, joined to its interactions, in a ledger that balances at every moment."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Feedback:
         self._link = link
 
     async def post(self, post: FeedbackPost) -> str:
-        """Store feedback and return its id. It is durable once this returns.
+        """Store feedback durably. Return its id.
 
-        A tenant's second post with the same idempotency key returns the first one's id and changes nothing. Raises TargetNotYours,
-        TooManyParked, and StoreUnavailable (it may have been counted or not: post again with the same idempotency key).
+        The same idempotency key of a tenant gives the same id and counts nothing. Raises TargetNotYours, TooManyParked and
+        StoreUnavailable. After the last it may or may not have been counted: post again with the same idempotency key.
         """
         answer = await self._link.run(
             "post",
@@ -43,7 +43,7 @@ class Feedback:
         return str(answer.decode())
 
     async def ledger(self) -> Ledger:
-        """Return the counts of all feedback, taken at one instant."""
+        """Return the counts of all feedback at one moment."""
         found = {name.decode(): int(n) for name, n in (await self._link.do("HGETALL", schema.LEDGER)).items()}
         rejected = {name.removeprefix("rejected:"): n for name, n in found.items() if name.startswith("rejected:") and n}
         return Ledger(
@@ -55,11 +55,11 @@ class Feedback:
         )
 
     async def expire(self, limit: int = 1000) -> int:
-        """Expire at most `limit` rewards that are due. Return how many were expired."""
+        """Expire at most `limit` rewards whose time is over. Return how many."""
         return int(await self._link.run("expire", limit=limit))
 
     async def record(self, fb: str) -> dict[str, Any] | None:
-        """Return one feedback with its present state, or None. `state`: pending, waiting, leased, used, rejected or expired."""
+        """Return one feedback, or None. `state` is pending, waiting, leased, used, rejected or expired."""
         found = {name.decode(): value.decode() for name, value in (await self._link.do("HGETALL", schema.feedback(fb))).items()}
         if not found:
             return None
@@ -72,7 +72,7 @@ class Feedback:
         return {"id": fb, **found}
 
     async def answered(self, target: str, tenant: str) -> tuple[str, int | None] | None:
-        """Return the policy that answered `target` and its number of choices (None for an episode, which has none of its own).
+        """Return the policy that answered `target` and the number of choices (None: an episode, which has no choices of its own).
 
         None if the target is unknown. Raises TargetNotYours.
         """
@@ -87,7 +87,7 @@ class Feedback:
 
 
 def _score(value: Any) -> str:
-    """The exact text of a finite number; "" for anything else, which a policy gradient cannot learn from."""
+    """Return a number's exact text, or "" if the value is not a finite number."""
     if isinstance(value, (bool, int, float)) and math.isfinite(value):
         return repr(float(value))
     return ""

@@ -1,4 +1,4 @@
-"""Recorded answers: written once, read by id, listed by tenant in order of arrival, deleted by their owner."""
+"""Recorded answers: written once, found by id, listed by tenant in order of arrival, deleted by their owner."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ratchet.types import Interaction
 Order = Literal["asc", "desc"]
 CHUNK = 200
 PAGE_BYTES = 8 * 2**20
-"""Most bytes of unpacked interactions in a page; a larger one gets its own page. Packed, they may be a thousand times smaller."""
+"""Most bytes of unpacked interactions in a page, unless it has only one. Packed, they may be a thousand times smaller."""
 LOOKED_AT = 10_000
-"""Most interactions that the filter of one page examines."""
+"""Most interactions that the filter of one page checks."""
 
 
 class Page(NamedTuple):
-    """Part of a list: its items, whether more may follow, and the id to pass as `after` for the next page."""
+    """A part of a list, whether more may follow, and the id to continue `after`."""
 
     items: list[Interaction]
     more: bool
@@ -35,7 +35,7 @@ class _Wanted(NamedTuple):
     metadata: dict[str, str]
 
     def met_by(self, route: bytes | None, model: bytes | None, metadata: bytes | None) -> bool:
-        """Whether an interaction with these fields passes the filter."""
+        """Return whether an interaction with this metadata passes."""
         answered = (model or b"").decode()
         if self.route is not None and (route or b"").decode() != self.route:
             return False
@@ -46,12 +46,12 @@ class _Wanted(NamedTuple):
 
 
 def pack(item: Interaction) -> bytes:
-    """Return `item` in the form in which the store keeps it."""
+    """Return the bytes in which the store keeps `item`."""
     return schema.pack(item)
 
 
 def packed(data: bytes) -> Call:
-    """Return the script call that stores the output of `pack`. Raises ValueError if it is no interaction, or one of the shadow tenant."""
+    """Prepare what `pack` returned for `put_packed`. Raises ValueError if it is no interaction, or one that may not be put."""
     return _call(schema.unpack(data), data)
 
 
@@ -62,22 +62,22 @@ class Interactions:
         self._link = link
 
     async def put(self, items: Sequence[Interaction]) -> None:
-        """Store `items` in one round trip. Those already stored or deleted stay as they are. Durable once this returns.
+        """Write `items` durably, in one round trip. One that exists already, or was deleted, stays as it is.
 
-        Feedback that was parked for an item is joined to it. Raises StoreUnavailable: some may have been written, so put all again.
+        Feedback that was parked for an item joins it. Raises StoreUnavailable: some may have been written, so put all again.
         """
         await self._link.run_all([_call(item, schema.pack(item)) for item in items])
 
     async def put_packed(self, items: Sequence[Call]) -> None:
-        """`put` for the results of `packed`."""
+        """Do what `put` does, for items that `packed` prepared."""
         await self._link.run_all(items)
 
     async def writable(self) -> None:
-        """Check that the store accepts writes now. Raises StoreUnavailable if not."""
+        """Return if the store accepts writes now. Raises StoreUnavailable."""
         await self._link.run("writable")
 
     async def get(self, item: str, tenant: str | None) -> Interaction | None:
-        """Return an interaction; None if there is none, or if it is not `tenant`'s. A `tenant` of None matches any."""
+        """Return the interaction, or None if there is none or it is not `tenant`'s (None: any tenant's)."""
         meta, data = await self._link.together(("HMGET", schema.meta(item), "tenant", "turn"), ("GET", schema.blob(item)))
         owner, turn = meta
         if data is None or owner is None or (tenant is not None and owner.decode() != tenant):
@@ -85,9 +85,9 @@ class Interactions:
         return _at(schema.unpack(data), turn)
 
     async def update(self, item: str, tenant: str, *, route: str, metadata: dict[str, str]) -> Interaction | None:
-        """Replace the metadata of an interaction and return it; None if `tenant` has none of that id recorded by `route`.
+        """Replace an interaction's metadata. Return the interaction, or None if `tenant` has none of that id recorded by `route`.
 
-        Its episode does not change.
+        Its episode stays what it was.
         """
         found = await self.get(item, tenant)
         if found is None:
@@ -101,13 +101,13 @@ class Interactions:
     async def delete(self, item: str, tenant: str, *, route: str) -> bool:
         """Delete an interaction. Return whether `tenant` had one of that id recorded by `route`.
 
-        Its pending rewards become `rejected: {deleted}` and later feedback is refused. If it is leased, it disappears from every
-        list at once and from the store when the lease ends; its leased rewards then end as the lease does.
+        Its pending rewards become `rejected: {deleted}` and later feedback is refused. A leased one is removed from every list at
+        once and from the store when its lease ends; its leased rewards end as the lease does.
         """
         return bool(await self._link.run("delete", id=item, tenant=tenant, route=route))
 
     async def many(self, ids: Sequence[str]) -> list[Interaction]:
-        """Return the interactions of `ids` that are still stored, in the order of `ids`."""
+        """Return those of `ids` that still exist, in this order."""
         if not ids:
             return []
         found = await self._link.do("MGET", *(schema.blob(item) for item in ids))
@@ -118,20 +118,6 @@ class Interactions:
             for item, turn in zip(turns, rows, strict=True):
                 _at(item, turn)
         return items
-
-    async def page(
-        self,
-        tenant: str,
-        *,
-        limit: int,
-        after: str | None = None,
-        order: Order = "asc",
-        model: str | None = None,
-        metadata: dict[str, str] | None = None,
-    ) -> tuple[list[Interaction], bool]:
-        """Return one page of interactions of every route, and whether more may follow. Arguments as for `scan`."""
-        found = await self.scan(tenant, limit=limit, after=after, order=order, model=model, metadata=metadata)
-        return found.items, found.more
 
     async def scan(
         self,
@@ -144,10 +130,11 @@ class Interactions:
         model: str | None = None,
         metadata: dict[str, str] | None = None,
     ) -> Page:
-        """Return at most `limit` of `tenant`'s interactions that follow `after`; fewer once PAGE_BYTES or LOOKED_AT is reached.
+        """Return at most `limit` of `tenant`'s interactions after the id `after`, in order of arrival at the store.
 
-        The order is that of arrival at the store, not of any clock. `route`: None matches any. `model`: a policy's name matches every
-        version of it. `metadata`: every pair must match. An unknown or expired `after` gives an empty page; a deleted one is still valid.
+        A page that reaches PAGE_BYTES or LOOKED_AT ends early, and says that more may follow. `route` None means any; a policy's
+        name as `model` means any version of it; `metadata` are pairs that must all match. An `after` that is unknown or expired
+        gives an empty page; a deleted one does not.
         """
         cursor = None if after is None else await self._cursor(tenant, after)
         if after is not None and cursor is None:
@@ -170,20 +157,20 @@ class Interactions:
         return Page(await self.many(chosen), True, after)
 
     async def count(self) -> int:
-        """Return the number of interactions in the store, without shadow groups."""
+        """Return the number of interactions, without shadow groups."""
         return int(await self._link.run("count"))
 
     async def untrainable(self) -> dict[str, int]:
-        """Return how many interactions were ever recorded that a policy gradient may not learn from, by reason."""
+        """Return how many interactions were recorded that no policy gradient may learn from, by reason."""
         found = await self._link.do("HGETALL", schema.UNTRAINABLE)
         return {reason.decode(): int(n) for reason, n in found.items()}
 
     async def _cursor(self, tenant: str, item: str) -> float | None:
-        """The position of an interaction in the tenant's order; of a deleted one, the position it had."""
-        score, tombstone = await self._link.together(("ZSCORE", schema.index(tenant), item), ("GET", schema.tombstone(item)))
-        if tombstone is None:
+        """Return the position that the interaction has, or had until its deletion, in the tenant's list."""
+        score, deleted = await self._link.together(("ZSCORE", schema.index(tenant), item), ("GET", schema.tombstone(item)))
+        if deleted is None:
             return None if score is None else float(score)
-        seq, _, owner = tombstone.decode().partition(":")
+        seq, _, owner = deleted.decode().partition(":")
         return float(seq) if owner == tenant else None
 
     async def _listed(self, tenant: str, cursor: float | None, order: Order) -> list[tuple[str, float]]:
@@ -194,7 +181,7 @@ class Interactions:
         return [(flat[i].decode(), float(flat[i + 1])) for i in range(0, len(flat), 2)]
 
     async def _sizes(self, ids: list[str]) -> list[tuple[str, int]]:
-        """Those of `ids` that are still stored, each with its unpacked size in bytes."""
+        """Return those of `ids` that still exist, each with its unpacked size in bytes."""
         heads = await self._link.together(*(("GETRANGE", schema.blob(item), 0, schema.HEAD_BYTES - 1) for item in ids))
         return [(item, schema.unpacked_size(head)) for item, head in zip(ids, heads, strict=True) if head]
 
@@ -206,7 +193,7 @@ class Interactions:
 
 
 def _at(item: Interaction, turn: bytes | None) -> Interaction:
-    """Set the index of `item` in its episode."""
+    """Return `item` with the index that it has among the turns of its episode."""
     item.turn = None if turn is None else int(turn)
     return item
 

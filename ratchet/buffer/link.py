@@ -1,7 +1,7 @@
-"""Access to the server: commands, scripts and pipelines, with their errors translated to Ratchet's.
+"""Commands, scripts and pipelines, with the project's errors.
 
-Every command and script is idempotent (callers mint the ids, moves are compare-and-set). So after a broken connection it is sent
-again on a new one. A time-out is not retried here: the caller decides.
+Each command and script may be sent twice without harm, because callers mint the ids and moves are compare-and-set. So after a
+connection broke it is sent again on a new one. After a time-out it is not: the caller decides.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ HINTS = {
 
 
 class Call(msgspec.Struct):
-    """A script, its arguments, and at most one blob (separate, because Lua's msgpack has no binary type)."""
+    """A script, its arguments, and at most one blob (kept apart: Lua's msgpack has no binary type)."""
 
     script: str
     args: dict[str, Any]
@@ -49,7 +49,7 @@ class Call(msgspec.Struct):
 
 
 class Link:
-    """A pool of connections to one server, and the limits that are passed to every script."""
+    """A pool of connections to one server, and the limits that every script gets."""
 
     def __init__(self, url: str, config: StoreConfig) -> None:
         retry = Retry(ExponentialBackoff(cap=0.2, base=0.02), 3, supported_errors=(exceptions.ConnectionError,))
@@ -68,16 +68,16 @@ class Link:
         }
 
     def listener(self) -> Redis:
-        """Return a separate client for a subscription. It does not retry, so that a broken connection is noticed."""
+        """Return a new client for a subscription. It does not retry, so that the caller notices a broken connection."""
         return Redis.from_url(self.url, retry=Retry(NoBackoff(), 0), **self._options)
 
     async def do(self, *command: str | bytes | float) -> Any:
-        """Send one command and return its reply."""
+        """Execute one command. Return its reply."""
         with translated():
             return await self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     async def together(self, *commands: Sequence[str | bytes | float], atomic: bool = False) -> list[Any]:
-        """Send several commands in one round trip and return their replies. `atomic`: as one transaction."""
+        """Execute commands in one round trip, as one transaction if `atomic`. Return their replies."""
         with translated():
             async with self._client.pipeline(transaction=atomic) as pipe:
                 for command in commands:
@@ -85,11 +85,11 @@ class Link:
                 return list(await pipe.execute())
 
     async def run(self, script: str, blob: bytes = b"", **args: Any) -> Any:
-        """Run one script and return its reply."""
+        """Run one script. Return its reply."""
         return (await self.run_all([Call(script, args, blob)]))[0]
 
     async def run_all(self, calls: Sequence[Call]) -> list[Any]:
-        """Run scripts in one round trip and return their replies. All are run before the first error is raised."""
+        """Run scripts in one round trip. Return their replies, or raise the first error once all were tried."""
         with translated():
             answers = await self._send(calls)
             if any(isinstance(answer, exceptions.NoScriptError) for answer in answers):
@@ -126,10 +126,10 @@ class Link:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Translate the client library's errors to Ratchet's.
+    """The client library's errors as the project's.
 
-    StoreUnavailable: no connection, no reply in time, or the server refused the write. Conflict, TargetNotYours,
-    TooManyParked: a script returned the error. StoreError: a bug in Ratchet.
+    StoreUnavailable: no connection, no answer in time, or the server refused the write. Conflict, TargetNotYours,
+    TooManyParked: what a script answered. StoreError: a fault of ours.
     """
     try:
         yield

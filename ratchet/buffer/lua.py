@@ -1,8 +1,8 @@
-"""The store's Lua scripts, one for each state transition, called by digest.
+"""The store's transitions: one Lua script each, sent by its digest.
 
 A script's file opens with its flags (`#!lua flags=...`: `allow-oom` lets what frees memory run when memory is full). A line
-`--include _NAME ...` stands for the text of those helper files, whose names begin with `_`: every call of a script
-creates the functions in it again, so a script includes only what it needs, where it needs it.
+`--include _NAME ...` stands for the text of those helper files, whose names begin with `_`: each call of a script creates the
+functions in it anew, so a script includes what it needs, where it needs it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ INCLUDE = re.compile(r"^--include (.+)$", re.MULTILINE)
 
 
 class Script(NamedTuple):
-    """The text of a script as it is sent to the server, and the digest that it is called by."""
+    """A script's text as the server gets it, and the digest it is then called by."""
 
     text: str
     sha: str
@@ -26,7 +26,7 @@ class Script(NamedTuple):
 
 @cache
 def scripts() -> dict[str, Script]:
-    """Return all scripts by name."""
+    """All transitions by name."""
     folder = files("ratchet.buffer") / "scripts"
     found = {entry.name: entry.read_text(encoding="utf-8") for entry in folder.iterdir() if entry.name.endswith(".lua")}
     texts = {name.removesuffix(".lua"): text for name, text in found.items()}
@@ -34,6 +34,6 @@ def scripts() -> dict[str, Script]:
 
 
 def assemble(text: str, helpers: Mapping[str, str]) -> Script:
-    """Return a script with the helpers that it includes. Raises KeyError if there is no such helper."""
+    """The script with the helpers that it includes. Raises KeyError for one that is not there."""
     whole = INCLUDE.sub(lambda line: "\n".join(helpers[name] for name in line[1].split()), text)
     return Script(whole, hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest())

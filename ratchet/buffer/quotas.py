@@ -1,4 +1,4 @@
-"""The quota of each key, counted over all gateways. The state of a key expires once its buckets are full again."""
+"""Quotas of API keys, counted over all gateways. A key's state expires once its buckets are full again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Bound = Literal["requests", "tokens", "concurrency"]
 
 
 class Ended(NamedTuple):
-    """A finished request: the id of its lease, the tokens reserved for it, and the tokens it used."""
+    """A request that ended: the tokens that were reserved for it, and those it used."""
 
     id: str
     reserved: int
@@ -20,9 +20,10 @@ class Ended(NamedTuple):
 
 
 class QuotaState(NamedTuple):
-    """The quota of a key after a request. `refused`: the bound that it exceeded, "" if none; `wait`: seconds until it passes (0: unknown).
+    """What a key may still use.
 
-    `requests` and `tokens` are what remains, `reset_*` the seconds until that bucket is full again; 0 where there is no quota.
+    `refused` is the bound that stopped the request ("": none) and `wait` the seconds until it would pass (0: unknown). `requests`
+    and `tokens` remain in the buckets, and `reset_*` are the seconds until a bucket is full again; 0 where there is no quota.
     """
 
     refused: Bound | Literal[""]
@@ -34,28 +35,28 @@ class QuotaState(NamedTuple):
 
 
 class Quotas:
-    """Token buckets and leases, kept by one script."""
+    """Token buckets, and leases of running requests."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     async def ask(self, key: KeyRecord, request: str, *, tokens: int, leased: bool, lease_seconds: float) -> QuotaState:
-        """Charge `tokens` to the key if `request` (an id that the caller mints) may start. Return the state of the quota.
+        """Charge the key for `request` (an id that the caller chose) and `tokens`, if it may start.
 
-        `leased`: the request counts as running until `end`, or for `lease_seconds` unless `keep` renews it. Raises StoreUnavailable:
-        the request may have been charged.
+        If `leased`, the request counts as running until `end`, but for `lease_seconds` at most unless it is kept. Raises
+        StoreUnavailable: the key may or may not have been charged.
         """
         call = _call(key, lease_seconds, id=request, tokens=min(tokens, key.tpm or tokens), leased=leased)
         refused, wait, requests, reset_requests, remaining, reset_tokens = await self._link.run(call.script, **call.args)
         return QuotaState(refused.decode(), wait / 1000, requests, reset_requests / 1000, remaining, reset_tokens / 1000)
 
     async def end(self, key: KeyRecord, ended: Sequence[Ended], *, lease_seconds: float) -> None:
-        """End leases and settle their tokens. A lease that has already ended changes nothing. Raises StoreUnavailable."""
+        """End leases and settle their tokens. A lease that has ended already changes nothing. Raises StoreUnavailable."""
         call = _call(key, lease_seconds, done=[tuple(item) for item in ended])
         await self._link.run(call.script, **call.args)
 
     async def keep(self, running: Sequence[tuple[KeyRecord, Sequence[str]]], *, lease_seconds: float) -> None:
-        """Renew the leases of running requests, given by key, in one round trip. Raises StoreUnavailable."""
+        """Renew the leases of running requests, by key, in one round trip. Raises StoreUnavailable."""
         await self._link.run_all([_call(key, lease_seconds, keep=list(ids)) for key, ids in running])
 
 

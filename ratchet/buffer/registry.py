@@ -1,4 +1,4 @@
-"""Policies, their versions, and the pointer of each to the version that serves."""
+"""Policies, their versions, and for each the pointer to the version that serves."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from ratchet.types import PolicyEvent, PolicyRecord, PolicyVersionRecord, Versio
 
 
 class Registry:
-    """The policies. Every move of a pointer is an atomic compare-and-set."""
+    """The policies. Every move of a pointer is one transaction, which compares before it sets."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     async def ensure(self, policy: str, base: str) -> PolicyRecord:
-        """Return a policy; create it, with version 0 (the base) live, if it is new. Raises Conflict if it has another base."""
+        """Return the policy; a new one is created with version 0, the base, live. Raises Conflict if its base is another."""
         first = PolicyVersionRecord(policy, 0, "live", clock.wall())
         await self._link.run("ensure", msgspec.msgpack.encode(first), policy=policy, base=base)
         return await self._policy(policy)
 
     async def policy(self, name: str) -> PolicyRecord | None:
-        """Return the pointer of a policy, or None."""
+        """Return the policy, or None."""
         return _policy(name, await self._link.do("HGETALL", schema.policy(name)))
 
     async def policies(self) -> list[PolicyRecord]:
@@ -40,7 +40,7 @@ class Registry:
         return [record for name, row in zip(listed, rows, strict=True) if (record := _policy(name, row)) is not None]
 
     async def version(self, policy: str, version: int) -> PolicyVersionRecord | None:
-        """Return one version with its present state, or None."""
+        """Return one version, or None."""
         data, state, verdict = await self._link.together(
             *(("HGET", key(policy), version) for key in (schema.versions, schema.states, schema.verdicts)), atomic=True
         )
@@ -54,14 +54,14 @@ class Registry:
         return [_version(data[v], state[v], verdict.get(v)) for v in sorted(data, key=int)]
 
     async def retained(self, policy: str, keep: int) -> list[PolicyVersionRecord]:
-        """Return the live version, then the `keep` most recently live before it, without version 0, which needs no adapter."""
+        """Return the live version, then the `keep` most recently live before it, without version 0, which has no adapter."""
         order = await self.lived(policy)
         chosen = [order[0], *[v for v in order[1:] if v != 0][:keep]] if order else []
         found = [await self.version(policy, v) for v in chosen if v != 0]
         return [record for record in found if record is not None]
 
     async def lived(self, policy: str) -> list[int]:
-        """Return the versions that were ever live, 0 included, in the order in which each last went live, the newest first."""
+        """Return the versions that were ever live, 0 too: the live one, then the one that was live most recently, and so on."""
         return [int(v) for v in await self._link.do("ZREVRANGE", schema.lived(policy), 0, -1)]
 
     async def commit_step(
@@ -73,7 +73,7 @@ class Registry:
         rejected: Mapping[str, str] = MappingProxyType({}),
         token: int | None = None,
     ) -> None:
-        """Commit a step atomically: its number, the candidate (with its checkpoint digest) and the examples it consumed.
+        """Commit a step: write its number, the candidate (with checkpoint digest) and the examples it consumed, or nothing.
 
         Leased examples in `candidate.consumed` wait for `publish` or `refuse`; those in `rejected`, by id, become
         `rejected: {reason}`, the rest `rejected: {dropped}`. The same commit again changes nothing. Raises Conflict if the step or the
@@ -93,7 +93,7 @@ class Registry:
     async def publish(
         self, policy: str, version: int, *, expect_live: int, verdict: dict[str, Any], token: int | None = None
     ) -> PolicyRecord:
-        """Make the candidate live and mark its rewards as used.
+        """Make the candidate live and its rewards used.
 
         Raises Conflict if the pointer is not at `expect_live`, or `token` is not current.
         """
@@ -101,14 +101,14 @@ class Registry:
         return await self._policy(policy)
 
     async def refuse(self, policy: str, version: int, *, gate: str, verdict: dict[str, Any], token: int | None = None) -> None:
-        """Refuse the candidate: it will never serve, and its rewards become `rejected: {gate}`.
+        """Refuse the candidate, which never serves. Its rewards become `rejected: {gate}`.
 
-        Raises Conflict if it is not a candidate, or `token` is not current.
+        Raises Conflict if it is no candidate, or `token` is not current.
         """
         await self._link.run("refuse", policy=policy, version=version, gate=gate, verdict=_json(verdict), token=token)
 
     async def move(self, policy: str, to: int, *, expect_live: int, reason: Literal["promote", "rollback"]) -> PolicyRecord:
-        """Move the pointer, for an operator, to a version that was live before. The former one becomes `retired`, or `rolled_back`.
+        """Move the pointer to a version that was live before. The version that was live becomes retired, or rolled_back by a rollback.
 
         Raises Conflict if the pointer is not at `expect_live`, or `to` is unknown, refused or still a candidate.
         """
@@ -121,44 +121,45 @@ class Registry:
         await self._link.run("loading", policy=policy)
 
     def events(self) -> AsyncIterator[PolicyEvent]:
-        """Yield events as they happen. The current pointers come first, at the start and after each lost connection."""
+        """Yield moves as they happen. At the start, and after each lost connection, the current pointers come first."""
         return follow(self._link, self.policies)
 
     async def set_status(self, policy: str, status: dict[str, Any]) -> None:
-        """Store the learner's live status."""
+        """Replace the learner's status."""
         await self._link.do("SET", schema.status(policy), msgspec.json.encode(status))
 
     async def status(self, policy: str) -> dict[str, Any]:
-        """Return the status that was last set; empty if none was."""
+        """Return the status last set; empty if none was."""
         data = await self._link.do("GET", schema.status(policy))
         return msgspec.json.decode(data, type=dict[str, Any]) if data is not None else {}
 
     async def acquire_learner(self, policy: str, owner: str, seconds: float) -> int | None:
-        """Acquire the learner lease of a policy. Return its fencing token, which only grows, or None while another owner holds the lease.
+        """Acquire the learner's lease on a policy. Return its fencing token, which only ever grows, or None while another owner has it.
 
-        The same owner gets its own token back, and the lease is renewed. A lease expires when it was not renewed for `seconds` of
-        the store's clock. A jump of that clock alone expires no lease, so a waiting owner must call this at least three times.
+        The owner of a lease gets its own token back, and the lease is renewed. A lease runs out if it is not renewed for `seconds` of
+        the store's clock. A jump of that clock does not end it: a call counts for half of `seconds` at most, so another owner
+        acquires it at its second call at the earliest.
         """
         token = await self._link.run("learner", policy=policy, how="acquire", owner=owner, term=round(seconds * 1000))
         return None if token is None else int(token)
 
     async def renew_learner(self, policy: str, owner: str, token: int, seconds: float) -> bool:
-        """Renew the lease for another `seconds`. False if this owner no longer holds it with this token."""
+        """Renew the lease for another `seconds`. Return False if it is no longer this owner's with this token."""
         found = await self._link.run("learner", policy=policy, how="renew", owner=owner, token=token, term=round(seconds * 1000))
         return found is not None
 
     async def release_learner(self, policy: str, token: int) -> None:
-        """Release the lease if `token` is still current. Another owner may acquire it at once."""
+        """Release the lease, if `token` is still current. Another owner may acquire it at once."""
         await self._link.run("learner", policy=policy, how="release", token=token)
 
     async def request_training(self, policy: str) -> str:
-        """Request a training step. Return the id of the job: of the one that already waits, if there is one."""
+        """Request a training step. Return the job's id, or that of the job that already waits."""
         key = schema.job(policy)
         _, job = await self._link.together(("SET", key, names.mint("job_"), "NX"), ("GET", key), atomic=True)
         return str(job.decode())
 
-    async def training_request(self, policy: str) -> str | None:
-        """Return the id of the job that waits, or None. The next lease takes it in the same transaction, so a crash cannot lose it."""
+    async def requested_training(self, policy: str) -> str | None:
+        """Return the job that waits, or None. The next lease takes it in the same transaction, so a crash does not lose it."""
         job = await self._link.do("GET", schema.job(policy))
         return job.decode() if job is not None else None
 

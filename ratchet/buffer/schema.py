@@ -1,4 +1,4 @@
-"""The names of the keys used from Python (the same as in scripts/_1_keys.lua), and the format of the blobs."""
+"""The names of keys that Python uses (scripts/_1_keys.lua has the same), and the format of stored interactions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DESIRED = "r:engines:desired"
 STORE_ID = "r:store"
 SHADOW_TENANT = "_ratchet"
 HEAD_BYTES = 18
-"""Bytes of a packed interaction that suffice to read its size: the longest frame header of zstd."""
+"""Bytes of a packed interaction that suffice to know its size: zstd's longest frame header."""
 _LEVEL = -1
 
 _encoder = msgspec.msgpack.Encoder()
@@ -87,9 +87,12 @@ def job(name: str) -> str:
 
 
 def pack(item: Interaction) -> bytes:
-    """Return an interaction as msgpack, compressed with zstd. Raises ValueError if msgpack cannot encode it (an integer past 64 bits)."""
+    """Return an interaction as msgpack, compressed with zstd.
+
+    Raises ValueError if msgpack cannot hold it, for example an integer of more than 64 bits.
+    """
     compressor = getattr(_local, "compressor", None)
-    if compressor is None:  # creating one costs more than using it, and it is not thread-safe
+    if compressor is None:  # making one costs more than using it, and it is for one thread
         compressor = _local.compressor = zstandard.ZstdCompressor(level=_LEVEL)
     try:
         return bytes(compressor.compress(_encoder.encode(item)))
@@ -98,7 +101,7 @@ def pack(item: Interaction) -> bytes:
 
 
 def unpack(data: bytes) -> Interaction:
-    """Return the interaction that `pack` packed. Raises ValueError if `data` is not its output."""
+    """Return the interaction that `pack` packed. Raises ValueError if `data` is not one."""
     try:
         return _decoder.decode(zstandard.ZstdDecompressor().decompress(data))
     except zstandard.ZstdError as error:
@@ -106,5 +109,5 @@ def unpack(data: bytes) -> Interaction:
 
 
 def unpacked_size(head: bytes) -> int:
-    """Return the size in bytes of a packed interaction once decompressed, read from its first HEAD_BYTES."""
+    """Return the size of a packed interaction as msgpack, from its first HEAD_BYTES."""
     return zstandard.frame_content_size(head)

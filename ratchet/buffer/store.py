@@ -1,4 +1,4 @@
-"""The store: one protocol (Redis) and one code path. A server that could lose acknowledged data is refused."""
+"""The store, on any server that speaks the Redis protocol and keeps what it acknowledged."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMES = {"valkey://": "redis://", "valkeys://": "rediss://"}
 
 
 class Store:
-    """The store, one attribute for each subject. See docs/store.md."""
+    """The parts of the store, one for each subject. See docs/store.md."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
@@ -36,7 +36,7 @@ class Store:
         self.fleet = Fleet(link)
 
     async def ping(self) -> None:
-        """Check that the store answers. Raises StoreUnavailable if not."""
+        """Return if the store responds. Raises StoreUnavailable."""
         await self._link.do("PING")
 
     async def close(self) -> None:
@@ -45,9 +45,9 @@ class Store:
 
 
 async def open_store(url: str, config: StoreConfig, *, data: Path | None = None) -> Store:
-    """Connect to `url`; "embedded" means the server that EmbeddedServer started in `data`.
+    """Connect to `url`; "embedded" is the server that EmbeddedServer started under `data`.
 
-    Raises StoreUnavailable if nobody answers, StoreUnfit if the server would lose acknowledged data.
+    Raises StoreUnavailable if no server responds, StoreUnfit if the server would lose acknowledged data.
     """
     link = Link(_resolve(url, data), config)
     try:
@@ -76,7 +76,7 @@ def _facts(info: dict[str, object]) -> dict[str, str]:
 
 
 def _check(facts: dict[str, str]) -> None:
-    """Raise StoreUnfit, with what to do about it. INFO is read rather than CONFIG, which hosted servers forbid."""
+    """Raises StoreUnfit with what to do. INFO is read rather than CONFIG, which hosted servers forbid."""
     version = facts.get("redis_version", "0")
     if int(version.split(".")[0]) < OLDEST_SERVER:
         raise StoreUnfit(f"the store is version {version}; it needs Redis 7 or Valkey 7.2 at least")

@@ -1,7 +1,7 @@
-"""The fast path to the server: pipelined scripts over one connection, directly on the event loop.
+"""A fast connection to the server: scripts in a pipeline, directly on the event loop.
 
-For each answer, redis-py's pipeline costs the gateway about as much CPU as sending the answer to the client. So this module uses
-only hiredis, its parser, and its URL parsing. Everything else goes through `link`.
+redis-py's pipeline takes about as much CPU per answer as sending the answer to the client. This module uses only redis-py's parser
+(hiredis) and its URLs. Everything else goes through `link`.
 """
 
 from __future__ import annotations
@@ -22,86 +22,84 @@ ERRORS: tuple[tuple[str, type[exceptions.RedisError]], ...] = (
     ("LOADING", exceptions.BusyLoadingError),
     ("NOAUTH", exceptions.AuthenticationError),
     ("WRONGPASS", exceptions.AuthenticationError),
-    ("ERR max number of clients", exceptions.ConnectionError),  # sent instead of a reply, before the server closes the connection
+    ("ERR max number of clients", exceptions.ConnectionError),  # sent instead of a reply, before the server closes
 )
 
 
 def reply_error(text: str) -> exceptions.RedisError:
-    """Return redis-py's exception for an error reply."""
+    """Return an error reply as redis-py's exception."""
     return next((kind(text) for word, kind in ERRORS if text.startswith(word)), exceptions.ResponseError(text))
 
 
-_pack_command: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
+_packed: Callable[[tuple[Any, ...]], bytes] = hiredis.pack_command
 """Encode a command for the server. (The library's own annotation allows one-element tuples only.)"""
 
 
 class Wire:
-    """One connection, opened on first use and reopened after it breaks."""
+    """One connection, opened on first use and again after it broke."""
 
     def __init__(self, url: str, connect_seconds: float, answer_seconds: float) -> None:
         self._url = url
         self._connect_seconds = connect_seconds
         self._answer_seconds = answer_seconds
-        self._connection: _Connection | None = None
+        self._line: _Line | None = None
         self._opening = asyncio.Lock()
 
     async def send(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Send commands and return their replies; error replies are returned as exceptions.
+        """Return the replies; an error reply is an exception in the list.
 
-        Raises redis' ConnectionError or TimeoutError: the server may have run some of the commands.
+        Raises redis' ConnectionError and TimeoutError: the server may have executed some of the commands.
         """
-        data = b"".join([_pack_command(command) for command in commands])
-        connection = self._connection
-        if connection is None or connection.closed:
-            connection = await self._open()
-        return await connection.ask(data, len(commands), self._answer_seconds)
+        data = b"".join([_packed(command) for command in commands])
+        line = self._line
+        if line is None or line.closed:
+            line = await self._open()
+        return await line.ask(data, len(commands), self._answer_seconds)
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        if self._line is not None:
+            self._line.close()
 
-    async def _open(self) -> _Connection:
+    async def _open(self) -> _Line:
         async with self._opening:
-            if self._connection is not None and not self._connection.closed:
-                return self._connection
+            if self._line is not None and not self._line.closed:
+                return self._line
             options: dict[str, Any] = dict(parse_url(self._url))
             try:
                 async with asyncio.timeout(self._connect_seconds):
-                    connection = await _connect(options)
-                    await self._greet(connection, options)
+                    line = await _connected(options)
+                    await self._greet(line, options)
             except (OSError, TimeoutError) as error:
                 raise exceptions.ConnectionError(str(error) or "no connection in time") from error
-            self._connection = connection
-            return connection
+            self._line = line
+            return line
 
-    async def _greet(self, connection: _Connection, options: dict[str, Any]) -> None:
+    async def _greet(self, line: _Line, options: dict[str, Any]) -> None:
         try:
             for greeting in _greetings(options):
-                for answer in await connection.ask(_pack_command(greeting), 1, self._answer_seconds):
+                for answer in await line.ask(_packed(greeting), 1, self._answer_seconds):
                     if isinstance(answer, Exception):
                         raise answer
         except BaseException:
-            connection.close()
+            line.close()
             raise
 
 
-async def _connect(options: dict[str, Any]) -> _Connection:
+async def _connected(options: dict[str, Any]) -> _Line:
     loop = asyncio.get_running_loop()
     if "path" in options:
-        _, connection = await loop.create_unix_connection(_Connection, options["path"])
-        return connection
-    _, connection = await loop.create_connection(
-        _Connection, options.get("host", "localhost"), options.get("port", 6379), ssl=secured(options)
-    )
-    return connection
+        _, line = await loop.create_unix_connection(_Line, options["path"])
+        return line
+    _, line = await loop.create_connection(_Line, options.get("host", "localhost"), options.get("port", 6379), ssl=secured(options))
+    return line
 
 
 def secured(options: dict[str, Any]) -> ssl.SSLContext | None:
-    """Return the SSL context that redis-py builds from the `ssl_` options of the URL; None without TLS."""
+    """Return the TLS context that redis-py makes of the URL's `ssl_` options; None without TLS."""
     if not issubclass(options.get("connection_class", object), SSLConnection):
         return None
-    tls: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    return SSLConnection(**tls).ssl_context.get()
+    own: dict[str, Any] = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    return SSLConnection(**own).ssl_context.get()
 
 
 def _greetings(options: dict[str, Any]) -> list[tuple[Any, ...]]:
@@ -113,8 +111,8 @@ def _greetings(options: dict[str, Any]) -> list[tuple[Any, ...]]:
     return found
 
 
-class _Connection(asyncio.Protocol):
-    """The socket, and a queue of those who wait for replies, with how many each expects."""
+class _Line(asyncio.Protocol):
+    """The socket, and the callers that wait for replies, each with how many."""
 
     def __init__(self) -> None:
         self.closed = False
@@ -126,12 +124,12 @@ class _Connection(asyncio.Protocol):
         if self.closed:
             raise exceptions.ConnectionError("the connection is closed")
         loop = asyncio.get_running_loop()
-        replies: asyncio.Future[list[Any]] = loop.create_future()
-        self._waiting.append((count, [], replies))
+        reply: asyncio.Future[list[Any]] = loop.create_future()
+        self._waiting.append((count, [], reply))
         self._transport.write(data)
-        timer = loop.call_later(seconds, self._late, replies)
+        timer = loop.call_later(seconds, self._late, reply)
         try:
-            return await replies
+            return await reply
         finally:
             timer.cancel()
 
@@ -157,20 +155,20 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
         while self._waiting:
-            _, _, replies = self._waiting.popleft()
-            if not replies.done():
-                replies.set_exception(exceptions.ConnectionError(str(error or "the connection was closed")))
+            _, _, reply = self._waiting.popleft()
+            if not reply.done():
+                reply.set_exception(exceptions.ConnectionError(str(error or "the connection was closed")))
 
     def _take(self, answer: Any) -> None:
-        count, found, replies = self._waiting[0]
+        count, found, reply = self._waiting[0]
         found.append(answer)
         if len(found) == count:
             self._waiting.popleft()
-            if not replies.done():
-                replies.set_result(found)
+            if not reply.done():
+                reply.set_result(found)
 
-    def _late(self, replies: asyncio.Future[list[Any]]) -> None:
-        """Fail on a time-out. Late replies could be mistaken for those of later commands, so the connection is closed too."""
-        if not replies.done():
-            replies.set_exception(exceptions.TimeoutError("no answer in time"))
+    def _late(self, reply: asyncio.Future[list[Any]]) -> None:
+        """Close the connection too: a late reply would be taken for that of a later command."""
+        if not reply.done():
+            reply.set_exception(exceptions.TimeoutError("no answer in time"))
         self.close()

@@ -64,7 +64,7 @@ async def test_what_is_not_there_is_404(shared: Bench, path: str) -> None:
 async def test_training_is_asked_for_once_until_it_begins(shared: Bench) -> None:
     jobs = {(await shared.call("POST", f"/admin/policies/{POLICY}/train", key="operator")).json()["job"] for _ in range(3)}
     assert len(jobs) == 1
-    assert await shared.store.registry.training_request(POLICY) in jobs
+    assert await shared.store.registry.requested_training(POLICY) in jobs
     assert (await shared.call("POST", "/admin/policies/nobody/train", key="operator")).status_code == 404
 
 

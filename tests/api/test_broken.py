@@ -17,6 +17,7 @@ from engines import sse
 from engines.fake.app import FakeEngine
 from engines.fake.faults import Faults
 from tests.support.gateway_process import BASE, POLICY, Bench, bench, until
+from tests.support.stores import listed
 
 
 class Quitter(FakeEngine):
@@ -83,7 +84,7 @@ async def test_an_answer_that_the_engine_gave_up_is_broken_and_recorded_as_trunc
             return await made.store.interactions.count() == 2
 
         await until(both, "both are recorded")
-        kept, _ = await made.store.interactions.page("acme", limit=2)
+        kept, _ = await listed(made.store, "acme", limit=2)
         assert [(item.status, item.untrainable, item.choices[0].message["content"]) for item in kept] == [
             ("truncated", "truncated", "half")
         ] * 2

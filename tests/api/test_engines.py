@@ -94,12 +94,12 @@ async def test_what_an_operator_did_outlives_the_gateway(tmp_path: Path) -> None
 async def test_an_engine_stays_listed_until_no_gateway_has_a_request_at_it_and_takes_none_meanwhile(tmp_path: Path) -> None:
     async with bench(tmp_path, engines=2) as made:
         await made.healthy("fake-0", "fake-1")
-        await made.store.fleet.record_heartbeat(Heartbeat("gw_other", engines={"fake-1": 1}))
+        await made.store.fleet.heartbeat(Heartbeat("gw_other", engines={"fake-1": 1}))
         assert (await operate(made, "DELETE", "/fake-1"))[0] == 202
         assert {(await made.chat()).headers["x-ratchet-engine"] for _ in range(5)} == {"fake-0"}
         assert (await made.engine("fake-1"))["desired"] == "remove"
         assert (await operate(made, "POST", "/fake-1/drain", {"drain": False}))[0] == 409
-        await made.store.fleet.record_heartbeat(Heartbeat("gw_other"))
+        await made.store.fleet.heartbeat(Heartbeat("gw_other"))
         await gone(made, "fake-1")
 
 

@@ -19,6 +19,7 @@ from ratchet.config import StoreConfig
 from tests.support.acknowledgement_log import loading
 from tests.support.fault_figures import FULL, measured
 from tests.support.gateway_process import Bench, bench
+from tests.support.stores import listed
 
 AWAY_SECONDS = 60.0 if FULL else 3.0
 KILLS = 100 if FULL else 5
@@ -102,5 +103,5 @@ async def test_what_a_killed_gateway_had_acknowledged_is_found_with_the_store_aw
         told = "%d kills: %d answers acknowledged, 0 missing, %d were found in spools; ready again after %.1f s, at most %.1f s"
         measured(told, KILLS, len(recorded), spooled, median(ready), max(ready))
         assert recorded and spooled and median(ready) < READY_SECONDS
-        ids = [item.id for item in (await made.store.interactions.page("acme", limit=100_000))[0]]
+        ids = [item.id for item in (await listed(made.store, "acme", limit=100_000))[0]]
         assert len(ids) == len(set(ids))

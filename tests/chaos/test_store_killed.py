@@ -13,7 +13,7 @@ from ratchet.buffer import EmbeddedServer, Store, open_store, schema
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable
 from tests.support.fault_figures import FULL, measured
-from tests.support.stores import BASE, POLICY, TENANT, candidate, interaction, post
+from tests.support.stores import BASE, POLICY, TENANT, candidate, interaction, listed, post
 
 KILLS = 50 if FULL else 5
 CONFIG = StoreConfig()
@@ -116,7 +116,7 @@ async def test_a_store_killed_under_load_has_everything_it_acknowledged(tmp_path
         kept = len(load.recorded), len(load.rated), len(load.versions)
         measured("%d kills: %d interactions, %d rewards, %d versions kept", KILLS, *kept)
         assert load.failed
-        assert (await store.interactions.page(TENANT, limit=1))[1]
+        assert (await listed(store, TENANT, limit=1))[1]
     finally:
         await store.close()
         await server.stop()

@@ -16,7 +16,7 @@ from ratchet.buffer.embedded import _binary
 from ratchet.config import StoreConfig
 from ratchet.errors import StoreUnavailable, StoreUnfit
 from ratchet.process import free_port, spawn
-from tests.support.stores import BASE, POLICY, TENANT, embedded_store, rated_group
+from tests.support.stores import BASE, POLICY, TENANT, embedded_store, listed, rated_group
 
 CONFIG = StoreConfig()
 FIT = ("--appendonly", "yes", "--maxmemory", "64mb", "--maxmemory-policy", "noeviction")
@@ -62,7 +62,7 @@ async def test_one_code_path_serves_every_kind_of_store(
     async with opened(tmp_path) as store:
         await store.registry.ensure(POLICY, BASE)
         item = await rated_group(store, [1.0, 0.0])
-        assert await store.interactions.page(TENANT, limit=5) == ([item], False)
+        assert await listed(store, TENANT, limit=5) == ([item], False)
         lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
         assert lease is not None
         assert lease.examples[0].interactions[0] == item

@@ -47,6 +47,12 @@ async def emptied(data: Path) -> AsyncIterator[Store]:
         await store.close()
 
 
+async def listed(store: Store, tenant: str, **filters: Any) -> tuple[list[Interaction], bool]:
+    """A tenant's interactions as `scan` lists them, and whether more follow."""
+    found = await store.interactions.scan(tenant, **filters)
+    return found.items, found.more
+
+
 def interaction(n: int = 1, **fields: Any) -> Interaction:
     """A complete, trainable answer of `n` choices to a short prompt, unless `fields` say otherwise."""
     choices = [

@@ -1,4 +1,4 @@
--- The names of the keys, the arguments and the clock. docs/store.md has the same table.
+-- Names of keys, the arguments, the clock. docs/store.md draws the same table.
 local A = cmsgpack.unpack(ARGV[1])
 local call = redis.call
 
@@ -9,12 +9,12 @@ local function now_ms()
   return t[1] * 1000 + math.floor(t[2] / 1000)
 end
 
--- The tenant's length comes first, so that no tenant and target can form the key of another pair.
+-- The tenant's length comes first, so that no tenant and target can spell another pair's key.
 local function owned(tenant, rest) return #tenant .. ':' .. tenant .. ':' .. rest end
 
 local function k_blob(id) return 'r:i:' .. id end
 local function k_meta(id) return 'r:m:' .. id end
--- Holds `seq:tenant` of a deleted answer.
+-- A deleted answer leaves `seq:tenant` here.
 local function k_tombstone(id) return 'r:tombstone:' .. id end
 -- How many leased examples name the answer.
 local function k_held(id) return 'r:held:' .. id end

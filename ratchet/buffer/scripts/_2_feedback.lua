@@ -1,4 +1,4 @@
--- The states of a reward: pending | waiting | leased -> used | rejected | expired. Each transition updates the ledger too.
+-- One reward's life: pending | waiting | leased -> used | rejected | expired. Each step moves the ledger too.
 local HOUR = 3600000
 local BRIEF = {superseded = true, too_late = true, no_such_choice = true, not_yours = true, deleted = true}
 
@@ -40,8 +40,8 @@ local function unpark(fb)
   for _, one in ipairs(preferred(f[4])) do call('SREM', k_waiters(one[1]), 'f:' .. fb) end
 end
 
--- Ends a reward. For the reasons in BRIEF, of which a client can produce many or wants the data deleted, the contents are erased
--- at once and the record soon after.
+-- The end of a reward. A record that nobody needs any more is deleted soon, and its contents at once, where a client can make
+-- many of them or wants them deleted.
 local function settle(fb, state, reason)
   unpark(fb)
   call('HSET', k_fb(fb), 'state', state, 'reason', reason or '')
@@ -53,7 +53,7 @@ local function settle(fb, state, reason)
   call('PEXPIRE', k_fb(fb), whole(brief and HOUR or 24 * HOUR))
 end
 
--- The slots of a target stay while one of them holds a reward, and afterwards for the lifetime of an interaction.
+-- A target's slots stay while one of them holds a reward; afterwards as long as its interaction could.
 local function retire(slots)
   for _, value in ipairs(call('HVALS', slots)) do
     if value ~= 'used' then

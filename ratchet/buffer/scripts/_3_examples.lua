@@ -1,4 +1,4 @@
--- Examples: feedback joined with the answers that it names. They are ready, in a queue for each policy and kind, until leased.
+-- Examples: feedback joined with the answers that it names; ready in a queue for each policy and kind, until a lease takes them.
 local LONE_KEPT = 10000
 local NUMERIC = {float = true, boolean = true}
 
@@ -10,7 +10,7 @@ local function answer(id)
   }
 end
 
--- The answer, if `tenant` may rate this choice of it. Else nil and the reason; no reason while the answer is unknown.
+-- Whether `tenant` may rate this choice of an answer: the answer, if so. Else why never, or nil where the answer is unknown yet.
 local function named(id, choice, tenant)
   local found = answer(id)
   if not found then return nil, call('EXISTS', k_tombstone(id)) == 1 and 'deleted' or nil end
@@ -19,7 +19,7 @@ local function named(id, choice, tenant)
   return found
 end
 
--- What feedback is about: {answer =, episode =, pair =}; or nil, with a reason if it can never be joined.
+-- What feedback is about: {answer =, episode =, pair =}, or nil, with the reason if that is for good.
 local function subject(f)
   local target, wrong = named(f.target, f.choice, f.tenant)
   if wrong then return nil, wrong end
@@ -45,7 +45,7 @@ local function make_ready(id, kind, policy, ...)
   call('HSET', k_example(id), 'state', 'ready', 'kind', kind, 'policy', policy, 'seq', seq, ...)
 end
 
--- The pending rewards [n] of a group, or nil while one is missing or not a number.
+-- The pending rewards [n] of a group, or nil while one is missing or no number.
 local function rewards_of(id, tenant, metric, n)
   local fields = {}
   for choice = 0, n - 1 do fields[choice + 1] = choice .. ':' .. metric end
@@ -66,7 +66,7 @@ local function make_group(m)
   make_ready(m.id, 'group', m.policy, 'tenant', m.tenant, 'target', m.id, 'metric', m.metric, 'n', m.n)
 end
 
--- Creates an example of one feedback. Its id is the slot; that of an episode starts with the tenant, since tenants may share a name.
+-- An example of one feedback. Its id is the slot; an episode's has the tenant in front, since two tenants may use one name.
 local function make_single(f, about, kind)
   local id = (about.answer and f.target or owned(f.tenant, f.target)) .. ':' .. field_of(f)
   make_ready(id, kind, about.policy, 'tenant', f.tenant, 'target', f.target, 'field', field_of(f))
@@ -82,7 +82,7 @@ local function make_lone(f, about)
   if m.trainable ~= 'no' then make_single(f, about, 'lone') end
 end
 
--- Creates the example that pending feedback forms or completes.
+-- Makes the example that pending feedback is, or completes.
 local function make(f, about)
   if not about.policy or (NUMERIC[f.type] and f.score == '') then return end
   local m = about.answer
@@ -99,7 +99,7 @@ local function make(f, about)
   end
 end
 
--- Tries parked feedback again after an answer that it names has arrived.
+-- Parked feedback again, since an answer that it named has come.
 local function join(f)
   local about, wrong = subject(f)
   if wrong then return reject(f, wrong) end
@@ -108,7 +108,7 @@ local function join(f)
   make(f, about)
 end
 
--- Joins revisions that waited for a lease to end.
+-- A revision that waited takes its turn.
 local function join_promoted(fbs)
   for _, fb in ipairs(fbs) do
     local f = feedback(fb)
@@ -123,14 +123,14 @@ local function join_promoted(fbs)
   end
 end
 
--- A leased interaction is kept beyond its retention and its deletion, until the lease ends.
+-- While leased, an interaction outlives its retention, and its deletion; afterwards it does not.
 local function hold(id)
   call('INCR', k_held(id))
   call('PERSIST', k_blob(id))
   call('PERSIST', k_meta(id))
 end
 
-local function unhold(id)
+local function let_go(id)
   if call('DECR', k_held(id)) > 0 then return end
   call('DEL', k_held(id))
   local expires = call('HGET', k_meta(id), 'expires')
@@ -152,7 +152,7 @@ end
 local function withdraw(id)
   local e = call('HMGET', k_example(id), 'policy', 'kind')
   if not e[1] then return end
-  for _, name in ipairs(names_of(id)) do unhold(name[1]) end
+  for _, name in ipairs(names_of(id)) do let_go(name[1]) end
   call('ZREM', k_ready(e[1], e[2]), id)
   call('DEL', k_example(id))
 end

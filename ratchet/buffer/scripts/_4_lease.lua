@@ -1,10 +1,10 @@
--- A lease holds the examples of one step. It ends by release, reject, publish or refuse.
+-- A lease is what one step learns from; it ends by release, reject, publish or refuse.
 local function leased(policy)
   local text = call('HGET', k_lease(policy), 'examples')
   return text and cjson.decode(text) or {}
 end
 
--- The refusal for a learner that was replaced, whose token is no longer current; else nil.
+-- A learner that was replaced changes nothing more: its token is no longer the current one. The refusal, or nil.
 local function fenced()
   if not A.token then return nil end
   local found = call('HMGET', k_learner(A.policy), 'owner', 'token')
@@ -18,7 +18,7 @@ local function announce(policy, kind)
   call('PUBLISH', 'r:events:' .. (call('GET', 'r:store') or ''), cjson.encode(event))
 end
 
--- Moves the live pointer: the version that was live gets the state `former`, and readers get an event.
+-- The live pointer moves: the version that was live takes the state `former`, readers get an event.
 local function point(policy, version, former)
   local old = call('HGET', k_policy(policy), 'live')
   call('HSET', k_states(policy), old, former)

@@ -1,5 +1,5 @@
 #!lua
--- Adds a scored shadow group, ready at once. Its rewards come from no client and are not in the ledger. Idempotent by id.
+-- A scored shadow group goes straight to ready; its rewards are no client's and stay out of the ledger. Idempotent by id.
 --include _1_keys _2_feedback _3_examples
 local id = A.id
 if call('EXISTS', k_meta(id)) == 1 then return id end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Commits a step atomically: its number, the candidate and the examples it consumed. Idempotent.
+-- The commit of a step: counter, candidate and the examples that it consumed, or nothing. The same commit twice is one.
 --include _1_keys _2_feedback _3_examples _4_lease
 local refusal = fenced()
 if refusal then return refusal end

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Counts the stored interactions of all tenants. Index entries of expired interactions are removed on the way.
+-- Counts the interactions of all tenants, and removes index entries whose interaction expired.
 --include _1_keys
 local DROPPED, n = 1000, 0
 for _, tenant in ipairs(call('SMEMBERS', 'r:tenants')) do

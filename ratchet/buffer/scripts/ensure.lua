@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Creates a policy, if it is new, with version 0 (the base) live.
+-- Creates a policy with version 0, the base, live.
 --include _1_keys
 local policy = A.policy
 local base = call('HGET', k_policy(policy), 'base')

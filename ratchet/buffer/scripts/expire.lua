@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Expires at most `limit` rewards that are due, pending or waiting. A ready example that loses one is withdrawn.
+-- Rewards whose time has come, at most `limit`: pending or waiting -> expired. A ready example that loses one ends.
 --include _1_keys _2_feedback _3_examples
 local due = call('ZRANGE', DUE, '-inf', whole(now_ms()), 'BYSCORE', 'LIMIT', 0, A.limit)
 for _, fb in ipairs(due) do

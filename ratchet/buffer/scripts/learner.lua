@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
--- A learner acquires, renews or releases the learner lease of a policy. Returns the fencing token, or false.
--- Clocks jump, so the time without a renewal is summed over the calls, each of which counts for at most half the term. A jump alone
--- expires no lease, and a learner that died loses its lease to one that keeps calling.
+-- A learner takes, renews or gives back its hold on a policy. Returns the fencing token, or false.
+-- Clocks jump, so the time without a renewal is added up from look to look, each of which counts for half the term at most: a jump
+-- alone ends no hold, and a learner that died loses its hold to one that keeps asking.
 --include _1_keys
 local key = k_learner(A.policy)
 local found = call('HMGET', key, 'owner', 'token', 'at', 'silent', 'term')

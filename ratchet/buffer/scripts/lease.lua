@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Leases examples for one step, which answers a waiting request for a step. The step that holds a lease gets it again; with `grow`,
--- an id, it gets more examples, once for each id. Examples that can no longer be learned from are rejected on the way.
+-- Leases examples to one step. The step that holds a lease gets it again; with `grow`, the id of a call, the lease grows, once for
+-- each id. Examples that are stale, expired or deleted are rejected on the way. A new lease takes the job that waits.
 --include _1_keys _2_feedback _3_examples _4_lease
 local LOOKED_AT = 1000
 local refusal = fenced()
@@ -25,7 +25,7 @@ local function describe(ids)
   return out
 end
 
--- The ids of an episode's turns that are still stored, in order.
+-- The ids of an episode's turns that still exist, in order.
 local function turns(tenant, episode)
   local found, order, ids = call('HGETALL', k_episode(tenant, episode)), {}, {}
   for i = 1, #found, 2 do
@@ -40,7 +40,7 @@ local function turns(tenant, episode)
   return order
 end
 
--- The ids of the interactions of an example; nil if its rewards have changed so that they no longer form it.
+-- The ids of an example's interactions, or nil if a group is no longer complete.
 local function interactions_of(id, e)
   if e.kind == 'episode' then return turns(e.tenant, e.target) end
   if e.kind == 'group' then
@@ -53,7 +53,7 @@ local function interactions_of(id, e)
   return ids
 end
 
--- {id, turn} of each interaction; or nil and the reason to reject the example, or nil alone to withdraw it silently.
+-- {id, turn} of each interaction; or nil and the reason to reject the example (no reason: its rewards stay pending).
 local function named_by(id, oldest)
   local r = call('HMGET', k_example(id), 'kind', 'policy', 'tenant', 'target', 'field', 'metric', 'n', 'shadow')
   local e = {kind = r[1], policy = r[2], tenant = r[3], target = r[4], field = r[5], metric = r[6], n = r[7], shadow = r[8]}
@@ -79,7 +79,7 @@ local function take(id, kind, names)
   end)
 end
 
--- Takes from the queues of the kinds in turn, so that none starves another.
+-- Takes from each kind's queue in turn, so that no kind crowds out another.
 local function choose(kinds)
   local chosen, place, looked, found = {}, {}, 0, true
   while found do

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Publishes the event that a candidate begins to load.
+-- Readers get the event that a candidate begins to load.
 --include _1_keys _4_lease
 if call('EXISTS', k_policy(A.policy)) == 0 then return conflict('no policy ' .. A.policy) end
 announce(A.policy, 'loading')

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Moves the pointer, for an operator, to a version that was live before, if nobody else moved it meanwhile.
+-- An operator moves the pointer to a version that was live before, unless it moved meanwhile.
 --include _1_keys _4_lease
 local policy, to = A.policy, whole(A.to)
 local live, state = call('HGET', k_policy(policy), 'live'), call('HGET', k_states(policy), to)

@@ -1,5 +1,5 @@
 #!lua
--- Accepts feedback: counts it once, puts it in its slot, and parks it while an answer that it names is unknown. Returns its id.
+-- Feedback is accepted: counted once, placed in its slot, parked while an answer that it names is unknown. Returns its id.
 --include _1_keys _2_feedback _3_examples
 local fb, field = A.fb, A.choice .. ':' .. A.metric
 if A.idem then

@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Returns up to `k` ids to resample: first those with a single reward, then recent ones. None comes twice until all were offered.
+-- Up to `k` ids to resample: prompts of lone scored answers first, then recent ones; none twice until all were offered.
 --include _1_keys
 local LOOKED_AT = 1000
-local all, added = {}, {}
+local all, listed = {}, {}
 local function add(id)
-  if not added[id] and call('EXISTS', k_meta(id)) == 1 then
-    added[id] = true
+  if not listed[id] and call('EXISTS', k_meta(id)) == 1 then
+    listed[id] = true
     all[#all + 1] = id
   end
 end

@@ -1,6 +1,5 @@
 #!lua flags=allow-oom
--- Makes a candidate live: moves the pointer, sets the states, marks its rewards as used, sends the event. Only if nobody else moved
--- the pointer.
+-- A candidate goes live: pointer, states, rewards used, event; unless the pointer moved meanwhile.
 --include _1_keys _2_feedback _3_examples _4_lease
 local refusal = fenced()
 if refusal then return refusal end

@@ -1,6 +1,5 @@
 #!lua
--- Stores an interaction (blob, meta, indexes) and joins the feedback that was parked for it. Idempotent by id; a deleted one stays
--- deleted.
+-- An interaction arrives: blob, meta, indexes; feedback that was parked for it joins. Idempotent by id; a deleted one stays so.
 --include _1_keys
 local RECENT_KEPT, TURNS_KEPT = 10000, 1000
 local id, tenant = A.id, A.tenant

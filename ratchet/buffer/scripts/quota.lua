@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- The quota of one key: two buckets that refill evenly over a minute, and the leases of its running requests.
--- First `done` ends leases ({id, tokens reserved, tokens used}) and `keep` renews them; then the request `id` is checked and charged.
--- The store counts for all gateways, so the bounds hold over any number of them. A lease expires if its gateway dies.
+-- First `done` ends leases ({id, tokens reserved, tokens used}) and `keep` renews them; then the request `id` is charged, if it may start.
+-- The count is in one place, so the bounds hold over any number of gateways. A lease expires if its gateway dies.
 --include _1_keys
 local MINUTE, LONGEST_DEBT = 60000000, 60
 local state, leases = k_quota(A.key), k_leases(A.key)
@@ -11,8 +11,8 @@ local now_in_ms = math.floor(now / 1000)
 
 local had = call('HMGET', state, 'at', 'requests', 'tokens')
 local past = math.max(0, now - (tonumber(had[1]) or now))
-local function refilled(limit, remaining)
-  return limit and math.min(limit, (tonumber(remaining) or limit) + limit * past / MINUTE)
+local function refilled(most, remaining)
+  return most and math.min(most, (tonumber(remaining) or most) + most * past / MINUTE)
 end
 local requests, tokens = refilled(A.rpm, had[2]), refilled(A.tpm, had[3])
 
@@ -26,7 +26,7 @@ local till = whole(now_in_ms + A.lease)
 for _, id in ipairs(A.keep or {}) do call('ZADD', leases, 'XX', till, id) end
 
 local refused, wait = '', 0
--- A request that is checked a second time (its connection broke) already has its lease.
+-- A request that is sent twice, because a connection broke, has its lease already.
 if A.id and not (A.leased and call('ZSCORE', leases, A.id)) then
   if A.leased and A.concurrency and call('ZCARD', leases) >= A.concurrency then
     refused = 'concurrency'
@@ -42,7 +42,7 @@ if A.id and not (A.leased and call('ZSCORE', leases, A.id)) then
 end
 call('PEXPIRE', leases, whole(A.lease + 1000))
 
-local function reset(limit, remaining) return remaining and math.ceil((limit - remaining) * 60000 / limit) or 0 end
+local function reset(most, remaining) return remaining and math.ceil((most - remaining) * 60000 / most) or 0 end
 local until_requests, until_tokens = reset(A.rpm, requests), reset(A.tpm, tokens)
 local function exact(x) return string.format('%.17g', x) end
 call('HSET', state, 'at', whole(now))

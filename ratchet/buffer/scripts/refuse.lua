@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Refuses a candidate: it never serves, and the rewards it was trained on are rejected.
+-- A candidate did not pass: it never serves, and the rewards it took are rejected.
 --include _1_keys _2_feedback _3_examples _4_lease
 local refusal = fenced()
 if refusal then return refusal end

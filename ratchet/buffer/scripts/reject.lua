@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
--- Removes examples from the lease of a step before its commit, each for a reason. If none remain the lease ends, and the request
--- for a step waits again.
+-- Examples leave the lease of a step before its commit, each for a reason. With none left the lease ends, and the request for a
+-- step waits again.
 --include _1_keys _2_feedback _3_examples _4_lease
 local refusal = fenced()
 if refusal then return refusal end

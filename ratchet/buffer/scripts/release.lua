@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Gives a step up before its commit: its examples are ready again and their rewards pending.
+-- The step is given up before its commit: its examples are ready again, its rewards pending again.
 --include _1_keys _2_feedback _3_examples _4_lease
 local refusal = fenced()
 if refusal then return refusal end
@@ -22,13 +22,13 @@ local function restore(id)
     return join_promoted(revised)
   end
   local e = call('HMGET', k_example(id), 'kind', 'seq')
-  for _, name in ipairs(names_of(id)) do unhold(name[1]) end
+  for _, name in ipairs(names_of(id)) do let_go(name[1]) end
   call('HDEL', k_example(id), 'names')
   call('HSET', k_example(id), 'state', 'ready')
   call('ZADD', k_ready(A.policy, e[1]), e[2], id)
 end
 
--- Whether none of its interactions was deleted meanwhile. An episode continues without a deleted turn.
+-- Whether none of its interactions was deleted meanwhile; an episode goes on without such a turn.
 local function intact(id)
   local names, there = names_of(id), 0
   for _, name in ipairs(names) do there = there + call('EXISTS', k_meta(name[1])) end

@@ -1,5 +1,5 @@
 #!lua
--- Replaces the metadata of an answer, in its blob and its meta. Nothing else of a blob ever changes, so the last writer wins.
+-- Other metadata for an answer, in its blob and its meta. Nothing else of a blob ever changes, so the last of two writers wins.
 --include _1_keys
 local id = A.id
 local m = call('HMGET', k_meta(id), 'tenant', 'route')

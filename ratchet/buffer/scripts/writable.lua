@@ -1,3 +1,3 @@
 #!lua
--- Does nothing, but counts as a write: the server refuses it whenever it refuses writes (memory full, disk full, a replica).
+-- Does nothing. The server refuses it whenever it refuses writes: memory full, disk full, a replica.
 return 1

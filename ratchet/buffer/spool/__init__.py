@@ -1,4 +1,4 @@
-"""The spool: answers kept on disk while the store is unavailable."""
+"""The spool: answers that wait on disk for a store that is away."""
 
 from ratchet.buffer.spool.spool import FOLDER, REFUSED, Spool, Survey, set_aside, survey
 

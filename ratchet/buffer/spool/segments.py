@@ -21,12 +21,12 @@ from ratchet.durable import sync
 
 HEAD = struct.Struct("<8sII")
 OVERHEAD = HEAD.size
-"""Bytes of a record's header."""
+"""Bytes a record takes besides its own."""
 _NAME = re.compile(r"(\d{8})-([0-9a-f]{16})\.seg")
 
 
 class Slice(NamedTuple):
-    """Records read from a segment, the offset to continue from, and how many damaged or torn stretches were skipped."""
+    """Records read from a segment, where to continue, and how many damaged or torn parts were skipped."""
 
     records: list[bytes]
     offset: int
@@ -34,7 +34,7 @@ class Slice(NamedTuple):
 
 
 class Segment:
-    """One file. Its records lie between `start` and `end`; `size` bytes are allocated. Every method blocks, and may raise OSError."""
+    """One file. Records lie between `start` and `end`; `size` is what is allocated. Every method blocks. OSError."""
 
     def __init__(self, path: Path, file: int, mark: bytes, size: int, end: int) -> None:
         self.path = path
@@ -46,7 +46,7 @@ class Segment:
 
     @classmethod
     def create(cls, folder: Path, number: int, size: int) -> Segment:
-        """Create a segment with `size` bytes allocated on disk, so that no write into them fails for lack of space."""
+        """Create a segment and allocate its `size` bytes on disk, so that no write into them fails for lack of space."""
         mark = secrets.token_bytes(8)
         path = folder / f"{number:08d}-{mark.hex()}.seg"
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -63,11 +63,11 @@ class Segment:
 
     @classmethod
     def found(cls, folder: Path) -> list[Segment]:
-        """Open the segments that another process wrote to `folder`, the oldest first."""
+        """Open the segments that another process wrote in `folder`, oldest first."""
         segments = []
         for path in sorted(folder.iterdir()):
             if (name := _NAME.fullmatch(path.name)) is not None:
-                with contextlib.suppress(FileNotFoundError):  # drained in the meantime
+                with contextlib.suppress(FileNotFoundError):  # drained meanwhile
                     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
                     size = os.fstat(file).st_size
                     segments.append(cls(path, file, bytes.fromhex(name[2]), size, size))
@@ -75,11 +75,11 @@ class Segment:
 
     @property
     def room(self) -> int:
-        """Bytes that remain, headers included."""
+        """Bytes that are free, heads included."""
         return self.size - self.end
 
     def append(self, records: Sequence[bytes]) -> None:
-        """Append `records`. They are on disk once this returns. After an error the segment must not be written again."""
+        """Append `records` durably. After an error the segment must not be written again."""
         data = memoryview(b"".join(part for record in records for part in (self._head(record), record)))
         at = self.end
         while data:
@@ -89,9 +89,9 @@ class Segment:
         self.end = at
 
     def read(self, offset: int, room: int) -> Slice:
-        """Return whole records from `offset` on: at least one if there is one, and no more once they fill `room` bytes.
+        """Read whole records from `offset`: at least one if there is one, until they fill `room` bytes.
 
-        Damage is skipped where a whole record follows it; otherwise it is the end.
+        Damage before a whole record is skipped; damage with no whole record after it is the end.
         """
         records: list[bytes] = []
         damaged = 0
@@ -110,14 +110,14 @@ class Segment:
         return Slice(records, offset, damaged)
 
     def used(self) -> tuple[int, int]:
-        """Return how many records the segment begins with, and their size in bytes. Reads only their headers."""
+        """Return the number of records at the beginning and their bytes, from their heads alone."""
         offset = count = 0
         while (length := self._length(offset)) is not None:
             offset, count = offset + OVERHEAD + length, count + 1
         return count, offset
 
     def clear(self) -> None:
-        """Empty the segment: overwrite it with zeros and keep its allocation."""
+        """Empty the segment with zeros. Its bytes stay allocated."""
         os.pwrite(self._file, bytes(self.end), 0)
         os.fdatasync(self._file)
         self.start = self.end = 0
@@ -133,7 +133,7 @@ class Segment:
         return HEAD.pack(self._mark, len(data), _checksum(data))
 
     def _length(self, offset: int) -> int | None:
-        """The length in the header at `offset`, if there is one. No record is empty: zeros after a torn mark would look like one."""
+        """Return the length in the head at `offset`, or None if there is no head. A length of 0 is none: zeros after a torn mark."""
         head = os.pread(self._file, OVERHEAD, offset)
         if len(head) < OVERHEAD:
             return None
@@ -141,7 +141,7 @@ class Segment:
         return int(length) if mark == self._mark and 0 < length <= self.end - offset - OVERHEAD else None
 
     def _record(self, offset: int) -> bytes | None:
-        """The record at `offset`; None if there is none or it is damaged."""
+        """Return the record that begins at `offset`, or None if there is none or it is damaged."""
         length = self._length(offset)
         if length is None:
             return None
@@ -150,7 +150,7 @@ class Segment:
         return data if whole[:OVERHEAD] == self._head(data) else None
 
     def _next(self, offset: int) -> int | None:
-        """The offset of the next whole record after `offset`, or None."""
+        """Return where the next whole record after `offset` begins."""
         rest = os.pread(self._file, self.end - offset, offset)
         at = rest.find(self._mark, 1)
         while at >= 0 and self._record(offset + at) is None:
@@ -159,5 +159,5 @@ class Segment:
 
 
 def _checksum(data: bytes) -> int:
-    """Checksum that covers the length too, so that a damaged length is detected."""
+    """Return a checksum that covers the length too, so that a wrong length is detected."""
     return zlib.crc32(data, len(data))

@@ -1,7 +1,7 @@
-"""Spools: folders of segments in DIR/spool, one for each gateway, that hold answers while the store is unavailable.
+"""Spools: folders of segments under DIR/spool, one for each gateway, where answers wait while the store is unavailable.
 
-The owner holds a file lock, which the kernel releases when the process ends. An unlocked spool belonged to a gateway that died:
-the next process that acquires its lock drains it. Every method blocks. A spool is not thread-safe.
+The owner holds a lock that the kernel releases when the process ends. A spool without an owner is that of a dead gateway, and
+whoever gets its lock drains it. Every method blocks. A spool is used by one thread.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ratchet.buffer.spool.segments import OVERHEAD, Segment, Slice
 from ratchet.durable import sync
 
 FOLDER = "spool"
-"""Name of the folder in the data directory."""
+"""Its name in the data directory."""
 LOCK = "lock"
 REFUSED = "refused"
-"""Folder of the answers that the store refused for good. Rename it to have it drained again like any other spool."""
+"""The folder of answers that the store refused permanently. Renamed, it is a spool like any other, and is tried again."""
 REFUSED_BYTES = 64 * 2**20
 
 
 class Survey(NamedTuple):
-    """The content of all spools: answers that wait, their size in bytes, and answers that the store refused."""
+    """The contents of all spools: answers that wait, their bytes, and answers that were refused."""
 
     waiting: int
     bytes: int
@@ -36,7 +36,7 @@ class Survey(NamedTuple):
 
 
 class Spool:
-    """A spool that this process holds the lock of."""
+    """One spool that this process holds."""
 
     def __init__(self, folder: Path, lock: int, written: Sequence[Segment] = (), *, segment: int = 0, most: int = 0) -> None:
         self.folder = folder
@@ -45,7 +45,7 @@ class Spool:
         self._most = most
         self._number = 0
         self._written = deque(written)
-        """Segments that nothing more is appended to, the oldest first."""
+        """Segments that are full, oldest first."""
         self._open: deque[Segment] = deque()
         """Segments with room; the first is being written."""
         self._read: tuple[Segment, int] | None = None
@@ -53,19 +53,19 @@ class Spool:
 
     @classmethod
     def create(cls, root: Path, segment: int, most: int) -> Spool:
-        """Create an empty spool. It grows by segments of `segment` bytes until all spools in `root` take `most` bytes. Raises OSError."""
+        """Create an empty spool. It grows by segments of `segment` bytes until all under `root` take `most` bytes. Raises OSError."""
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         while True:
             folder = root / names.mint("gw-")
             folder.mkdir(mode=0o700)
-            # Another process that looks for abandoned spools may have locked it first; then that one removes it.
+            # A process that looks for dead spools may have locked it first, and will remove it.
             if (lock := _lock(folder)) is not None:
                 sync(root)
                 return cls(folder, lock, segment=segment, most=most)
 
     @classmethod
     def adopt(cls, root: Path) -> Spool | None:
-        """Take over a spool in `root` whose gateway died, if there is one. Raises OSError."""
+        """Take over the spool of a dead gateway under `root`, if there is one. Raises OSError."""
         for folder in sorted(root.iterdir()) if root.is_dir() else []:
             if folder.name != REFUSED and _is_spool(folder) and (lock := _lock(folder)) is not None:
                 return cls(folder, lock, Segment.found(folder))
@@ -73,7 +73,7 @@ class Spool:
 
     @property
     def free(self) -> int:
-        """Allocated bytes that are not written yet, headers included."""
+        """Allocated bytes that are not written yet, heads included."""
         return sum(segment.room for segment in self._open)
 
     @property
@@ -82,7 +82,7 @@ class Spool:
         return sum(segment.end - segment.start for segment in (*self._written, *self._open))
 
     def grow(self, size: int = 0) -> Segment:
-        """Allocate another segment, of at least `size` bytes. Raises OSError if the disk is full or the limit of all spools is reached."""
+        """Allocate another segment, of `size` bytes if that is more than usual. Raises OSError if the disk or the limit is full."""
         size = max(size, self._size)
         if _size(self.folder.parent) + size > self._most:
             raise OSError(errno.EDQUOT, "max_spool_mb is reached")
@@ -91,12 +91,12 @@ class Spool:
         return self._open[-1]
 
     def trim(self, keep: int) -> None:
-        """Remove unused segments, as long as `keep` bytes stay free."""
+        """Remove segments that are not written to, as long as `keep` bytes stay free."""
         while len(self._open) > 1 and not self._open[-1].end and self.free - self._open[-1].size >= keep:
             self._open.pop().remove()
 
     def append(self, records: Sequence[bytes]) -> int:
-        """Append `records`, growing if necessary. Return how many of the first ones are on disk. Raises OSError if none is."""
+        """Write `records`, and allocate segments as needed. Return how many, from the first, are on disk. Raises OSError if none is."""
         done = 0
         while done < len(records):
             try:
@@ -108,7 +108,7 @@ class Spool:
         return done
 
     def read(self, room: int) -> Slice:
-        """Return the oldest records, as `Segment.read` does. Returns the same ones until `drained` is called."""
+        """Read the oldest records, as `Segment.read` does; the same again until `drained`."""
         damaged = 0
         for segment in (*self._written, *self._open):
             found = segment.read(segment.start, room)
@@ -121,7 +121,7 @@ class Spool:
         return Slice([], 0, damaged)
 
     def drained(self) -> None:
-        """Drop the records that were last read, which are now in the store. Raises OSError."""
+        """Remove what was last read, since the store has it. Raises OSError."""
         if self._read is not None:
             segment, offset = self._read
             segment.start = offset
@@ -129,7 +129,7 @@ class Spool:
             self._sweep()
 
     def close(self) -> None:
-        """Release the lock, and delete the spool if nothing waits in it. Raises OSError."""
+        """Unlock the spool, and delete it if nothing waits in it. Raises OSError."""
         empty = not self.waiting
         try:
             for segment in (*self._written, *self._open):
@@ -139,13 +139,13 @@ class Spool:
                     segment.close()
             if empty:
                 (self.folder / LOCK).unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # somebody put a file there
+                with contextlib.suppress(OSError):  # a file that is not ours is in it
                     self.folder.rmdir()
         finally:
             os.close(self._lock)
 
     def _write(self, records: Sequence[bytes]) -> int:
-        """Write as many records as fit into one segment. Return their number."""
+        """Write as many as fit into one segment."""
         segment = self._fitting(OVERHEAD + len(records[0]))
         count, room = 0, segment.room
         while count < len(records) and (room := room - OVERHEAD - len(records[count])) >= 0:
@@ -158,7 +158,7 @@ class Spool:
         return count
 
     def _fitting(self, size: int) -> Segment:
-        """Find or allocate a segment with `size` bytes of room and put it first."""
+        """Return the first segment with `size` bytes of room, and move it to the front."""
         found = next((segment for segment in self._open if segment.room >= size), None) or self.grow(size)
         if found is not self._open[0]:
             self._open.remove(found)
@@ -168,7 +168,7 @@ class Spool:
         return found
 
     def _sweep(self) -> None:
-        """Remove drained segments. The one being written is emptied instead, because its room may be reserved."""
+        """Remove drained segments. The one being written is emptied instead, since its room may be reserved."""
         while self._written and self._written[0].start >= self._written[0].end:
             self._written.popleft().remove()
         if not self._written and self._open and self._open[0].start >= self._open[0].end > 0:
@@ -176,7 +176,7 @@ class Spool:
 
 
 def set_aside(root: Path, record: bytes) -> bool:
-    """Keep a record that the store refuses for good. Return False, and drop it, once REFUSED_BYTES are kept. Raises OSError."""
+    """Keep an answer that the store refuses permanently. Return False, and discard it, once REFUSED_BYTES are kept. Raises OSError."""
     folder = root / REFUSED
     folder.mkdir(mode=0o700, exist_ok=True)
     size = OVERHEAD + len(record)
@@ -192,7 +192,7 @@ def set_aside(root: Path, record: bytes) -> bool:
 
 
 def survey(root: Path) -> Survey:
-    """Count the content of all spools, abandoned ones included. An answer being drained may count as waiting. Raises OSError."""
+    """Count what is in all spools. An answer that is being drained at the moment may be counted as waiting. Raises OSError."""
     waiting = size = refused = 0
     for folder in root.iterdir() if root.is_dir() else []:
         for segment in Segment.found(folder) if folder.is_dir() else []:
@@ -208,13 +208,13 @@ def survey(root: Path) -> Survey:
 def _size(root: Path) -> int:
     total = 0
     for path in root.glob("*/*.seg"):
-        with contextlib.suppress(FileNotFoundError):  # drained in the meantime
+        with contextlib.suppress(FileNotFoundError):  # drained meanwhile
             total += path.stat().st_size
     return total
 
 
 def _is_spool(folder: Path) -> bool:
-    """Whether the folder holds segments, or nothing but its lock."""
+    """Return whether the folder contains segments, or nothing but its lock."""
     try:
         inside = {path.name for path in folder.iterdir()} - {LOCK}
     except (FileNotFoundError, NotADirectoryError):
@@ -223,7 +223,7 @@ def _is_spool(folder: Path) -> bool:
 
 
 def _lock(folder: Path) -> int | None:
-    """Acquire the lock of the folder. None if another process holds it or the folder was removed."""
+    """Lock the folder. Return None if it is locked already or was removed."""
     path = folder / LOCK
     try:
         lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

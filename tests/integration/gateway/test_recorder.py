@@ -24,7 +24,7 @@ from ratchet.config import GatewayConfig, OutboxConfig, StoreConfig
 from ratchet.errors import StoreUnavailable
 from ratchet.types import Interaction
 from tests.support.gateway_process import until
-from tests.support.stores import TENANT, interaction
+from tests.support.stores import TENANT, interaction, listed
 
 CLOCK = asyncio.get_running_loop
 
@@ -56,7 +56,7 @@ class Site:
         await until(empty, "the spool is drained")
 
     async def stored(self) -> set[str]:
-        items, more = await self.store.interactions.page(TENANT, limit=1000)
+        items, more = await listed(self.store, TENANT, limit=1000)
         assert not more
         ids = [item.id for item in items]
         assert len(ids) == len(set(ids)) == await self.store.interactions.count()
@@ -177,8 +177,8 @@ async def test_a_killed_gateways_spool_is_drained_by_the_next_and_twice_is_once(
 
         await until(drained, "the dead gateway's answers are drained")
         assert await made.stored() == {item.id for item in items}
-        listed, _ = await made.store.interactions.page(TENANT, limit=100)
-        assert [item.id for item in listed[10:]] == [item.id for item in items[10:]]
+        found, _ = await listed(made.store, TENANT, limit=100)
+        assert [item.id for item in found[10:]] == [item.id for item in items[10:]]
 
 
 async def test_a_living_gateways_spool_is_left_to_it(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from ratchet.buffer import Store, link, lua
 from ratchet.types import Heartbeat
-from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, post
+from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, listed, post
 
 HOUR = 3_600_000
 NOW = "return t[1] * 1000 + math.floor(t[2] / 1000)"
@@ -46,7 +46,7 @@ async def story(store: Store, between: Callable[[], Awaitable[None]]) -> list[An
     for item in items:
         await store.feedback.post(post(item.id, 0.5, choice=1))  # it waits for its answer
         await store.interactions.put([item])
-        await tell(await store.interactions.page(TENANT, limit=9, order="desc"))
+        await tell(await listed(store, TENANT, limit=9, order="desc"))
         await store.feedback.post(post(item.id, 1.0, choice=0, idempotency_key=item.id))
         await store.feedback.post(post(item.id, 1.0, choice=0, idempotency_key=item.id))
         await tell(await store.feedback.expire())
@@ -59,7 +59,7 @@ async def story(store: Store, between: Callable[[], Awaitable[None]]) -> list[An
     await tell(await store.feedback.ledger())
     await store.registry.publish(POLICY, 1, expect_live=0, verdict={})
     await tell([await store.interactions.get(item.id, TENANT) for item in items])
-    await tell(await store.interactions.page(TENANT, limit=2, after=items[2].id))
+    await tell(await listed(store, TENANT, limit=2, after=items[2].id))
     await tell((await store.feedback.ledger(), await store.registry.policy(POLICY), await store.registry.lived(POLICY)))
     return seen
 
@@ -85,7 +85,7 @@ async def test_jumps_of_an_hour_change_nothing_of_what_is_seen(tmp_path: Path) -
 @pytest.mark.parametrize("by", [HOUR, -HOUR])
 async def test_a_living_gateway_stays_one_over_a_jump_and_a_silent_one_is_forgotten_in_time(store: Store, by: int) -> None:
     beat = Heartbeat("g1", {"support@1": 1}, {POLICY: 1})
-    await store.fleet.record_heartbeat(beat)
+    await store.fleet.heartbeat(beat)
     await jump(store, by)
     assert await store.fleet.heartbeats() == [beat]
     for after in (2_000, 4_000, 6_000):

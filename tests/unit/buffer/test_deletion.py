@@ -9,7 +9,7 @@ from ratchet.buffer import Store
 from ratchet.buffer.schema import blob, meta, tombstone
 from ratchet.errors import TargetNotYours
 from ratchet.types import Interaction, Ledger
-from tests.support.stores import POLICY, TENANT, candidate, interaction, post, rate, rated_group
+from tests.support.stores import POLICY, TENANT, candidate, interaction, listed, post, rate, rated_group
 
 CHAT = "/v1/chat/completions"
 RESPONSES = "/v1/responses"
@@ -42,7 +42,7 @@ async def test_nothing_of_a_deleted_answer_is_left_but_its_tombstone(store: Stor
         assert left <= {tombstone(one.id), *ended}
         assert await store.interactions.get(one.id, None) is None
         assert not await delete(store, one)
-    assert await store.interactions.page(TENANT, limit=9) == ([], False)
+    assert await listed(store, TENANT, limit=9) == ([], False)
     assert await store.interactions.count() == await store.experience.ready(POLICY, ["group"]) == 0
     assert await store.experience.prompts(POLICY, 9) == []
     record = await store.feedback.record(fbs[0])
@@ -83,7 +83,7 @@ async def test_an_answer_that_is_being_learned_from_goes_when_its_lease_ends(sto
     await store.feedback.post(post(item.id, 0.5))
     assert await delete(store, item)
     assert await store.interactions.get(item.id, TENANT) is None
-    assert await store.interactions.page(TENANT, limit=9) == ([], False)
+    assert await listed(store, TENANT, limit=9) == ([], False)
     assert await store.experience.prompts(POLICY, 9) == []
     with pytest.raises(TargetNotYours):
         await store.feedback.post(post(item.id))
@@ -110,9 +110,9 @@ async def test_a_list_goes_on_after_an_answer_that_was_deleted_meanwhile(store: 
     await store.interactions.put(items)
     for item in items[:3]:
         await delete(store, item)
-    assert await store.interactions.page(TENANT, limit=9, after=items[2].id) == (items[3:], False)
-    assert await store.interactions.page(TENANT, limit=9, after=items[2].id, order="desc") == ([], False)
-    assert await store.interactions.page("other", limit=9, after=items[2].id) == ([], False)
+    assert await listed(store, TENANT, limit=9, after=items[2].id) == (items[3:], False)
+    assert await listed(store, TENANT, limit=9, after=items[2].id, order="desc") == ([], False)
+    assert await listed(store, "other", limit=9, after=items[2].id) == ([], False)
 
 
 async def test_a_list_holds_the_answers_of_its_own_route(store: Store) -> None:
@@ -132,9 +132,9 @@ async def test_other_metadata_takes_the_place_of_the_old_everywhere(store: Store
         assert changed is not None
         assert (changed.metadata, changed.request["metadata"], changed.episode_id) == (metadata, metadata, "ep-1")
         assert await store.interactions.get(item.id, TENANT) == changed
-        found, _ = await store.interactions.page(TENANT, limit=9, metadata=metadata)
+        found, _ = await listed(store, TENANT, limit=9, metadata=metadata)
         assert found == [changed]
-        assert await store.interactions.page(TENANT, limit=9, metadata={"b": "2"}) == ([], False)
+        assert await listed(store, TENANT, limit=9, metadata={"b": "2"}) == ([], False)
     assert await store.interactions._link.do("PTTL", blob(item.id)) > 0
 
 

@@ -34,10 +34,10 @@ async def test_engines_are_as_last_said(store: Store) -> None:
 
 
 async def test_a_gateway_that_falls_silent_is_forgotten(store: Store) -> None:
-    await store.fleet.record_heartbeat(Heartbeat("g1", {"support@1": 2}, {"support": 1}))
-    await store.fleet.record_heartbeat(Heartbeat("g1", {"support@1": 3}, {"support": 1}))
+    await store.fleet.heartbeat(Heartbeat("g1", {"support@1": 2}, {"support": 1}))
+    await store.fleet.heartbeat(Heartbeat("g1", {"support@1": 3}, {"support": 1}))
     assert await store.fleet.heartbeats() == [Heartbeat("g1", {"support@1": 3}, {"support": 1})]
-    await store.fleet._link.do("ZADD", "r:beats:at", 1, "g1")
+    await store.fleet._link.do("ZADD", "r:heartbeats:at", 1, "g1")
     assert await store.fleet.heartbeats() == []
 
 

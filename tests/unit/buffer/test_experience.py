@@ -12,7 +12,7 @@ from ratchet.buffer.schema import SHADOW_TENANT
 from ratchet.config import StoreConfig
 from ratchet.errors import Conflict, TargetNotYours
 from ratchet.types import ExampleKind, Interaction, Ledger
-from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, post, rate, rated_group
+from tests.support.stores import BASE, POLICY, TENANT, candidate, embedded_store, interaction, listed, post, rate, rated_group
 
 GROUPS: dict[ExampleKind, int] = {"group": 0}
 
@@ -170,9 +170,9 @@ async def test_a_request_for_a_step_ends_with_the_lease_and_waits_again_when_not
     job = await store.registry.request_training(POLICY)
     item = await rated_group(store, [1.0, 1.0])
     await store.experience.lease(POLICY, 1, kinds=GROUPS, max_examples=9)
-    assert await store.registry.training_request(POLICY) is None
+    assert await store.registry.requested_training(POLICY) is None
     await store.experience.reject(POLICY, 1, {item.id: "zero_spread"})
-    assert await store.registry.training_request(POLICY) == job
+    assert await store.registry.requested_training(POLICY) == job
 
 
 async def test_a_committed_lease_neither_grows_nor_shrinks(store: Store) -> None:
@@ -198,7 +198,7 @@ async def test_a_shadow_group_is_ready_unlisted_and_out_of_the_ledger(store: Sto
     for _ in range(2):
         assert await store.experience.add_shadow(item, [0.1, 0.2, 0.30000000000000004]) == item.id
     assert await store.experience.ready(POLICY, ["group"]) == 1
-    assert await store.interactions.page(SHADOW_TENANT, limit=9) == ([], False)
+    assert await listed(store, SHADOW_TENANT, limit=9) == ([], False)
     assert await store.interactions.count() == 0
     with pytest.raises(TargetNotYours):
         await store.feedback.post(post(item.id))

@@ -11,7 +11,7 @@ from ratchet.buffer import Store
 from ratchet.buffer.interactions import Page
 from ratchet.buffer.schema import SHADOW_TENANT, pack, unpack
 from ratchet.config import StoreConfig
-from tests.support.stores import BASE, TENANT, embedded_store, interaction
+from tests.support.stores import BASE, TENANT, embedded_store, interaction, listed
 
 
 async def test_an_interaction_comes_back_field_by_field(store: Store) -> None:
@@ -55,13 +55,13 @@ async def test_pages_follow_arrival_and_say_whether_more_follows(store: Store) -
     ids: list[str] = []
     after, more = None, True
     while more:
-        page, more = await store.interactions.page(TENANT, limit=3, after=after)
+        page, more = await listed(store, TENANT, limit=3, after=after)
         ids += [item.id for item in page]
         after = ids[-1]
     assert ids == [item.id for item in items]
-    newest, more = await store.interactions.page(TENANT, limit=7, order="desc")
+    newest, more = await listed(store, TENANT, limit=7, order="desc")
     assert ([item.id for item in newest], more) == (ids[::-1], False)
-    behind, more = await store.interactions.page(TENANT, limit=2, order="desc", after=ids[3])
+    behind, more = await listed(store, TENANT, limit=2, order="desc", after=ids[3])
     assert ([item.id for item in behind], more) == ([ids[2], ids[1]], True)
 
 
@@ -69,22 +69,22 @@ async def test_pages_filter_by_model_and_metadata_across_chunks(store: Store) ->
     items = [interaction(model="support" if i % 50 else BASE, metadata={"n": str(i % 2), "team": "a"}) for i in range(420)]
     await store.interactions.put(items)
     wanted = [item.id for item in items if item.model == BASE]
-    page, more = await store.interactions.page(TENANT, limit=5, model=BASE)
+    page, more = await listed(store, TENANT, limit=5, model=BASE)
     assert ([item.id for item in page], more) == (wanted[:5], True)
-    page, more = await store.interactions.page(TENANT, limit=5, model=BASE, after=wanted[4])
+    page, more = await listed(store, TENANT, limit=5, model=BASE, after=wanted[4])
     assert ([item.id for item in page], more) == (wanted[5:], False)
-    page, more = await store.interactions.page(TENANT, limit=100, model=BASE, metadata={"n": "1"})
+    page, more = await listed(store, TENANT, limit=100, model=BASE, metadata={"n": "1"})
     assert (page, more) == ([], False)
-    page, _ = await store.interactions.page(TENANT, limit=100, metadata={"n": "0", "team": "a"}, order="desc")
+    page, _ = await listed(store, TENANT, limit=100, metadata={"n": "0", "team": "a"}, order="desc")
     assert [item.id for item in page] == [item.id for item in items[::-1] if item.metadata["n"] == "0"][:100]
 
 
 async def test_a_policys_name_lists_every_version_and_a_versions_only_its_own(store: Store) -> None:
     items = [interaction(model=model) for model in ("support@1", "support@2", "supporter@1")]
     await store.interactions.put(items)
-    page, _ = await store.interactions.page(TENANT, limit=5, model="support")
+    page, _ = await listed(store, TENANT, limit=5, model="support")
     assert page == items[:2]
-    page, _ = await store.interactions.page(TENANT, limit=5, model="support@2")
+    page, _ = await listed(store, TENANT, limit=5, model="support@2")
     assert page == items[1:2]
 
 
@@ -113,7 +113,7 @@ async def test_a_filter_that_matches_little_gives_up_in_time_and_says_where_to_g
 async def test_a_cursor_that_is_not_the_tenants_gives_an_empty_page(store: Store) -> None:
     mine, other = interaction(), interaction(tenant="other")
     await store.interactions.put([mine, other])
-    assert await store.interactions.page(TENANT, limit=5, after=other.id) == ([], False)
+    assert await listed(store, TENANT, limit=5, after=other.id) == ([], False)
 
 
 async def test_past_its_retention_an_interaction_is_gone_from_every_list(tmp_path: Path) -> None:
@@ -125,8 +125,8 @@ async def test_past_its_retention_an_interaction_is_gone_from_every_list(tmp_pat
                 pass
         await store.interactions.put([interaction()])
         assert await store.interactions.get(items[0].id, None) is None
-        listed, _ = await store.interactions.page(TENANT, limit=5)
-        assert {item.id for item in listed}.isdisjoint(item.id for item in items)
+        found, _ = await listed(store, TENANT, limit=5)
+        assert {item.id for item in found}.isdisjoint(item.id for item in items)
 
 
 async def test_the_learners_own_tenant_cannot_be_written_as_a_clients(store: Store) -> None:

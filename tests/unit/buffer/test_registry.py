@@ -175,13 +175,13 @@ async def test_a_training_job_waits_once_and_until_a_step_has_its_groups(store: 
     job = await store.registry.request_training(POLICY)
     assert await store.registry.request_training(POLICY) == job
     assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1) is None
-    assert await store.registry.training_request(POLICY) == job
+    assert await store.registry.requested_training(POLICY) == job
     await rated_group(store, [0.0, 1.0])
     lease = await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1)
-    assert await store.registry.training_request(POLICY) is None
+    assert await store.registry.requested_training(POLICY) is None
     again = await store.registry.request_training(POLICY)
     assert await store.experience.lease(POLICY, 1, kinds={"group": 0}, max_examples=1) == lease
-    assert await store.registry.training_request(POLICY) == again != job, "asked for after the step began"
+    assert await store.registry.requested_training(POLICY) == again != job, "asked for after the step began"
 
 
 async def test_the_learners_status_is_what_it_last_said(store: Store) -> None:

@@ -85,7 +85,7 @@ async def test_a_lease_where_nothing_teaches_makes_no_version_and_ends_no_reques
         assert not await w.loop.cycle()
         assert await store.registry.version(POLICY, 1) is None
         assert (await store.feedback.ledger()).rejected == {"zero_spread": 4} and await ready(store) == 0
-        assert await store.registry.training_request(POLICY) == job
+        assert await store.registry.requested_training(POLICY) == job
         await w.learnable("two")
         assert await w.loop.cycle() and await w.live() == 1
 

@@ -63,7 +63,7 @@ async def test_only_the_retained_versions_stay_on_the_engine(store: Store, model
 async def test_a_version_in_use_or_still_followed_stays(beat: Heartbeat, store: Store, model: Path, url: str, tmp_path: Path) -> None:
     async with world(store, tmp_path, configuration(model, url, schedule={"min_groups": 1, "max_staleness": 0})) as w:
         await trained(w, 1)
-        await store.fleet.record_heartbeat(beat)
+        await store.fleet.heartbeat(beat)
         # The second publication begins a retirement that has to wait; ask it directly.
         item = await w.ask("Again", version=1)
         from tests.support.stores import rate
@@ -71,10 +71,10 @@ async def test_a_version_in_use_or_still_followed_stays(beat: Heartbeat, store: 
         await rate(store, item, [0.0, 1.0, 2.0, 3.0])
         assert await w.loop.cycle()
         await w.loop.stop()
-        await store.fleet.record_heartbeat(beat)
+        await store.fleet.heartbeat(beat)
         assert await w.loop._parts.retirement.once()
         assert await listed(w) == {f"{POLICY}@1", f"{POLICY}@2"}
-        await store.fleet.record_heartbeat(Heartbeat("g", {f"{POLICY}@1": 0}, {POLICY: 2}))
+        await store.fleet.heartbeat(Heartbeat("g", {f"{POLICY}@1": 0}, {POLICY: 2}))
         assert not await w.loop._parts.retirement.once()
         assert await listed(w) == {f"{POLICY}@2"}
 

@@ -13,7 +13,7 @@ from ratchet.buffer import Store
 from ratchet.config import Config, ShadowConfig
 from ratchet.types import Sampling
 from tests.support.learner_setup import SCORER, World, configuration, record, world
-from tests.support.stores import POLICY
+from tests.support.stores import POLICY, listed
 
 SIZE = 4
 
@@ -54,7 +54,7 @@ async def test_a_live_prompt_is_resampled_scored_and_ready(store: Store, model: 
         assert found.n == SIZE and found.version == 0 and found.sampling.temperature == 0.7
         assert all(0 < len(c.token_ids) == len(c.logprobs) <= 3 for c in found.choices)
         # Nobody's interaction, and no client's reward.
-        assert await store.interactions.page("acme", limit=10) == ([source], False)
+        assert await listed(store, "acme", limit=10) == ([source], False)
         assert (await store.feedback.ledger()).received == 0
 
 
