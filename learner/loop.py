@@ -1,7 +1,7 @@
 """The loop of one policy: lease -> update -> checkpoint -> adapter -> commit -> gate -> publish. docs/learner.md walks through it.
 
-Every cycle begins by asking the store where things stand, so a crash, a store that went away and an engine that died all
-resume by the same path: there is no other state to restore.
+Every cycle begins by reading the state from the store. So after a crash, a store outage or the death of an engine the loop resumes
+in the same way: there is no other state to restore.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from ratchet.types import Example, PolicyRecord, PolicyVersionRecord
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
-"""Between two looks at the store for enough groups."""
+"""Seconds between two checks whether enough examples are ready."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Seconds between two cycles that fail."""
 KEPT = frozenset({"live", "retired", "rolled_back", "candidate"})
-"""States of versions whose checkpoints stay: an operator may go back to any that was live."""
+"""States of versions whose checkpoints are kept: an operator may return to any that was live."""
 
 
 @dataclass
 class Parts:
-    """What a policy's loop works with."""
+    """The parts that a policy's loop uses."""
 
     store: Store
     replicas: Replicas
@@ -54,7 +54,7 @@ class Parts:
 
 
 class PolicyLoop:
-    """One policy, for ever."""
+    """Trains and publishes one policy, for ever."""
 
     def __init__(self, name: str, config: PolicyConfig, artifacts: ArtifactStore, parts: Parts) -> None:
         self.name = name
@@ -68,8 +68,8 @@ class PolicyLoop:
         self._notes: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Cycles until cancelled. Errors of ours (store or engine away, no model, a lost compare-and-set) are told in the status
-        and tried again: one policy's trouble is not another's."""
+        """Run cycles until cancelled. Ratchet's own errors (store or engine unavailable, no model, a lost compare-and-set) are shown
+        in the status and the cycle is tried again, so that they do not affect other policies."""
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         await self._parts.retirement.begin()
         while True:
@@ -86,23 +86,23 @@ class PolicyLoop:
                 await asyncio.sleep(backoff.pause())
 
     async def stop(self) -> None:
-        """Ends what runs besides the cycles."""
+        """End the background tasks."""
         await self._parts.retirement.stop()
         await end(self._notes)
 
     async def run_shadow(self) -> None:
-        """Makes shadow groups until cancelled, if the policy has any to make."""
+        """Create shadow groups until cancelled, if the policy uses them."""
         while self._parts.shadow.enabled:
-            made = 0
+            added = 0
             try:
-                made = await self._parts.shadow.once()
+                added = await self._parts.shadow.once()
             except (StoreUnavailable, EngineError) as error:
                 log.info("%s: no shadow groups now: %s", self.name, error)
-            if made == 0:
+            if added == 0:
                 await asyncio.sleep(BUSY_SECONDS)
 
     async def cycle(self) -> bool:
-        """Decides the candidate that waits, else makes a step if there is enough to learn; whether there was anything to do."""
+        """Gate the candidate that waits; else train a step if enough examples are ready. Return whether there was anything to do."""
         record = await self._store.registry.ensure(self.name, self.config.base)
         candidate = await self._undecided(record)
         if candidate is None:
@@ -120,7 +120,7 @@ class PolicyLoop:
     # Waiting and leasing
 
     async def _undecided(self, record: PolicyRecord) -> PolicyVersionRecord | None:
-        """The candidate that was committed and neither published nor refused."""
+        """Return the candidate that was committed but neither published nor refused, or None."""
         last = await self._store.registry.version(self.name, record.next_version - 1)
         return last if last is not None and last.state == "candidate" else None
 
@@ -133,14 +133,14 @@ class PolicyLoop:
 
     async def _sweep(self) -> None:
         keep = {v.checkpoint for v in await self._store.registry.versions(self.name) if v.state in KEPT and v.checkpoint}
-        gone = await self._trainer.sweep(keep)
-        if gone:
-            log.info("%s: deleted %d checkpoints that no committed version needs", self.name, len(gone))
+        deleted = await self._trainer.sweep(keep)
+        if deleted:
+            log.info("%s: deleted %d checkpoints that no committed version needs", self.name, len(deleted))
 
     # One step
 
     async def _step(self, record: PolicyRecord, lesson: Lesson) -> PolicyVersionRecord | None:
-        """Learns from the lease and commits; None if the live pointer moved meanwhile (the lease is kept: learn from it anew)."""
+        """Learn from the lease and commit. None if the live pointer moved meanwhile; the lease is kept and learned from again."""
         failpoints.hit("learner.after_lease")
         live = await self._store.registry.version(self.name, record.live)
         if live is None:
@@ -160,14 +160,14 @@ class PolicyLoop:
         return candidate
 
     async def _learn(self, record: PolicyRecord, lesson: Lesson) -> PolicyVersionRecord:
-        """The candidate that the lease makes of the live version; all it needs is on disk."""
+        """Train the live version on the lease. Return the candidate, with its checkpoint and adapter on disk."""
         candidate = PolicyVersionRecord(
             self.name, record.next_version, "candidate", clock.wall(), parent=record.live, step=lesson.step, verdict={"failed": None}
         )
         try:
             report = await self._trainer.update(lesson.examples, self._progress())
         except GateRefused as error:
-            # Committed all the same, with no adapter: the gate refuses it, and its rewards are rejected, not tried again for ever.
+            # Committed without an adapter, so that the gate refuses it and its rewards are rejected instead of retried for ever.
             candidate.consumed = [example.id for example in lesson.examples]
             candidate.verdict = {"failed": error.why}
             return candidate
@@ -198,7 +198,7 @@ class PolicyLoop:
         return folder.relative_to(self._artifacts.data).as_posix(), digest
 
     def _progress(self) -> Any:
-        """Called in the worker's thread; notes in the loop's."""
+        """Report progress. Called in the worker thread; the status is updated in the event loop."""
         loop = asyncio.get_running_loop()
 
         def note(done: int, total: int) -> None:
@@ -215,7 +215,7 @@ class PolicyLoop:
     # The decision
 
     async def _decide(self, candidate: PolicyVersionRecord) -> None:
-        """Publishes the candidate or refuses it."""
+        """Publish the candidate or refuse it."""
         verdict = Verdict(candidate.verdict.get("grad_norm"), candidate.verdict.get("seconds") or 0.0)
         await self._status.phase("gating", version=candidate.version, why="")
         try:

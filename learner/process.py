@@ -1,4 +1,4 @@
-"""The learner's process: it puts the parts together, runs every policy's loop, and stops when it is told to."""
+"""The learner process: builds the parts, runs the loop of every policy, and stops on a signal."""
 
 from __future__ import annotations
 
@@ -34,15 +34,16 @@ from ratchet.tasks import end
 log = logging.getLogger(__name__)
 
 NICENESS = 10
-"""Serving runs at 0, so the kernel gives it the cores first."""
+"""Niceness of the learner. Serving runs at 0, so the kernel prefers it."""
 EXPIRE_SECONDS = 10.0
-"""Between two looks for rewards that waited too long."""
+"""Seconds between two sweeps for expired rewards."""
 
 
 async def serve(config: Config, data: Path) -> None:
-    """Runs until SIGTERM or SIGINT. A half-done update is abandoned; its lease is kept for the next start.
+    """Run until SIGTERM or SIGINT. An unfinished update is abandoned; its lease is kept for the next start.
 
-    ConfigError: a reward function, the held-out file or the shared folder is not usable. StoreUnavailable: no store in time.
+    Raises ConfigError if a reward function, the held-out file or the shared folder is not usable, StoreUnavailable if the store
+    does not answer in time.
     """
     os.nice(NICENESS)
     stop = startup.stop_event()
@@ -60,7 +61,7 @@ async def serve(config: Config, data: Path) -> None:
 
 
 def build(name: str, config: Config, data: Path, *, store: Store, replicas: Replicas, worker: Worker) -> PolicyLoop:
-    """The loop of one policy. ConfigError: a reward function or the held-out file is not usable."""
+    """Return the loop of one policy. Raises ConfigError if a reward function or the held-out file is not usable."""
     policy = config.policies[name]
     scorer, status = Scorer(policy.rewards), Status(name, store)
     model_path = config.models[policy.base].path
@@ -89,14 +90,14 @@ def _evaluation(name: str, policy: PolicyConfig, trainer: Trainer, scorer: Score
 
 
 def _probes(policy: PolicyConfig, evaluation: Heldout | None) -> list[list[dict[str, str]]]:
-    """The proof's prompts: the first held-out ones, else the built-in ones; as many as there are, at most `gate.probes`."""
+    """The prompts of the activation proof: the first held-out ones, else the built-in ones; at most `gate.probes`."""
     if evaluation is not None:
         return evaluation.chats[: policy.gate.probes]
     return [[{"role": "user", "content": text}] for text in proof.PROBES[: policy.gate.probes]]
 
 
 async def _until(stop: asyncio.Event, worker: Worker, loops: list[PolicyLoop], store: Store) -> None:
-    """Runs the loops; the first error that no loop can live with is raised."""
+    """Run the loops until `stop` is set. Raises the first fatal error."""
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(loop.run(), name=loop.name) for loop in loops]
     tasks += [asyncio.create_task(loop.run_shadow(), name=f"{loop.name} shadow") for loop in loops]
     tasks += [asyncio.create_task(_expire(store), name="expire"), asyncio.create_task(stop.wait(), name="stop")]
@@ -121,7 +122,7 @@ async def _expire(store: Store) -> None:
 
 @contextmanager
 def only_one(data: Path) -> Iterator[None]:
-    """Holds the data directory's learner lock, which a killed process gives up by dying. ConfigError: another learner has it."""
+    """Hold the learner lock of the data directory, which the kernel releases if the process dies. Raises ConfigError if it is held."""
     folder = data / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock", busy=ConfigError(f"another learner works on {data}; stop it first")):

@@ -1,4 +1,4 @@
-"""What the learner says of a policy while it works; read by the admin API and `ratchet train --follow`."""
+"""The learner's live status of a policy, read by the admin API and `ratchet train --follow`."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ log = logging.getLogger(__name__)
 
 Phase = Literal["waiting", "sampling", "updating", "gating", "publishing"]
 HISTORY = 200
-"""Versions the history shows, the newest."""
+"""Number of versions in the history, the newest ones."""
 EVERY_SECONDS = 0.5
-"""Between two writes of a phase's progress."""
+"""Seconds between two writes of a phase's progress."""
 
 
 class Status:
-    """The status of one policy: kept here, written whole. A store that is away costs a write, never the step."""
+    """The status of one policy. It is kept here and written as a whole. If the store is unavailable a write is lost, never the step."""
 
     def __init__(self, policy: str, store: Store) -> None:
         self._policy = policy
@@ -29,23 +29,23 @@ class Status:
         self.fields: dict[str, Any] = {"phase": "waiting", "skipped": {}, "why": ""}
 
     async def phase(self, phase: Phase, **fields: Any) -> None:
-        """Enters a phase."""
+        """Enter a phase."""
         self.fields |= {"phase": phase, **fields}
         await self.write()
 
     async def progress(self, **fields: Any) -> None:
-        """Notes numbers within a phase; written now and then."""
+        """Update numbers within a phase. Written at intervals."""
         self.fields |= fields
         if clock.monotonic() - self._written >= EVERY_SECONDS:
             await self.write()
 
     def skip(self, reason: str) -> None:
-        """Counts a shadow group that was not made, by its reason."""
+        """Count a shadow group that could not be created, by reason."""
         skipped = self.fields["skipped"]
         skipped[reason] = skipped.get(reason, 0) + 1
 
     async def registered(self, record: PolicyRecord) -> None:
-        """Takes in what the registry knows: pointer, history, refusals. StoreUnavailable."""
+        """Update the status from the registry: pointer, history, refusals. Raises StoreUnavailable."""
         versions = [v for v in await self._store.registry.versions(record.name) if v.version > 0]
         self.fields |= {
             "step": record.step,
@@ -56,7 +56,7 @@ class Status:
         }
 
     async def write(self) -> None:
-        """Writes it."""
+        """Write the status to the store."""
         self._written = clock.monotonic()
         self.fields["updated"] = clock.wall()
         try:
@@ -66,7 +66,7 @@ class Status:
 
 
 def line(version: PolicyVersionRecord) -> dict[str, Any]:
-    """A version's line in the history."""
+    """Return the entry of a version in the history."""
     verdict = version.verdict
     return {
         "version": version.version,

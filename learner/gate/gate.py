@@ -1,4 +1,4 @@
-"""The gate, in order: sanity, load, activation proof, held-out evaluation, alarms. What fails one never serves."""
+"""The gate. Its checks in order: sanity, load, activation proof, held-out evaluation, alarms. A candidate that fails one never serves."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ratchet.types import PolicyVersionRecord
 
 @dataclass
 class Verdict:
-    """What the gate found; `report` is the version record's `verdict`."""
+    """The findings of the gate. `report` returns the version record's `verdict`."""
 
     grad_norm: float | None
     update_seconds: float
@@ -78,9 +78,9 @@ class Gate:
         self._evaluation = evaluation
 
     async def examine(self, candidate: PolicyVersionRecord, verdict: Verdict) -> None:
-        """Loads and examines the candidate, writing into `verdict` what it finds. The trainer's weights must be the candidate's.
+        """Load and examine the candidate, and write the findings to `verdict`. The trainer's weights must be the candidate's.
 
-        GateRefused: it did not pass. EngineUnavailable, StoreUnavailable: nothing can be said now; ask again.
+        Raises GateRefused if it did not pass; EngineUnavailable or StoreUnavailable if the check must be repeated later.
         """
         await self._sane(candidate, verdict)
         verdict.load_started = clock.wall()
@@ -107,7 +107,7 @@ class Gate:
             raise GateRefused("sanity", str(error)) from error
 
     async def _activate(self, candidate: PolicyVersionRecord, verdict: Verdict, proven: set[tuple[str, int]]) -> list[EngineControl]:
-        """Loads and proves the candidate on every ready replica that is not in `proven` yet, until there is none."""
+        """Load and prove the candidate on every ready replica that is not in `proven` yet, until none remains."""
         while True:
             ready = await self._replicas.some(self._config.base)
             fresh = [engine for engine in ready if _life(engine) not in proven]
@@ -138,20 +138,20 @@ class Gate:
 
 
 def alarm(kl: float | None, limit: float | None) -> None:
-    """GateRefused("kl") if the mean KL to the base (nats a token) is above `limit`, or is no number."""
+    """Raise GateRefused("kl") if the mean KL to the base (nats per token) is above `limit`, or is NaN."""
     if limit is not None and (kl is None or math.isnan(kl) or kl > limit):
         raise GateRefused("kl", f"KL to the base is {kl} nats a token, above {limit:g}")
 
 
 def _life(engine: EngineControl) -> tuple[str, int]:
-    """A replica between two restarts: what is loaded ends with it."""
+    """Identity of a replica's process: a restart unloads everything."""
     return engine.record.name, engine.record.restarts
 
 
 async def _blame(gate: str, engines: Sequence[EngineControl], error: EngineBroken | EngineRefused) -> Exception:
-    """Whose trouble a failed answer is: the candidate's, if every replica still generates from its base.
+    """Decide whether a failed answer is the candidate's fault: it is, if every replica still generates from its base.
 
-    EngineUnavailable: one does not.
+    Raises EngineUnavailable if one does not.
     """
     if isinstance(error, EngineRefused) and error.status in publish.PASSING:
         return EngineUnavailable(str(error))

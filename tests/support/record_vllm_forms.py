@@ -87,10 +87,10 @@ class Parser:
     reasoning_parser = None
 
     def __init__(self, ask: asks.Ask, drawn: list[answers.Token]) -> None:
-        self._ask, self._left = ask, list(drawn)
+        self._ask, self._remaining = ask, list(drawn)
 
     def parse_delta(self, **_: Any) -> DeltaMessage:
-        return DeltaMessage.model_validate(delta(self._ask, self._left.pop(0)))
+        return DeltaMessage.model_validate(delta(self._ask, self._remaining.pop(0)))
 
     def parse(self, *_: Any, **__: Any) -> Any:
         call = self._ask.call
