@@ -1,4 +1,4 @@
-"""What a client may put in `model`, and which version of which policy it means right now."""
+"""The names that a client may put in `model`, and the version that each means at present."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BASE_METRICS = {"reward": MetricConfig(type="float")}
 
 
 class Target(NamedTuple):
-    """What answers a request: a base (`policy` is "" and `version` 0), or one version of a policy."""
+    """What answers a request: a base model (`policy` is "" and `version` 0), or one version of a policy."""
 
     base: str
     policy: str = ""
@@ -24,22 +24,22 @@ class Target(NamedTuple):
 
     @property
     def adapter(self) -> str | None:
-        """The engine-side name of its adapter; None: the base itself answers."""
+        """The engine-side name of its adapter; None if the base itself answers."""
         return engine_name(self.policy, self.version) if self.version else None
 
     @property
     def label(self) -> str:
-        """For `x-ratchet-policy`: `support@7`, or `base`."""
+        """The value of `x-ratchet-policy`: `support@7`, or `base`."""
         return str(names.PolicyVersion(self.policy, self.version)) if self.policy else "base"
 
     @property
     def model(self) -> str:
-        """The model's name in the answer."""
+        """The `model` in the answer."""
         return self.label if self.policy else self.base
 
     @property
     def owner(self) -> str:
-        """What an interaction is recorded under: the policy, or the base."""
+        """The name that an interaction is recorded under: the policy's, or the base's."""
         return self.policy or self.base
 
 
@@ -52,7 +52,7 @@ class Model(NamedTuple):
 
 
 class Catalog:
-    """The configured names, and the pointers as last heard. Every lookup is local."""
+    """The configured names, and the live pointers as last received. Every lookup is local."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -70,15 +70,15 @@ class Catalog:
         return self._pointers.get(policy)
 
     def keep(self, policy: str) -> int:
-        """Versions kept on the engines beside the live one."""
+        """Return the number of versions kept on the engines besides the live one."""
         return self._config.policies[policy].schedule.max_staleness
 
     def retained(self, policy: str) -> dict[int, PolicyVersionRecord]:
-        """The versions that have an adapter and may be pinned."""
+        """Return the versions that have an adapter and may be pinned."""
         return self._retained.get(policy, {})
 
     def move(self, policy: str, live: int, epoch: int) -> bool:
-        """Follows the pointer; False if this is old news."""
+        """Move the pointer. False if `epoch` is not newer than the known one."""
         known = self._pointers[policy]
         if epoch <= known.epoch:
             return False
@@ -89,12 +89,12 @@ class Catalog:
         self._retained[policy] = {record.version: record for record in versions}
 
     def previous(self, policy: str) -> int | None:
-        """The retained version that was live before the live one and was not rolled back; None if there is none."""
+        """Return the retained version that was live before the present one and was not rolled back, or None."""
         live = self._pointers[policy].live
         return next((v for v, record in self._retained[policy].items() if v != live and record.state == "retired"), None)
 
     def is_live(self, target: Target) -> bool:
-        """Whether `target` is what its policy's name means."""
+        """Whether `target` is the live version of its policy."""
         pointer = self._pointers.get(target.policy)
         return pointer is not None and pointer.live == target.version
 
@@ -104,7 +104,7 @@ class Catalog:
         return target.version == 0 or (record is not None and record.state in ("live", "retired"))
 
     def resolve(self, name: str) -> Target:
-        """What `model: name` means now. ApiError 404 if it means nothing."""
+        """Return the target that `name` means now. Raises ApiError 404 if the name is unknown."""
         if name in self._config.models:
             return Target(name)
         pointer = self._pointers.get(name)
@@ -116,7 +116,7 @@ class Catalog:
         return Target(self._pointers[pinned.policy].base, *pinned)
 
     def models(self) -> list[Model]:
-        """Bases, policies, and each policy's versions that may be pinned."""
+        """Return the bases, the policies, and the versions of each policy that may be pinned."""
         found = [Model(name, name, self._started) for name in self._config.models]
         for policy, pointer in self._pointers.items():
             found += [Model(policy, pointer.base, self._started), Model(engine_name(policy, 0), pointer.base, self._started)]
@@ -125,12 +125,12 @@ class Catalog:
         return found
 
     def metric(self, owner: str) -> str:
-        """The metric its learner learns from."""
+        """Return the name of the metric that the learner of `owner` learns from."""
         policy = self._config.policies.get(owner)
         return policy.algorithm.metric if policy is not None else "reward"
 
     def metrics(self, owner: str) -> dict[str, MetricConfig]:
-        """The metrics declared for a policy or a base."""
+        """Return the metrics declared for a policy or a base."""
         policy = self._config.policies.get(owner)
         return policy.metrics if policy is not None else BASE_METRICS
 

@@ -19,9 +19,9 @@ from gateway.record.recorder import Recorder
 from gateway.relay.dispatch import Dispatcher
 from gateway.relay.relay import Relay
 from gateway.relay.upstream import Upstream
-from gateway.routing.adapter_cache import Shelf
+from gateway.routing.adapter_cache import AdapterCache
 from gateway.routing.fleet import Fleet
-from gateway.routing.heartbeat import Beat
+from gateway.routing.heartbeat import HeartbeatSender
 from gateway.routing.pointers import Pointers
 from gateway.telemetry.gauges import Gauges, add_fleet
 from gateway.telemetry.metrics import Metrics
@@ -53,8 +53,8 @@ class Services:
         self.keys = KeyRing(store.keys)
         self.quota = Quota(store.quotas, self.metrics, config.gateway.quota)
         self.catalog = Catalog(config)
-        self.shelf = Shelf(config, data)
-        self.fleet = Fleet(store, self.catalog, self.shelf, config.gateway.routing.breaker)
+        self.adapter_cache = AdapterCache(config, data)
+        self.fleet = Fleet(store, self.catalog, self.adapter_cache, config.gateway.routing.breaker)
         self.outbox = Outbox(data, config.gateway.outbox, self.metrics)
         self.worker_pool = WorkerPool(config, data, self.metrics, lambda: self.fleet.ready)
         self.spool_drain = Drain(self.outbox, store.interactions, self.metrics, config.gateway.outbox.adopt_seconds)
@@ -63,8 +63,8 @@ class Services:
         self.dispatcher = Dispatcher(self.upstream.begin, self.fleet, self.catalog, config.gateway, self.metrics)
         self.dialects = every(store.interactions, config.gateway)
         self.relay = Relay(config.gateway, self.catalog, self.dialects, self.dispatcher, self.recorder, self.metrics, self.quota)
-        self.beat = Beat(store, self.catalog, self.fleet)
-        self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.beat.now)
+        self.heartbeat = HeartbeatSender(store, self.catalog, self.fleet)
+        self.pointers = Pointers(store.registry, self.catalog, self.fleet, self.metrics, self.heartbeat.send_now)
         self.gauges = Gauges(self.metrics.registry)
         add_fleet(self.gauges, self.fleet)
         self.gauges.add_one("ratchet_recorder_queue", "Answers that wait to be recorded", lambda: self.recorder.waiting)
@@ -84,7 +84,7 @@ class Services:
             self.fleet.watch(),
             self.dispatcher.router.watch(),
             self.pointers.follow(),
-            self.beat.run(),
+            self.heartbeat.run(),
             self.quota.run(),
             self.relay.clocks.run(),
             self.upstream.run(),

@@ -1,4 +1,4 @@
-"""Sequences -> micro-batches -> packed tensors. Deterministic: everything keeps the order of the lease, nothing is drawn.
+"""Sequences -> micro-batches -> packed tensors. Deterministic: the order is that of the lease, and nothing is random.
 
 A packed row holds segments end to end with no padding. The answers of an example that have one prompt hang from a single copy of
 it like branches from a trunk: each sees the prompt and itself, never its siblings (docs/learner-math.md, "Shared prompts").
@@ -21,7 +21,7 @@ from learner.examples import Sequence
 class Batch:
     """The B sequences of a step and their scored log-probs (nats) [B, T], T the tokens of the longest answer; zero past an answer's end.
 
-    `old` are those of the policy before the step, `reference` those of the base; None where nobody needs them.
+    `old` are those of the policy before the step, `reference` those of the base; None where they are not needed.
     """
 
     sequences: list[Sequence]
@@ -89,7 +89,7 @@ def _tokens(unit: list[Sequence], before: Sequence | None) -> int:
 
 
 def _trunk(sequence: Sequence) -> tuple[int, list[int], float]:
-    """What neighbours have in common that share one copy of a prompt."""
+    """The key that neighbours have in common if they share one copy of a prompt."""
     return sequence.example, sequence.prompt_ids, sequence.temperature
 
 

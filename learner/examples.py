@@ -1,4 +1,4 @@
-"""From examples to the sequences that a model scores, and what keeps an example from being learned from. No tensors here."""
+"""Convert examples to the sequences that a model scores, and find the examples that cannot be learned from. No tensors here."""
 
 from __future__ import annotations
 

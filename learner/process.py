@@ -1,4 +1,4 @@
-"""The learner's process: it runs the loop of every policy until it gets a signal to stop."""
+"""The learner process: runs the loop of every policy, and stops on a signal."""
 
 from __future__ import annotations
 
@@ -27,15 +27,16 @@ from ratchet.tasks import end
 log = logging.getLogger(__name__)
 
 NICENESS = 10
-"""Serving runs at 0, so the kernel gives it the cores first."""
+"""Niceness of the learner. Serving runs at 0, so the kernel prefers it."""
 EXPIRE_SECONDS = 10.0
-"""Between two searches for rewards that have expired."""
+"""Seconds between two sweeps for expired rewards."""
 
 
 async def serve(config: Config, data: Path) -> None:
-    """Run until SIGTERM or SIGINT. An update that is under way is abandoned; its examples stay leased for the next start.
+    """Run until SIGTERM or SIGINT. An unfinished update is abandoned; its lease is kept for the next start.
 
-    ConfigError: a reward function, the held-out file or the shared folder is not usable. StoreUnavailable: no store in time.
+    Raises ConfigError if a reward function, the held-out file or the shared folder is not usable, StoreUnavailable if the store
+    does not answer in time.
     """
     os.nice(NICENESS)
     stop = startup.stop_event()
@@ -82,7 +83,7 @@ async def _expire(store: Store) -> None:
 
 @contextmanager
 def only_one(data: Path) -> Iterator[None]:
-    """Hold the learner's lock of the data directory; a process that dies gives it up. ConfigError: another learner has it."""
+    """Hold the learner lock of the data directory, which the kernel releases if the process dies. Raises ConfigError if it is held."""
     folder = data / "checkpoints"
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder / "lock", busy=ConfigError(f"another learner works on {data}; stop it first")):

@@ -1,6 +1,6 @@
 """One update in four phases, top to bottom.
 
-    1. score     log-probs of the reference (adapter off) and of the policy before the step, where somebody needs them
+    1. score     log-probs of the reference (adapter off) and of the policy before the step, where they are needed
     2. targets   the algorithm's advantages or targets of the whole batch, from rewards and scores
     3. learn     micro-batch after micro-batch: forward, the algorithm's loss, backward
     4. step      clip the gradient, check it, move the weights
@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step did.
+    """The result of a step.
 
     `loss`, `kl` (nats a token to the base; None without a reference) and `metrics` are measured before the weights move; with
     several epochs their mean. `grad_norm`: the largest, before clipping. `tokens`: of all answers. `learned`: ids of the examples.
@@ -75,7 +75,7 @@ def step(
     progress: Progress | None = None,
     token_budget: int = TOKEN_BUDGET,
 ) -> StepReport:
-    """Move `policy` by what `examples` teach; all of them must (`algorithm.examine`). The caller commits it or restores the old state.
+    """Train `policy` on `examples`, all of which must teach (`algorithm.examine`). The caller commits the result or restores the old state.
 
     `state`: the algorithm's own, as the report of the step before has it. GateRefused("sanity"): no answer to learn from, or a loss
     or gradient norm that is not finite; weights and optimiser are then as they were.
@@ -138,7 +138,7 @@ class _Update:
         self._sequences = sequences
         self._parts = micro_batches(sequences, budget, together=algorithm.together)
         self._progress = progress
-        # With one epoch the policy before the step is the current one, and costs no pass of its own.
+        # With one epoch the policy before the step is the current one, so it needs no pass of its own.
         self._scores_old = algorithm.uses_old or algorithm.config.epochs > 1
         self._shape = (len(sequences), max(len(s.token_ids) for s in sequences))
         self._done = 0
@@ -174,7 +174,7 @@ class _Update:
         return scores
 
     def _terms(self, log_probs: Tensor, rows: slice, packed: Packed, data: Batch, values: Tensor, whole: Whole) -> Terms:
-        """What the loss of one part is made of; `values`: the targets of the batch."""
+        """The inputs of the loss of one micro-batch. `values`: the targets of the whole batch."""
         place = (rows, slice(log_probs.shape[1]))
         return losses.terms(
             log_probs,

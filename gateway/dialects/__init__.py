@@ -1,4 +1,4 @@
-"""One file a family of inference routes; `relay` serves them all."""
+"""The inference routes, one file for each family; `relay` serves them all."""
 
 from gateway.dialects.base import Ask, Dialect
 from gateway.dialects.every import every

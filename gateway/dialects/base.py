@@ -16,14 +16,14 @@ from ratchet.config import GatewayConfig
 from ratchet.types import KeyRecord, Sampling
 
 GATEWAY_ONLY = ("store", "metadata")
-"""Fields the gateway keeps to itself."""
+"""Fields that are not sent to engines."""
 
 
 class Ask(msgspec.Struct):
     """A checked request, in the terms that every route shares.
 
-    `tree` is what is recorded, `sent` what the engine is asked for. `expected` choices make a whole answer. `unfit` is why a
-    policy gradient may not learn from the answer, as far as the request shows; "" if it may.
+    `tree` is the body that is recorded, `sent` the body for the engine. A complete answer has `expected` choices. `unfit` is why a
+    policy gradient may not learn from the answer, judged by the request alone; "" if it may.
     """
 
     tree: dict[str, Any]
@@ -37,7 +37,7 @@ class Ask(msgspec.Struct):
     wants: Wants = Wants()
     unfit: str = ""
     previous: str | None = None
-    """The response that this one continues."""
+    """The id of the response that this one continues."""
 
 
 class Dialect(ABC):
@@ -49,31 +49,31 @@ class Dialect(ABC):
 
     @abstractmethod
     def check(self, tree: dict[str, Any], config: GatewayConfig) -> Ask:
-        """Check every field of a request. ApiError 400: one is unknown or out of range."""
+        """Check every field of a request. Raises ApiError 400 if one is unknown or out of range."""
 
     async def prepare(self, ask: Ask, caller: KeyRecord) -> Ask:
-        """Complete a request with what only the store knows. ApiError."""
+        """Complete a request with data from the store. Raises ApiError."""
         return ask
 
     def fault(self, error: ApiError) -> bytes:
-        """The last bytes of a stream that ends in an error."""
+        """Return the last bytes of a stream that ends in an error."""
         return frame(error.body)
 
 
 class Events(Dialect):
-    """A route whose stream consists of named events."""
+    """A route that streams named events."""
 
     def fault(self, error: ApiError) -> bytes:
         return b"event: error\ndata: %s\n\n" % error.event
 
 
 def sendable(tree: Mapping[str, Any], *kept: str) -> dict[str, Any]:
-    """The client's fields for the engine, without nulls and without what the gateway keeps to itself."""
+    """Return the client's fields for the engine: without nulls, GATEWAY_ONLY and `kept`."""
     return {key: value for key, value in tree.items() if value is not None and key not in GATEWAY_ONLY and key not in kept}
 
 
 def episode(ask: Ask, from_header: str | None) -> str | None:
-    """The episode the request belongs to; the body has precedence over the header. ApiError 400: it is malformed."""
+    """Return the episode of a request; the body has precedence over the header. Raises ApiError 400 if it is malformed."""
     inside = ask.metadata.get("episode_id")
     found, param = (inside, "metadata.episode_id") if inside is not None else (from_header, "x-ratchet-episode-id")
     if found is None:

@@ -15,7 +15,7 @@ from ratchet import names
 from ratchet.config import GatewayConfig
 
 UNSUPPORTED = frozenset({"audio", "moderation"})
-"""Fields of OpenAI's reference that no engine here supports. To accept and ignore them would mislead."""
+"""Fields of OpenAI's reference that no engine here supports. They are refused, since ignoring them would mislead."""
 
 
 class Chat(Dialect):
@@ -55,7 +55,7 @@ def _coherent(request: ChatRequest, config: GatewayConfig) -> None:
 
 
 def check_options(request: schema.Sampled) -> None:
-    """ApiError 400 for stream options without a stream."""
+    """Raise ApiError 400 for stream options without a stream."""
     if request.stream_options is not None and not request.stream:
         raise invalid("'stream_options' is only allowed when 'stream' is true.", "stream_options")
 

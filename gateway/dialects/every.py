@@ -1,4 +1,4 @@
-"""The dialects by their route."""
+"""All dialects, by route."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ratchet.config import GatewayConfig
 
 
 def every(interactions: Interactions, config: GatewayConfig) -> dict[str, Dialect]:
-    """Those that are built. `interactions`: where earlier responses are found."""
+    """Return all dialects, by path. `interactions`: where earlier responses are stored."""
     responses = Responses(interactions, config.limits.max_body_bytes)
     own: list[Dialect] = [Chat(), Text(), responses, Messages(), *(Plain(path) for path in (*POOLING, *TOKENS))]
     return {dialect.path: dialect for dialect in own}

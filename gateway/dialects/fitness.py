@@ -9,7 +9,7 @@ from ratchet.types import Sampling
 
 
 def sampling(request: schema.Sampled | ResponsesRequest, max_tokens: int | None) -> Sampling:
-    """The parameters in force."""
+    """Return the parameters in force, with neutral defaults."""
     return Sampling(
         temperature=or_neutral(request.temperature, 1.0),
         top_p=or_neutral(request.top_p, 1.0),
@@ -24,7 +24,7 @@ def sampling(request: schema.Sampled | ResponsesRequest, max_tokens: int | None)
 
 
 def shaped(force: Sampling) -> str:
-    """How the parameters make the sampling distribution another than softmax(logits / T); "" if they do not."""
+    """Return the parameter that makes the sampling distribution differ from softmax(logits / T); "" if none does."""
     if force.temperature <= 0:
         return "greedy"
     if force.top_p < 1:
@@ -39,9 +39,9 @@ def shaped(force: Sampling) -> str:
 
 
 def unfit(request: schema.Sampled, force: Sampling, *, grammar: bool) -> str:
-    """Why a policy gradient may not learn from answers to this request; "" if it may, as far as the request shows.
+    """Return why a policy gradient may not learn from answers to this request; "" if it may, judged by the request alone.
 
-    It may only where the engine samples from softmax(logits / T) itself: only then are the log-probs those of the policy.
+    It may only if the engine samples from softmax(logits / T) itself: only then are the log-probs those of the policy.
     """
     if reason := shaped(force):
         return reason

@@ -1,4 +1,4 @@
-"""The bodies of the routes that are not OpenAI's chat or text completions. Unknown keys are refused."""
+"""The request bodies of all routes other than OpenAI's chat and text completions. Unknown keys are refused."""
 
 from __future__ import annotations
 

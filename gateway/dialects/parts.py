@@ -15,7 +15,7 @@ BLOCKS = frozenset({"text", "tool_use", "tool_result", "thinking", "redacted_thi
 
 
 def check_items(items: list[dict[str, Any]]) -> None:
-    """The `input` of a response. ApiError 400 for what no engine here takes."""
+    """Check the `input` of a response. Raises ApiError 400 for what no engine here accepts."""
     for item in items:
         kind = item.get("type", "message")
         if not isinstance(kind, str) or kind not in INPUT_ITEMS:
@@ -31,7 +31,7 @@ def check_items(items: list[dict[str, Any]]) -> None:
 
 
 def check_blocks(content: Any, param: str) -> None:
-    """The content of an Anthropic message, or its system text. ApiError 400."""
+    """Check the content of an Anthropic message, or its system text. Raises ApiError 400."""
     if content is None or isinstance(content, str):
         return
     for block in _parts(content, BLOCKS, param):

@@ -1,4 +1,5 @@
-"""The routes that generate nothing: embeddings, rerank, score, tokenize, detokenize. Passed through, counted, not recorded."""
+"""The routes that generate nothing: embeddings, rerank, score, tokenize, detokenize. They are passed through and counted, not
+recorded."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ FORMS: dict[str, type[Any]] = {
     **dict(zip(TOKENS, (forms.TokenizeRequest, forms.DetokenizeRequest), strict=True)),
 }
 EITHER = {"/v1/score": (("text_1", "text_2"), ("queries", "documents")), "/tokenize": (("prompt",), ("messages",))}
-"""One of the two sets of fields is given, and whole."""
+"""Exactly one of the two sets of fields must be given, and in full."""
 
 
 class Plain(Dialect):

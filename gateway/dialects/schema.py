@@ -1,6 +1,7 @@
-"""`POST /v1/chat/completions` as OpenAI's reference documents it, plus the engine fields let through; unknown keys refused.
+"""`POST /v1/chat/completions` as OpenAI's reference documents it, plus the engine fields that are let through. Unknown keys
+are refused.
 
-msgspec checks types, ranges and names while it converts; `gateway.forms` turns its messages into OpenAI's errors.
+msgspec checks types, ranges and names while it converts; `convert` turns its messages into OpenAI's errors.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Prompt = Text | Annotated[list[Text | TokenId | LongIds], Meta(min_length=1, max
 
 
 class Strict(Struct, forbid_unknown_fields=True):
-    """An object with no other keys than these."""
+    """An object that refuses unknown keys."""
 
 
 class TextPart(Strict, tag_field="type", tag="text"):
@@ -38,8 +39,9 @@ class TextPart(Strict, tag_field="type", tag="text"):
 
 
 class OnlyText(Strict):
-    """A part where no other kind is taken; msgspec lets a tag be left out where there is nothing to tell apart."""
+    """A part where only text is accepted."""
 
+    # Not a tag: msgspec does not require one outside a union.
     type: Literal["text"]
     text: str
 
@@ -79,7 +81,7 @@ class Call(Strict):
 
 
 class Assistant(Strict, tag_field="role", tag="assistant"):
-    """As clients send an earlier answer back, the SDK's nulls included."""
+    """An earlier answer, as clients send it back, with the nulls that the SDK adds."""
 
     content: str | list[TextPart | RefusalPart] | None = None
     refusal: str | None = None

@@ -1,4 +1,4 @@
-"""A circuit breaker (Nygard, Release It!, 2007): closed, open, half-open. A state machine that is told the time."""
+"""A circuit breaker (Nygard, Release It!, 2007): closed, open, half-open. Callers pass the time in."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ratchet.config import BreakerConfig
 
 State = Literal["closed", "open", "half_open"]
 CODES: dict[State, int] = {"closed": 0, "half_open": 1, "open": 2}
-"""As the metric tells them."""
+"""The values of the metric."""
 
 
 class Breaker:
-    """One replica's. `now` is seconds on the monotonic clock everywhere.
+    """The breaker of one replica. `now` is always seconds on the monotonic clock.
 
-    Closed until `failures` requests in a row failed; then open; once its time is over, half-open: one trial is let through,
-    whose first byte closes it and whose failure opens it for twice as long.
+    It is closed until `failures` requests in a row fail, then open. After its time it is half-open: one trial request is let
+    through, whose first byte closes it and whose failure opens it for twice as long.
     """
 
     def __init__(self, config: BreakerConfig) -> None:
@@ -35,14 +35,14 @@ class Breaker:
         return self._until is None or (now >= self._until and not self._trial)
 
     def enter(self, now: float) -> bool:
-        """A request is sent; whether it is the trial, which ends by `began`, `failed` or `release`."""
+        """A request is sent. Return whether it is the trial, which ends with `began`, `failed` or `release`."""
         if self._until is None or now < self._until or self._trial:
             return False
         self._trial = True
         return True
 
     def release(self) -> None:
-        """The trial ended without a verdict (its client left): the next request is one."""
+        """The trial ended without a result (its client disconnected), so the next request is the trial."""
         self._trial = False
 
     def began(self) -> None:
@@ -61,7 +61,7 @@ class Breaker:
         """A request failed: no answer, a broken one, or an error of the engine's own."""
         self._failures += 1
         if self._until is not None and now < self._until:
-            return  # of requests sent before it opened
+            return  # a request that was sent before it opened
         if self._failures >= self._config.failures:
             self._trial = False
             self._until = now + self._seconds

@@ -1,4 +1,4 @@
-"""A retry budget (Finagle's): retries stay a share of requests, so that a fleet that fails is not asked all the more."""
+"""A retry budget, as Finagle's: retries stay a share of requests, so that they do not overload a failing fleet."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ratchet.clock import monotonic
 from ratchet.config import RetryConfig
 
 WINDOW = 10.0
-"""Seconds after which what ended weighs 1/e."""
+"""Seconds after which a request that ended has a weight of 1/e."""
 STEP = 0.1
 """Seconds between two decays."""
 
 
 class Budget:
-    """Counts requests and retries: in full while they wait, decaying once they ended. Memory: a few numbers."""
+    """Counts requests and retries: in full while they wait, with decaying weight after they ended."""
 
     def __init__(self, config: RetryConfig, clock: Callable[[], float] = monotonic) -> None:
         self._config = config
@@ -25,14 +25,14 @@ class Budget:
         self.waiting = self.retrying = 0
         """Requests that may still be retried, and the retries that they spent."""
         self.requests = self.retries = 0.0
-        """Those that ended lately."""
+        """Requests and retries that ended, with decayed weights."""
 
     def request(self) -> Ticket:
-        """One request; `with` it for as long as it may be retried."""
+        """Return the ticket of a request: a context manager to hold for as long as the request may be retried."""
         return Ticket(self)
 
     def take(self) -> bool:
-        """Whether one more retry is within the budget; if so it is spent."""
+        """Spend one retry. False if it is not within the budget."""
         self.decay()
         allowed = self._config.share * (self.requests + self.waiting) + self._config.minimum
         if self.retries + self.retrying + 1 > allowed:
@@ -41,7 +41,7 @@ class Budget:
         return True
 
     def decay(self) -> None:
-        """What ended weighs less and less."""
+        """Decay the weights of requests and retries that ended."""
         now = self._clock()
         if now - self._at < STEP:
             return
@@ -60,7 +60,7 @@ class Ticket:
         self._budget = budget
         self.spent = 0
         self.broken = 0
-        """Connections that broke under it before an answer."""
+        """Connections of the request that broke before an answer."""
 
     def __enter__(self) -> Ticket:
         self._budget.waiting += 1
@@ -75,7 +75,7 @@ class Ticket:
         budget.retries += self.spent
 
     def take(self) -> bool:
-        """Whether this request may be sent once more."""
+        """Spend one retry on this request. False if the budget does not allow it."""
         taken = self._budget.take()
         self.spent += taken
         return taken

@@ -1,6 +1,6 @@
-"""What routing needs to know of a request: how much it will take, and what it shares with others.
+"""The properties of a request that routing needs: its expected tokens, and the key it shares with related requests.
 
-Costs no more than reading `prefix_bytes` of the prompt, however long that is.
+Reads at most `prefix_bytes` of the prompt, however long it is.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from ratchet.config import RoutingConfig
 
 BYTES_A_TOKEN = 4
 LONGEST_KEY = 512
-"""Characters of a session's name that count."""
+"""Characters of a session's name that are used."""
 PROMPTS = ("system", "instructions", "messages", "prompt", "input", "query")
-"""Fields that hold a prompt on one route or another, in the order an engine renders them."""
+"""Fields that hold the prompt on the various routes, in the order in which an engine renders them."""
 LIMITS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
 
 
 def tokens(tree: Mapping[str, Any], size: int, config: RoutingConfig) -> int:
-    """Tokens to reserve for a body of `size` bytes: the prompt's, estimated, and the answers' at most."""
+    """Return the tokens to reserve for a body of `size` bytes: an estimate of the prompt plus the limit of the answers."""
     limit = next((tree[name] for name in LIMITS if isinstance(tree.get(name), int)), config.answer_tokens)
     choices = tree.get("n")
     answer = max(0, min(limit, config.max_answer_tokens))
@@ -28,7 +28,7 @@ def tokens(tree: Mapping[str, Any], size: int, config: RoutingConfig) -> int:
 
 
 def key(tree: Mapping[str, Any], session: str, episode: str | None, adapter: str | None, config: RoutingConfig) -> bytes:
-    """What the strategy keeps together; b"" where the request has no such thing.
+    """Return the key by which the strategy keeps requests together; b"" if the request has none.
 
     `session` is the client's header; without it the body's `user`, then its `prompt_cache_key`, then the episode.
     """
@@ -43,15 +43,15 @@ def key(tree: Mapping[str, Any], session: str, episode: str | None, adapter: str
 
 
 def prefix(tree: Mapping[str, Any], limit: int) -> bytes:
-    """A hash of the prompt's first `limit` bytes, at most to the end of the first user message: a dialogue keeps it, turn by turn."""
-    digest, left, found = hashlib.blake2b(digest_size=16), limit, False
+    """Return a hash of the prompt's first `limit` bytes, up to the end of the first user message: the same for every turn of a dialogue."""
+    digest, remaining, found = hashlib.blake2b(digest_size=16), limit, False
     for text in _texts(tree):
-        piece = text[:left].encode(errors="replace")[:left]
+        piece = text[:remaining].encode(errors="replace")[:remaining]
         digest.update(piece)
         digest.update(b"\0")
-        left -= len(piece) + 1
+        remaining -= len(piece) + 1
         found = found or bool(piece)
-        if left <= 0:
+        if remaining <= 0:
             break
     return digest.digest() if found else b""
 

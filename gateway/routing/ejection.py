@@ -1,4 +1,4 @@
-"""Which replicas fail so much more often than their peers that they are better left out."""
+"""Outlier ejection: replicas that fail much more often than their peers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ratchet.config import EjectionConfig
 
 @dataclass(slots=True)
 class Tally:
-    """Requests that ended well and badly, the older the lighter."""
+    """Counts of successful and failed requests, in which older ones weigh less."""
 
     good: float = 0.0
     bad: float = 0.0
@@ -26,7 +26,7 @@ class Tally:
 
 
 def share(tallies: Iterable[Tally]) -> float:
-    """Failed requests of all; 0 where there were none."""
+    """Return the share of requests that failed; 0 if there were none."""
     good = bad = 0.0
     for tally in tallies:
         good += tally.good
@@ -35,7 +35,7 @@ def share(tallies: Iterable[Tally]) -> float:
 
 
 def outliers(tallies: Mapping[str, Tally], config: EjectionConfig, room: int) -> list[str]:
-    """At most `room` replicas that failed by `config.share` more often than all the others together, the worst first."""
+    """Return at most `room` replicas whose failure share exceeds that of all others by `config.share`, the worst first."""
     found = []
     for name, tally in tallies.items():
         rest = [other for key, other in tallies.items() if key != name]
@@ -47,5 +47,5 @@ def outliers(tallies: Mapping[str, Tally], config: EjectionConfig, room: int) ->
 
 
 def floor(share_: float, count: int) -> int:
-    """How many of `count` replicas must stay."""
+    """Return how many of `count` replicas must stay in use."""
     return math.ceil(share_ * count)

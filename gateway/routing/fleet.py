@@ -1,4 +1,4 @@
-"""Know the replicas: who there is, who answers, who holds which adapter."""
+"""The replicas that exist, which of them answer, and which adapters each holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 from engines.reconcile import reconcile
 from gateway.catalog import Catalog, Target
 from gateway.errors import store_may_fail
-from gateway.routing.adapter_cache import Shelf
+from gateway.routing.adapter_cache import AdapterCache
 from gateway.routing.replica import Replica
 from ratchet.buffer import Store
 from ratchet.clock import monotonic
@@ -23,27 +23,27 @@ from ratchet.tasks import end
 from ratchet.types import EngineRecord
 
 LIST_EVERY = 1.0
-"""Seconds between two looks at the fleet."""
+"""Seconds between two probes of the fleet."""
 LIST_SECONDS = 15.0
 IDLE_SECONDS = 30.0
 """Seconds without an answered request after which a replica has to prove again that it generates."""
 RESTORE_SECONDS = 30.0
 """Seconds until an adapter that an engine refused, or that was not sound, is tried again."""
 FAILURES = 3
-"""Looks in a row that may fail before a replica is out; a busy machine answers late without being dead."""
+"""Failed probes in a row after which a replica is taken out of use. A busy machine may answer one late."""
 
 log = logging.getLogger(__name__)
 
 
 class Fleet:
-    """The replicas by name. `watch` keeps it true; everything else reads it."""
+    """The replicas by name. `watch` keeps them up to date; everything else reads them."""
 
-    def __init__(self, store: Store, catalog: Catalog, shelf: Shelf, breaker: BreakerConfig | None = None) -> None:
+    def __init__(self, store: Store, catalog: Catalog, adapter_cache: AdapterCache, breaker: BreakerConfig | None = None) -> None:
         self.replicas: dict[str, Replica] = {}
         self.inflight: Counter[str] = Counter()
         self._store = store
         self._catalog = catalog
-        self._shelf = shelf
+        self._adapter_cache = adapter_cache
         self._breaker = breaker
         self._configured: frozenset[str] = frozenset()
         self._refreshing = asyncio.Lock()
@@ -63,7 +63,7 @@ class Fleet:
         return any(replica.serves(target.base, target.adapter) for replica in self.all())
 
     async def announce(self, engines: Iterable[EngineConfig]) -> None:
-        """Puts the engines that already run (`url`) where the learner and other gateways find them; not those an operator removed."""
+        """Register the configured engines that already run (`url`) in the store, except those that an operator removed."""
         engines = list(engines)
         self._configured = frozenset(engine.name for engine in engines)
         known = {record.name: record for record in await self._store.fleet.engines()}
@@ -79,7 +79,7 @@ class Fleet:
                 await self._store.fleet.put(record)
 
     async def watch(self) -> None:
-        """Looks at every replica each second, for ever; with the store away, at those it knows."""
+        """Probe every replica once a second, for ever. While the store is unavailable, probe those already known."""
         while True:
             with store_may_fail(log, "reading the fleet"):
                 await self.refresh()
@@ -91,14 +91,15 @@ class Fleet:
             await asyncio.sleep(LIST_EVERY)
 
     async def relist(self, base: str) -> None:
-        """Asks the replicas of `base` what they hold, all at once."""
+        """Ask the replicas of `base`, concurrently, which adapters they hold."""
         able = [r for r in self.all() if r.healthy and r.record.model == base]
         await asyncio.gather(*(self._list(replica) for replica in able), return_exceptions=True)
 
     async def place(self, base: str, wanted: dict[str, Path]) -> None:
-        """Load adapters on every replica of `base` that generates and answers.
+        """Load adapters on every healthy replica of `base` that generates.
 
-        EngineError: one does not take them, or none is there. EngineUnsupported: one takes no adapters while it runs, and lacks them.
+        Raises EngineError if one refuses them or there is no such replica, EngineUnsupported if one lacks them and takes adapters
+        only at its start.
         """
         able = [r for r in self.all() if r.serves(base, None) and not r.record.pools]
         if not able:
@@ -117,28 +118,28 @@ class Fleet:
             await replica.engine.close()
 
     async def refresh(self) -> None:
-        """Takes over what the store says of the engines. StoreError."""
+        """Read the engines from the store. Raises StoreError."""
         async with self._refreshing:
             await self._take({record.name: record for record in await self._store.fleet.engines()})
 
-    async def _take(self, told: dict[str, EngineRecord]) -> None:
-        for name in [name for name in self.replicas if name not in told]:
+    async def _take(self, records: dict[str, EngineRecord]) -> None:
+        for name in [name for name in self.replicas if name not in records]:
             await self._drop(name)
-        for name, record in told.items():
+        for name, record in records.items():
             known = self.replicas.get(name)
             if known is None or not known.update(record):
                 await self._drop(name)
                 self.replicas[name] = Replica(record, self.inflight, self._breaker)
             elif known.served and not record.served_name:
-                # What it calls its base was learned by asking it while the store was away.
+                # The engine was asked for the name of its base while the store was unavailable.
                 await self._store.fleet.amend(known.record)
 
     async def _finish_removals(self) -> None:
-        """Ends the removal of engines that no gateway has a request at."""
+        """Finish the removal of engines at which no gateway has a request in flight."""
         leaving = [replica for replica in self.all() if replica.record.desired == "remove" and not replica.total]
-        beats = await self._store.fleet.heartbeats() if leaving else []
+        heartbeats = await self._store.fleet.heartbeats() if leaving else []
         for replica in leaving:
-            if not any(beat.engines.get(replica.name) for beat in beats):
+            if not any(heartbeat.engines.get(replica.name) for heartbeat in heartbeats):
                 await self._store.fleet.forget(replica.name, again=replica.name not in self._configured)
 
     async def _drop(self, name: str) -> None:
@@ -181,16 +182,16 @@ class Fleet:
             await self._amend(replica, pools=pools)
 
     async def _amend(self, replica: Replica, **learned: object) -> None:
-        """Says what was learned of an engine, so that everybody knows."""
+        """Store what was learned of an engine, for other gateways and the learner."""
         replica.record = msgspec.structs.replace(replica.record, **learned)
         replica.engine.record = replica.record
         with store_may_fail(log, "saying what an engine is"):
             await self._store.fleet.amend(replica.record)
 
     async def _restore(self, replica: Replica) -> None:
-        """Gives an engine that nobody supervises the adapters it should hold; Ratchet's own are restored before they are ready.
+        """Load missing adapters on an engine that Ratchet did not launch. (Launched ones get theirs before they are ready.)
 
-        An engine just met may hold another's adapter under one of our names: then all of ours are gone through, and by path.
+        A newly found engine may hold another adapter under one of our names, so then all of ours are compared by path.
         """
         if replica.record.launched or replica.record.pools or monotonic() < replica.restore_after:
             return
@@ -209,13 +210,13 @@ class Fleet:
             replica.restore_after = monotonic() + RESTORE_SECONDS
 
     async def _missing(self, policy: str, replica: Replica) -> dict[str, Path | None]:
-        """The retained adapters it does not list; None in place of one that is not sound."""
+        """The retained adapters that the replica does not list; None for one that fails verification."""
         found: dict[str, Path | None] = {}
         for record in self._catalog.retained(policy).values():
-            name = self._shelf.name(record)
+            name = self._adapter_cache.name(record)
             if name not in replica.names:
                 try:
-                    found[name] = await self._shelf.verified(record)
+                    found[name] = await self._adapter_cache.verified(record)
                 except AdapterError as error:
                     log.error("%s is not loaded on %s: %s", name, replica.name, error)
                     found[name] = None
@@ -229,7 +230,7 @@ class Fleet:
 
 
 def described(engine: EngineConfig, url: str) -> EngineRecord:
-    """The record of an engine that already runs."""
+    """Return the record of a configured engine that already runs."""
     return EngineRecord(
         engine.name,
         engine.kind,

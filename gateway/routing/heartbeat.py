@@ -1,4 +1,4 @@
-"""Tell the learner each second which versions are in use and which pointers are followed, so that it unloads none too early."""
+"""Report each second which versions are in use and which pointers are followed, so that the learner unloads no version too early."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from ratchet import names
 from ratchet.buffer import Store
 from ratchet.types import Heartbeat
 
-BEAT_EVERY = 1.0
+INTERVAL_SECONDS = 1.0
 
 log = logging.getLogger(__name__)
 
 
-class Beat:
-    """This gateway's heartbeat."""
+class HeartbeatSender:
+    """Sends this gateway's heartbeats."""
 
     def __init__(self, store: Store, catalog: Catalog, fleet: Fleet) -> None:
         self.gateway = names.mint("gw_")
         self._store = store
         self._catalog = catalog
         self._fleet = fleet
-        self._now = asyncio.Event()
+        self._wake = asyncio.Event()
 
-    def now(self) -> None:
-        """Beats at once rather than at the next second."""
-        self._now.set()
+    def send_now(self) -> None:
+        """Send a heartbeat at once."""
+        self._wake.set()
 
     async def run(self) -> None:
-        """Beats for ever; misses beats while the store is away."""
+        """Send heartbeats for ever. Those that are due while the store is unavailable are lost."""
         while True:
-            self._now.clear()
+            self._wake.clear()
             with store_may_fail(log, "the heartbeat"):
-                await self._store.fleet.heartbeat(self._beat())
+                await self._store.fleet.heartbeat(self._current())
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._now.wait(), BEAT_EVERY)
+                await asyncio.wait_for(self._wake.wait(), INTERVAL_SECONDS)
 
-    def _beat(self) -> Heartbeat:
+    def _current(self) -> Heartbeat:
         engines = {replica.name: replica.total for replica in self._fleet.all() if replica.total}
         return Heartbeat(self.gateway, dict(self._fleet.inflight), self._catalog.epochs, engines)

@@ -1,4 +1,4 @@
-"""Follow the live pointers: a flip first makes sure that the replicas list the new version, then moves the local pointer."""
+"""Follow the live pointers. A flip waits until a replica lists the new version, then moves the local pointer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ratchet.types import PolicyEvent
 
 AGAIN_SECONDS = 0.1
 PATIENCE_SECONDS = 10.0
-"""How long a flip that no replica can serve yet waits in any case; after that, for as long as a replica can serve the old version."""
+"""Seconds a flip waits for a replica that can serve the new version; after that, it waits while one can serve the old version."""
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ class _Flip(NamedTuple):
 
 
 class Pointers:
-    """Keeps `catalog` at what the registry says; `moved` is called after each change."""
+    """Keeps the pointers of `catalog` equal to the registry's. `moved` is called after each change."""
 
     def __init__(self, registry: Registry, catalog: Catalog, fleet: Fleet, metrics: Metrics, moved: Callable[[], None]) -> None:
         self._registry = registry
@@ -40,14 +40,14 @@ class Pointers:
         self._flips: dict[str, _Flip] = {}
 
     async def begin(self, config: Config) -> None:
-        """Makes the configured policies and takes their pointers as they are. StoreError."""
+        """Create the configured policies that are new and read the pointers of all. Raises StoreError."""
         for name, policy in config.policies.items():
             record = await self._registry.ensure(name, policy.base)
             self._catalog.retain(name, await self._registry.retained(name, self._catalog.keep(name)))
             self._catalog.move(name, record.live, record.epoch)
 
     async def follow(self) -> None:
-        """Takes events for ever; each policy's flips wait by themselves."""
+        """Follow events for ever. A flip that waits does not delay other policies."""
         async with asyncio.TaskGroup() as flips:
             async for event in self._registry.events():
                 if self._catalog.pointer(event.policy) is not None:
@@ -72,7 +72,7 @@ class Pointers:
         while self._must_wait(event, monotonic() - began):
             await asyncio.sleep(AGAIN_SECONDS)
             await self._fleet.relist(self._old(event.policy).base)
-        # From here on nothing is awaited, so that no newer flip comes in between.
+        # Nothing is awaited from here on, so that no newer flip can interfere.
         del self._flips[event.policy]
         self._catalog.swapping.discard(event.policy)
         if self._catalog.move(event.policy, event.live, event.epoch):
@@ -81,18 +81,18 @@ class Pointers:
             self._moved()
 
     def _must_wait(self, event: PolicyEvent, waited: float) -> bool:
-        """Whether moving now would answer 503: nobody can serve the new version, and the old one may still be served."""
+        """Whether moving now would cause 503s: no replica can serve the new version, but the old one may still be served."""
         old = self._old(event.policy)
         if not self._fleet.ready or self._fleet.serves(old._replace(version=event.live)):
             return False
         return waited < PATIENCE_SECONDS or self._fleet.serves(old)
 
     def _old(self, policy: str) -> Target:
-        """What the policy's name means until the pointer moves."""
+        """The target of the policy until the pointer moves."""
         return self._catalog.resolve(policy)
 
     async def _retain(self, policy: str) -> None:
-        """The versions that may be pinned; asked again until the store answers, since no other event will come."""
+        """Read the versions that may be pinned. Retries until the store answers, since no further event would trigger it."""
         while True:
             try:
                 self._catalog.retain(policy, await self._registry.retained(policy, self._catalog.keep(policy)))

@@ -1,4 +1,4 @@
-"""One engine as the gateway sees it: whether it answers, what it holds, how much it has in hand, how it did of late."""
+"""The gateway's view of one engine: its health, its adapters, its requests in flight, and its recent failures."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from ratchet.types import EngineRecord
 
 IDENTITY = ("kind", "model", "url", "served_name", "adapters_at", "api_key", "restarts")
 ROUTE_SECONDS = 60.0
-"""Seconds after which a route that an engine did not have is asked of it again."""
+"""Seconds after which a route that an engine lacked is tried on it again."""
 
 
 class Replica:
-    """State only; `fleet` probes, `router` chooses, `upstream` sends."""
+    """The state of one engine. `fleet` probes it, `router` chooses it, `upstream` sends to it."""
 
     def __init__(self, record: EngineRecord, inflight: Counter[str] | None = None, breaker: BreakerConfig | None = None) -> None:
         self.record = record
@@ -30,36 +30,36 @@ class Replica:
         self.engine: EngineControl = implemented.control(record)
         self.wire: EngineWire = implemented.wire
         self.authorization = authorization(record.api_key)
-        """The header that carries its key."""
+        """The header with its API key."""
         self.names: frozenset[str] = frozenset()
-        """What it listed last: its base and its adapters."""
+        """The names that it listed last: its base and its adapters."""
         self.healthy = False
         self.failures = 0
         self.inflight: Counter[str] = Counter() if inflight is None else inflight
-        """Requests by engine-side model name, those of all replicas together."""
+        """Requests in flight by engine-side model name, of all replicas together."""
         self.total = 0
-        """Requests it has in hand."""
+        """Requests in flight at this replica."""
         self.tokens = 0
-        """Tokens they reserved."""
+        """Tokens that its requests in flight reserved."""
         self.generated = 0.0
-        """When it last really generated, on the monotonic clock."""
+        """When it last generated, on the monotonic clock."""
         self.restore_after = 0.0
-        """Until then it is not offered again the adapters that it refused."""
+        """When adapters that it refused are offered again, on the monotonic clock."""
         self.compared = record.launched
-        """Whether its adapters are known to be ours by their paths, not only by name; of a launched engine its supervisor sees to that."""
+        """Whether its adapters were compared with ours by path, not only by name. The supervisor does so for a launched engine."""
         self.barred: frozenset[str] = frozenset()
-        """Names it may list whose adapter is not sound on our side, so that none can say what it holds under them."""
+        """Names whose adapter failed verification here. What the engine holds under them is unknown, so they are not used."""
         self.breaker = Breaker(breaker or BreakerConfig())
         self.tally = Tally()
         self.out_until = 0.0
-        """Until then it is ejected."""
+        """End of its ejection, on the monotonic clock."""
         self.ejections = 0
-        """How often, of late."""
+        """How often it was ejected recently; each ejection lasts longer."""
         self.paused_until = 0.0
-        """Until then it asked to be left alone, by `pause_status` (429 or 503)."""
+        """End of the pause that it asked for with `pause_status` (429 or 503), on the monotonic clock."""
         self.pause_status = 503
         self._lacks: dict[str, float] = {}
-        """Routes it said it has not, and until when that is believed; a route it has answered is not among them: inf below 0."""
+        """Routes that it answered it lacks, and until when they are not tried; -inf marks a route that it has answered."""
 
     @property
     def name(self) -> str:
@@ -71,7 +71,7 @@ class Replica:
 
     @property
     def served(self) -> str:
-        """Its own name for its base."""
+        """Its own name for the base."""
         return self.record.served_name
 
     @property
@@ -79,59 +79,59 @@ class Replica:
         return sorted(self.names - {self.served})
 
     def serves(self, base: str, adapter: str | None) -> bool:
-        """Whether it can answer now, as far as is known, and may be asked."""
+        """Whether it is healthy, serves `base` and `adapter`, and takes new requests."""
         return self.healthy and self.record.model == base and (adapter is None or adapter in self.names) and self.record.desired == "serve"
 
     def serves_route(self, path: str, now: float) -> bool:
-        """Whether it has the route, as far as is known."""
+        """Whether it is believed to have the route."""
         return not self._lacks or self._lacks.get(path, -math.inf) <= now
 
     def lacks_route(self, path: str) -> None:
-        """It said that it has no such route. One that it has answered before is believed to be there: only that request failed."""
+        """Note that it answered that it lacks a route. Ignored if it has answered that route before: then only this request failed."""
         if self._lacks.get(path) != -math.inf:
             self._lacks[path] = monotonic() + ROUTE_SECONDS
 
     def fit(self, now: float) -> bool:
-        """Whether nothing speaks against it that its own requests told: neither its breaker nor ejection."""
+        """Whether neither its breaker nor an ejection keeps requests from it."""
         return self.out_until <= now and self.breaker.admits(now)
 
     def pause(self, seconds: float, status: int) -> None:
-        """It asked to be left alone."""
+        """Send it no requests for `seconds`, as it asked for with `status` and `retry-after`."""
         self.paused_until, self.pause_status = monotonic() + seconds, status
 
     def enter(self, model: str, tokens: int = 1) -> Hold:
-        """It takes a request, which reserves `tokens` until it leaves."""
+        """Count a request that reserves `tokens` as in flight, until `leave` of what is returned."""
         return Hold(self, model, tokens)
 
     def proved(self) -> None:
-        """It generated."""
+        """Note that it generated."""
         self.generated = monotonic()
         self.failures = 0
 
     def began(self, path: str) -> None:
-        """The first byte of an answer came."""
+        """Note the first byte of an answer."""
         self.breaker.began()
         self._lacks[path] = -math.inf
 
     def answered(self) -> None:
-        """A real request went through: as good as a probe."""
+        """Note a successful request, which proves as much as a probe."""
         self.proved()
         self.breaker.succeeded()
         self.tally.good += 1
 
     def failed(self) -> None:
-        """A request got no answer, or an error of the engine's own."""
+        """Note a request without an answer, or with an error of the engine."""
         self.breaker.failed(monotonic())
         self.tally.bad += 1
 
     def broke(self) -> None:
-        """An answer began and did not end: it has to prove again that it generates."""
+        """Note an answer that broke off. A probe has to show again that the engine generates."""
         self.failed()
         self.failures += 1
         self.generated = -math.inf
 
     def lost(self) -> None:
-        """It does not connect: no more traffic until a probe has seen it generate."""
+        """Take it out of use until a probe has seen it generate."""
         self.healthy = False
         self.names = frozenset()
         self.restore_after = 0.0
@@ -140,15 +140,15 @@ class Replica:
         self._lacks.clear()
 
     def lists(self, names: Iterable[str]) -> None:
-        """It answered that it holds these; until they were compared with ours, only its base counts."""
+        """Note the names that it lists. Until they were compared with ours, only its base counts."""
         self.names = frozenset(names) - self.barred if self.compared else frozenset({self.served})
 
     def forget(self, adapter: str) -> None:
-        """It answered that it does not hold the adapter (it restarted since it was last asked)."""
+        """Note that it does not hold the adapter (it restarted since the last probe)."""
         self.names -= {adapter}
 
     def update(self, record: EngineRecord) -> bool:
-        """Takes the supervisor's word; False if it is another process now (moved or restarted), which needs a Replica of its own."""
+        """Take over a newer record. False if it describes another process (moved or restarted), which needs a new Replica."""
         record = msgspec.structs.replace(record, served_name=record.served_name or self.record.served_name)
         same = all(getattr(record, field) == getattr(self.record, field) for field in IDENTITY)
         if same:
@@ -157,25 +157,25 @@ class Replica:
 
 
 class Hold:
-    """A request in a replica's hands."""
+    """A request in flight at a replica."""
 
-    __slots__ = ("_left", "_model", "_tokens", "_trial", "replica")
+    __slots__ = ("_model", "_released", "_tokens", "_trial", "replica")
 
     def __init__(self, replica: Replica, model: str, tokens: int) -> None:
         self.replica = replica
         self._model = model
         self._tokens = tokens
-        self._left = False
+        self._released = False
         self._trial = replica.breaker.enter(monotonic())
         replica.inflight[model] += 1
         replica.total += 1
         replica.tokens += tokens
 
     def leave(self) -> None:
-        """It is done with, however it ended; a second time changes nothing."""
-        if self._left:
+        """Count the request as no longer in flight. A second call changes nothing."""
+        if self._released:
             return
-        self._left = True
+        self._released = True
         replica = self.replica
         replica.tokens -= self._tokens
         replica.total -= 1

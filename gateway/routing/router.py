@@ -1,4 +1,4 @@
-"""Which replica takes a request: those that can, less those that had better not, and of the rest the strategy's choice."""
+"""Choose the replica for a request: of those that can answer and are not ejected, the one that the strategy picks."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Router:
         self._strategy = strategies.make(config, rng)
 
     def context(self, tree: Mapping[str, Any], size: int, session: str, episode: str | None, target: Target) -> Context:
-        """What the strategy sees of a request whose body has `size` bytes."""
+        """Return what the strategy needs of a request whose body has `size` bytes."""
         return Context(context.tokens(tree, size, self._config), context.key(tree, session, episode, target.adapter, self._config))
 
-    def pick(self, target: Target, path: str, asked: Context, tried: Collection[str] = ()) -> Replica | None:
-        """A replica that can answer and was not tried yet; None if there is none."""
+    def pick(self, target: Target, path: str, context: Context, tried: Collection[str] = ()) -> Replica | None:
+        """Return a replica that can answer and was not tried yet, or None."""
         now = monotonic()
         able = [
             r
@@ -45,15 +45,15 @@ class Router:
             return None
         fit = [r for r in able if r.fit(now)]
         if len(fit) < ejection.floor(self._config.healthy_floor, len(able)):
-            fit = able  # rather one in doubt than too much for the others
+            fit = able  # a doubtful replica is better than overloading the others
         if not fit:
             return None
-        index, how = self._strategy(fit, asked) if len(fit) > 1 else (0, "only")
+        index, how = self._strategy(fit, context) if len(fit) > 1 else (0, "only")
         self._metrics.routed.labels(fit[index].name, how).inc()
         return fit[index]
 
     def pause(self, target: Target, path: str) -> tuple[int, float] | None:
-        """Where every replica that could answer asked to be left alone: the status, and the seconds until the first is back."""
+        """If every replica that could answer is paused, return the status to answer and the seconds until the first pause ends."""
         now = monotonic()
         able = [r for r in self._fleet.all() if r.serves(target.base, target.adapter) and r.serves_route(path, now)]
         if not able or any(r.paused_until <= now for r in able):
@@ -62,20 +62,20 @@ class Router:
         return first.pause_status, first.paused_until - now
 
     def lacks(self, target: Target, path: str) -> bool:
-        """Whether there are replicas of the target and none of them has the route, nor may one of the base that is away have it."""
+        """Whether the target has replicas, none of them has the route, and no unavailable replica of the base may have it."""
         now = monotonic()
         able = [r for r in self._fleet.all() if r.serves(target.base, target.adapter)]
         away = [r for r in self._fleet.all() if r.record.model == target.base and not r.healthy]
         return bool(able) and not any(r.serves_route(path, now) for r in able + away)
 
     async def watch(self) -> None:
-        """Looks for outliers, for ever."""
+        """Look for outliers, for ever."""
         while True:
             await asyncio.sleep(self._config.ejection.every_seconds)
             self.sweep(monotonic())
 
     def sweep(self, now: float) -> None:
-        """Ejects those that fail clearly more often than the others of their base, as far as the floor allows."""
+        """Eject replicas that fail clearly more often than the others of their base, as far as `healthy_floor` allows."""
         bases: dict[str, list[Replica]] = {}
         for replica in self._fleet.all():
             if replica.healthy:

@@ -1,10 +1,10 @@
-"""How a replica is chosen. A strategy sees the replicas' name, weight and tokens in hand, and the request's context: no more.
+"""Strategies that choose a replica by its name, weight and reserved tokens, and by the context of the request.
 
-- `power_of_two`: the less loaded of two drawn by weight (Mitzenmacher 2001); also what the affine ones do without a key.
+- `power_of_two`: the less loaded of two drawn by weight (Mitzenmacher 2001); also used by the affine ones for a request without a key.
 - `round_robin`: smooth weighted round-robin (nginx's).
 - `session`, `prefix`, `adapter`: weighted rendezvous hashing (Thaler and Ravishankar 1998; Schindelhauer and Schomaker 2005)
-  with bounded load (Mirrokni, Thorup, Zadimoghaddam 2018). It keeps no table: gateways agree without talking, and a replica
-  that comes or goes moves only its own share of the keys.
+  with bounded load (Mirrokni, Thorup, Zadimoghaddam 2018). It needs no table: gateways agree without communicating, and
+  adding or removing a replica moves only its share of the keys.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from ratchet.config import RoutingConfig
 
 REMEMBERED = 1024
-"""Names whose turn `round_robin` remembers; past it, it starts anew."""
+"""Most names that `round_robin` remembers; beyond that it starts over."""
 
 
 class Seat(Protocol):
@@ -30,21 +30,21 @@ class Seat(Protocol):
     def weight(self) -> float: ...
     @property
     def tokens(self) -> int:
-        """Tokens reserved by requests in hand."""
+        """Tokens reserved by its requests in flight."""
 
 
 S = TypeVar("S", bound=Seat)
 
 
 class Context(NamedTuple):
-    """A request as a strategy sees it: the tokens it reserves, and what it has in common with others (b"": nothing)."""
+    """A request as a strategy sees it: the tokens it reserves, and the key it shares with related requests (b"": none)."""
 
     tokens: int = 1
     key: bytes = b""
 
 
 class Choice(NamedTuple):
-    """A seat's index, and how it was chosen: `balanced`, `turn`, `home` (its key's own) or `spilled` (that one was full)."""
+    """The index of the chosen seat, and how it was chosen: `balanced`, `turn`, `home` (the key's own) or `spilled` (that one was full)."""
 
     seat: int
     how: str
@@ -54,7 +54,7 @@ Strategy = Callable[[Sequence[Seat], Context], Choice]
 
 
 def make(config: RoutingConfig, rng: random.Random | None = None) -> Strategy:
-    """The configured strategy. It is given at least one seat."""
+    """Return the configured strategy. It must be called with at least one seat."""
     drawn, turns = rng or random.Random(), dict[str, float]()
 
     def balanced(seats: Sequence[Seat], _: Context) -> Choice:
@@ -74,7 +74,7 @@ def make(config: RoutingConfig, rng: random.Random | None = None) -> Strategy:
 
 
 def two_choices(seats: Sequence[Seat], rng: random.Random) -> int:
-    """Of two different seats drawn by weight, the one with fewer tokens a weight; equal: the first drawn."""
+    """Draw two different seats by weight and return the one with fewer tokens per weight; if equal, the first drawn."""
     if len(seats) == 1:
         return 0
     weights = [seat.weight for seat in seats]
@@ -85,7 +85,7 @@ def two_choices(seats: Sequence[Seat], rng: random.Random) -> int:
 
 
 def rotate(seats: Sequence[Seat], turns: dict[str, float]) -> int:
-    """The seat whose turn it is, each as often as its weight says and as evenly spread; `turns` is kept between calls."""
+    """Return the seat whose turn it is. Turns are proportional to weight and spread evenly; pass the same `turns` to every call."""
     if len(turns) > REMEMBERED:
         turns.clear()
     for seat in seats:
@@ -96,14 +96,14 @@ def rotate(seats: Sequence[Seat], turns: dict[str, float]) -> int:
 
 
 def ranked(seats: Sequence[Seat], key: bytes) -> list[int]:
-    """All seats, the key's own first: each is first for a share of the keys that is its weight's."""
+    """Rank all seats for a key. Each seat comes first for a share of the keys that is proportional to its weight."""
     return sorted(range(len(seats)), key=lambda i: _distance(seats[i], key))
 
 
 def bounded(seats: Sequence[Seat], order: Sequence[int], tokens: int, factor: float, slack: int) -> int:
-    """The first seat in `order` whose tokens in hand are below `factor` times its share of all, or below `slack` a weight.
+    """Return the first seat in `order` whose reserved tokens are below `factor` times its share of all, or below `slack` per weight.
 
-    There is one: not all can be above `factor` > 1 times their share. So none gets above that and one request.
+    There is always one: not all can exceed `factor` > 1 times their share. So no seat exceeds that by more than one request.
     """
     total = sum(seat.tokens for seat in seats) + tokens
     share = factor * total / sum(seat.weight for seat in seats)
@@ -115,16 +115,16 @@ def _load(seat: Seat) -> float:
 
 
 def _drawn(weights: Sequence[float], rng: random.Random) -> int:
-    """An index with probability by weight; weights of 0 never."""
+    """Draw an index with probability proportional to its weight; never one of weight 0."""
     point = rng.random() * sum(weights)
     for index, weight in enumerate(weights):
         point -= weight
         if point < 0 and weight:
             return index
-    return max(range(len(weights)), key=weights.__getitem__)  # rounding left a crumb
+    return max(range(len(weights)), key=weights.__getitem__)  # only reached through rounding
 
 
 def _distance(seat: Seat, key: bytes) -> float:
-    """Exponentially distributed with the weight as its rate, so that the least of several is this seat's by weight."""
+    """An exponentially distributed value with the weight as its rate, so that each seat has the least in proportion to its weight."""
     drawn = hashlib.blake2b(seat.name.encode() + b"\0" + key, digest_size=8).digest()
     return -math.log((int.from_bytes(drawn, "big") + 1) / 2.0**64) / seat.weight

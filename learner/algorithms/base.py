@@ -1,4 +1,4 @@
-"""What an algorithm is. Each file of this folder is one: its configuration, the examples it takes, its targets and its loss.
+"""The interface of an algorithm: its configuration, the examples it takes, its targets and its loss. Each has a file in this folder.
 
 A step calls an algorithm in this order (`learner.update.step`; docs/learner.md shows a complete one):
 

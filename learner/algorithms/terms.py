@@ -1,4 +1,4 @@
-"""What a loss is made of: the log-probs of a micro-batch, the constants of its batch, and the pieces that losses share.
+"""The inputs of a loss: the log-probs of a micro-batch and the constants of its batch; and the functions that losses share.
 
 r = pi / pi_old, A advantage, w importance weight, d = log pi_ref - log pi; log-probs in nats. docs/learner-math.md has the
 formulas and says which choice is made where implementations differ.

@@ -1,4 +1,4 @@
-"""The gate, in order: sanity, load, activation proof, held-out evaluation, alarms. What fails one never serves."""
+"""The gate. Its checks in order: sanity, load, activation proof, held-out evaluation, alarms. A candidate that fails one never serves."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Gate:
         self._evaluation = evaluation
 
     async def examine(self, candidate: PolicyVersionRecord, verdict: Verdict) -> None:
-        """Load and examine the candidate, and write the results into `verdict`. The trainer's weights must be the candidate's.
+        """Load and examine the candidate, and write the findings to `verdict`. The trainer's weights must be the candidate's.
 
-        GateRefused: it did not pass. EngineUnavailable, StoreUnavailable: nothing can be decided now; try again.
+        Raises GateRefused if it did not pass; EngineUnavailable or StoreUnavailable if the check must be repeated later.
         """
         await self._sane(candidate, verdict)
         verdict.load_started = clock.wall()
@@ -70,7 +70,7 @@ class Gate:
             raise GateRefused("sanity", str(error)) from error
 
     async def _activate(self, candidate: PolicyVersionRecord, verdict: Verdict, proven: set[tuple[str, int]]) -> list[EngineControl]:
-        """Load and prove the candidate on every ready replica that is not in `proven` yet, until there is none."""
+        """Load and prove the candidate on every ready replica that is not in `proven` yet, until none remains."""
         while True:
             ready = await self._replicas.some(self._config.base)
             fresh = [engine for engine in ready if _life(engine) not in proven]
@@ -101,14 +101,14 @@ class Gate:
 
 
 def _life(engine: EngineControl) -> tuple[str, int]:
-    """A replica between two restarts; a restart unloads everything."""
+    """Identity of a replica's process: a restart unloads everything."""
     return engine.record.name, engine.record.restarts
 
 
 async def _blame(gate: str, engines: Sequence[EngineControl], error: EngineBroken | EngineRefused) -> Exception:
-    """Whose fault a failed answer is. The error to raise: the candidate's if every replica still generates from its base.
+    """Decide whether a failed answer is the candidate's fault: it is, if every replica still generates from its base.
 
-    EngineUnavailable: one does not.
+    Raises EngineUnavailable if one does not.
     """
     if isinstance(error, EngineRefused) and error.status in publish.PASSING:
         return EngineUnavailable(str(error))

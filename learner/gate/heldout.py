@@ -19,7 +19,7 @@ from ratchet.errors import ConfigError, GateRefused
 
 GATE = "heldout"
 AT_A_TIME = 8
-"""Prompts sent to a replica at a time, so that users' requests find room."""
+"""Concurrent prompts for each replica, so that users' requests find room."""
 LEAST_SCORED = 0.5
 """Share of the pairs that must have both rewards."""
 
@@ -27,7 +27,7 @@ Rewards = list[float | None]
 
 
 def read(path: Path) -> list[list[dict[str, Any]]]:
-    """The chats of a JSONL file, `{"messages": [...]}` a line. ConfigError: unreadable, empty, or a line of another form."""
+    """Read chats from a JSONL file, one `{"messages": [...]}` per line. Raises ConfigError if it is unreadable, empty or malformed."""
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -54,7 +54,7 @@ class Heldout:
         self._known: dict[int, Rewards] = {}
 
     async def compare(self, engines: Sequence[EngineControl], candidate: int, live: int) -> dict[str, Any]:
-        """Mean rewards of both over the pairs where each has one. GateRefused: too few have. EngineError: no answer."""
+        """Return the mean rewards of both over the pairs in which both have one. Raises GateRefused if too few do, EngineError."""
         for version in (live, candidate):
             if version not in self._known:
                 self._known[version] = await self._rewards(engines, version)
@@ -92,7 +92,7 @@ def paired(candidate: Rewards, live: Rewards) -> dict[str, Any]:
 
 
 def judge(result: dict[str, Any], margin: float) -> None:
-    """GateRefused if the candidate is worse than the live version by more than `margin`."""
+    """Raise GateRefused if the candidate is worse than the live version by more than `margin`."""
     if not result["candidate"] >= result["live"] - margin:
         raise GateRefused(
             GATE, f"held-out reward {result['candidate']:.3f} is below the live version's {result['live']:.3f} by more than {margin:g}"

@@ -1,7 +1,7 @@
-"""The activation proof: a replica computes what the learner computes, with the adapter, and not what the base computes.
+"""The activation proof: shows that a replica applies the candidate's adapter and does not serve the base instead.
 
-Engines are known to serve the base under an adapter's name without a word. So the replica answers fixed prompts as the
-candidate, and its log-probs of the very tokens it drew are compared with the learner's, adapter on and adapter off.
+Engines are known to silently serve the base under an adapter's name. So the replica answers fixed prompts as the candidate, and its
+log-probs of the tokens it sampled are compared with the learner's, with the adapter and without.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ratchet.types import PolicyVersionRecord
 GATE = "proof"
 PROBE_TOKENS = 16
 FLOOR = 1e-3
-"""Nats. Least tolerance: adapters run through other kernels than the base, which rounds differently."""
+"""Lowest tolerance, in nats: adapters use other kernels than the base, which round differently."""
 MARGIN = 10.0
-"""The tolerance is this many times the largest difference on the base."""
+"""The tolerance is this many times the largest difference measured on the base."""
 BASE_LIMIT = 0.2
-"""Nats. Above this on the base, engine and learner do not compute the same model, and no tolerance would mean anything."""
+"""Largest difference allowed on the base, in nats. Above it, engine and learner do not run the same model."""
 PROBES = (
     "Tell me about the moon.",
     "How do I reset my password?",
@@ -38,7 +38,7 @@ PROBES = (
     "Say something kind.",
     "Why is the sky blue?",
 )
-"""The fixed prompts where no held-out set is configured."""
+"""The fixed prompts if no held-out set is configured."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Comparison:
     tolerance: float = 0.0
 
     def entry(self) -> dict[str, Any]:
-        """The entry of this replica in the verdict."""
+        """Its entry in the verdict."""
         return {
             "replica": self.replica,
             "max_abs_logprob_diff": self.max_abs_logprob_diff,
@@ -64,7 +64,7 @@ class Comparison:
 
 
 class Prover:
-    """The activation proof of one policy's candidates. It keeps the tolerance of each replica."""
+    """Proves candidates of one policy. Caches the tolerance of each replica."""
 
     def __init__(self, name: str, trainer: Trainer, prompts: Sequence[list[dict[str, Any]]]) -> None:
         """`prompts`: fixed chats, each a list of messages."""
@@ -75,16 +75,16 @@ class Prover:
         self._tolerances: dict[tuple[str, str], float] = {}
 
     async def prove(self, engine: EngineControl, candidate: PolicyVersionRecord) -> Comparison:
-        """Compare the replica with the learner, whose weights must be the candidate's; `judge` decides on the result.
+        """Compare a replica with the learner, whose weights must be the candidate's. `judge` interprets the result.
 
-        GateRefused("proof"): nothing to compare, or another base. EngineError: no answer.
+        Raises GateRefused("proof") if there is nothing to compare or the base differs, EngineError if there is no answer.
         """
         tolerance = await self.tolerance(engine)
         found = await self._compare(engine, live_name(engine, self._name, candidate.version))
         return replace(found, tolerance=tolerance)
 
     async def tolerance(self, engine: EngineControl) -> float:
-        """How far (nats) the replica may differ from the learner, measured on the base once. GateRefused: its base is another model."""
+        """The tolerance for a replica, in nats, measured once on the base. Raises GateRefused if its base is another model."""
         key = (engine.record.name, engine.record.url)
         if key not in self._tolerances:
             found = await self._compare(engine, engine.record.served_name)
@@ -125,7 +125,7 @@ def compare(replica: str, triples: Sequence[tuple[float, float, float]]) -> Comp
 
 
 def judge(found: Comparison) -> None:
-    """GateRefused if the replica does not compute the learner's candidate, or computes the base as far as can be measured."""
+    """Raise GateRefused if the replica does not match the candidate, or cannot be distinguished from the base."""
     # Written so that a NaN fails either test.
     if not found.max_abs_logprob_diff <= found.tolerance:
         raise GateRefused(

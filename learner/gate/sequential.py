@@ -1,4 +1,5 @@
-"""Paired sequential tests of rewards: better or not worse than `delta`, worse, or not known yet; valid however often one looks.
+"""Paired sequential tests of rewards: pass (not worse by `delta`), worse, or undecided. They stay valid however often they are
+evaluated.
 
 A candidate and an anchor (the live version, the best so far, the base) answer the same prompt, and one scorer rates both
 answers. Their differences d in [-width, width] are paired observations with mean mu = candidate - anchor. Two betting
@@ -20,7 +21,7 @@ from typing import Literal
 Answer = Literal["pass", "worse", "undecided"]
 
 LARGEST_BET = 0.75
-"""Share of the capital that one observation may lose at most."""
+"""Largest share of the capital that one observation may lose."""
 
 
 class Bet:
@@ -50,7 +51,7 @@ class Bet:
 
 
 class Comparison:
-    """The candidate against one anchor by one scorer. The first of the two answers reached stays."""
+    """Compares the candidate with one anchor by one scorer. The first verdict reached is final."""
 
     def __init__(self, *, delta: float, alpha: float, ceiling: float = 0.0, alpha_worse: float = 0.05, width: float = 1.0) -> None:
         """`alpha`: chance of passing a candidate whose mean is -delta or less; `alpha_worse`: of calling one worse whose mean is `ceiling`

@@ -1,4 +1,4 @@
-"""What the gate found of a candidate."""
+"""The findings of the gate about a candidate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ratchet.errors import GateRefused
 
 @dataclass
 class Verdict:
-    """What the gate found; `report` is the version record's `verdict`."""
+    """The findings of the gate. `report` returns the version record's `verdict`."""
 
     grad_norm: float | None
     update_seconds: float

@@ -1,4 +1,4 @@
-"""The examples of a step: leased until enough of them teach; the others are set aside, each for a reason."""
+"""The examples of a step: leased until enough of them teach. The others are set aside, each with a reason."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ratchet.config.model import PolicyConfig
 from ratchet.types import Example, ExampleKind, Lease, PolicyRecord
 
 AHEAD = 2
-"""A step learns from at most this many times `min_groups` examples; shadow groups are made until as many are ready."""
+"""A step learns from at most this many times `min_groups` examples; shadow groups are created until as many are ready."""
 CROWDED = 4
-"""No shadow groups are made while this many times as many are ready, however few of them teach."""
+"""No shadow groups are created while this many times as many are ready, however few of them teach."""
 ROUNDS = 16
-"""How often a lease is made larger while too few of its examples teach. Bounds memory where thousands do not."""
+"""How often a lease may grow while too few of its examples teach. Bounds memory if thousands do not."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,13 @@ class Leasing:
         return max(0, min(self._room - (ready - self._idle), CROWDED * self._room - ready))
 
     def sampled(self, group: Example) -> None:
-        """Take note of a group that was made ready: one that teaches nothing will not help the next step."""
+        """Note a new group: one that teaches nothing does not count towards the next step."""
         self._idle += len(self._algorithm.examine([group], sys.maxsize).aside)
 
     async def next(self, record: PolicyRecord) -> Lesson | None:
         """Lease what the next step learns from, or None while too few examples teach.
 
-        At least `min_groups` must; one after `ratchet train`. A lease that a crash left is taken up again, as it is if enough of it
-        teaches, so that the step is the same.
+        At least `min_groups` must; one after `ratchet train`. A lease from before a crash is resumed, unchanged if enough of it teaches.
         """
         lease = await self._held(record.step + 1)
         requested = bool(lease and lease.job) or await self._store.registry.requested_training(self._name) is not None
@@ -91,7 +90,7 @@ class Leasing:
         return AHEAD * self._schedule.min_groups
 
     async def _held(self, step: int) -> Lease | None:
-        """The lease that the step holds already; with room for no example, no other is made."""
+        """The lease that the step already holds, if any. `max_examples` 0 prevents a new one."""
         return await self._store.experience.lease(self._name, step, kinds={}, max_examples=0, token=self._ownership.token)
 
     async def _kinds(self, record: PolicyRecord) -> dict[ExampleKind, int]:

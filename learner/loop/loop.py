@@ -1,7 +1,7 @@
 """The loop of one policy: lease -> update -> checkpoint -> adapter -> commit -> gate -> publish. docs/learner.md walks through it.
 
-Every cycle begins by asking the store how things stand, so a crash, a store that was away and an engine that died all resume by
-the same path: there is no other state to restore.
+Every cycle begins by reading the state from the store. So after a crash, a store outage or the death of an engine the loop resumes
+in the same way: there is no other state to restore.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from ratchet.types import PolicyRecord, PolicyVersionRecord
 log = logging.getLogger(__name__)
 
 POLL_SECONDS = 0.25
-"""Between two looks at the store for enough examples."""
+"""Seconds between two checks whether enough examples are ready."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 5.0
 """Seconds between two cycles that fail."""
 KEPT = frozenset({"live", "retired", "rolled_back", "candidate"})
-"""States of versions whose checkpoints stay: an operator may go back to any that was live."""
+"""States of versions whose checkpoints are kept: an operator may return to any that was live."""
 
 
 class PolicyLoop:
@@ -45,8 +45,8 @@ class PolicyLoop:
     async def run(self) -> None:
         """Run cycle after cycle.
 
-        An error of ours (store or engine away, no model, a lost compare-and-set) is shown in the status, and the cycle is tried
-        again: one policy's trouble is not another's.
+        Ratchet's own errors (store or engine unavailable, no model, a lost compare-and-set) are shown in the status and the cycle is
+        tried again, so that they do not affect other policies.
         """
         backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE)
         while True:

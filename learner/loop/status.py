@@ -1,4 +1,4 @@
-"""What the learner says of a policy while it works; read by the admin API and `ratchet train --follow`."""
+"""The learner's live status of a policy, read by the admin API and `ratchet train --follow`."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ log = logging.getLogger(__name__)
 
 Phase = Literal["waiting", "sampling", "updating", "gating", "publishing"]
 HISTORY = 200
-"""Versions the history shows, the newest."""
+"""Number of versions in the history, the newest ones."""
 EVERY_SECONDS = 0.5
-"""Between two writes of a phase's progress."""
+"""Seconds between two writes of a phase's progress."""
 
 
 class Status:
-    """The status of one policy, written whole by the learner that holds it. If the store is away, a write is lost, not the step."""
+    """The status of one policy, written as a whole by the learner that holds it. If the store is unavailable a write is lost, never
+    the step."""
 
     def __init__(self, policy: str, store: Store, ownership: Ownership) -> None:
         self._policy = policy
@@ -36,18 +37,18 @@ class Status:
         await self.write()
 
     async def progress(self, **fields: Any) -> None:
-        """Note numbers within a phase. They are written at most every EVERY_SECONDS."""
+        """Update numbers within a phase. Written at intervals."""
         self.fields |= fields
         if clock.monotonic() - self._written >= EVERY_SECONDS:
             await self.write()
 
     def skip(self, reason: str) -> None:
-        """Count an example that was set aside, or a shadow group that was not made, by its reason."""
+        """Count an example that was set aside, or a shadow group that could not be created, by reason."""
         skipped = self.fields["skipped"]
         skipped[reason] = skipped.get(reason, 0) + 1
 
     async def registered(self, record: PolicyRecord) -> None:
-        """Take over what the registry knows: pointer, history, refusals. StoreUnavailable."""
+        """Update the status from the registry: pointer, history, refusals. Raises StoreUnavailable."""
         versions = [v for v in await self._store.registry.versions(record.name) if v.version > 0]
         self.fields |= {
             "step": record.step,
@@ -70,7 +71,7 @@ class Status:
 
 
 def line(version: PolicyVersionRecord) -> dict[str, Any]:
-    """A version's line in the history."""
+    """Return the entry of a version in the history."""
     verdict = version.verdict
     return {
         "version": version.version,

@@ -1,7 +1,7 @@
-"""From logits to the log-probs of chosen tokens, with the fewest passes over the vocabulary.
+"""Compute the log-probs of chosen tokens from logits, with as few passes over the vocabulary as possible.
 
-Autograd's own path keeps and fills several [K, V] copies (division, logsumexp, gather); this one keeps a single one and writes
-the gradient once: (onehot - softmax) * g / temperature. It takes less than half the time (docs/learner-math.md).
+Autograd alone keeps and fills several [K, V] copies (division, logsumexp, gather). This function keeps one and writes the
+gradient once: (onehot - softmax) * g / temperature. It takes less than half the time (docs/learner-math.md).
 """
 
 from __future__ import annotations

@@ -46,10 +46,10 @@ class Policy:
     def load(
         cls, base_path: Path, lora: LoraConfig, *, seed: int = 0, device: Literal["auto", "cpu", "cuda"] = "auto", threads: int = 1
     ) -> Self:
-        """Read the base in float32 and give it a fresh adapter: A drawn from `seed`, B zero, so that it is the base at first.
+        """Load the base in float32 and add a new adapter, A drawn from `seed` and B zero, which at first changes nothing.
 
-        Sets torch's thread count and deterministic algorithms for the whole process. ConfigError: the folder holds no
-        usable model, a target module is missing, or the model does not honour the attention mask packing needs.
+        Sets torch's thread count and deterministic algorithms for the whole process. Raises ConfigError if the folder holds no
+        usable model, a target module is missing, or the model does not honour the attention mask that packing needs.
         """
         base_model.be_deterministic(threads)
         policy = cls(base_model.read(base_path, lora, seed, base_model.place(device)), base_path, lora)
@@ -82,7 +82,7 @@ class Policy:
         """Log-probs [B, T] of a packed micro-batch, zero outside its mask; logits only where an answer token is predicted."""
         self._check_window(packed)
         with nullcontext() if adapter else self.model.disable_adapter():
-            # use_cache=False: with a cache transformers takes the row for one sequence and is silently wrong.
+            # use_cache=False: with a cache, transformers treats the row as one sequence, and the results are silently wrong.
             logits = self.model(
                 input_ids=packed.ids,
                 position_ids=packed.positions,
@@ -103,7 +103,7 @@ class Policy:
             raise ValueError(f"a sequence is longer than the {self.window} tokens the model attends to")
 
     def _self_check(self) -> None:
-        """Compare packed with plain log-probs: an architecture that ignores the mask or the positions must not train."""
+        """Compare packed with plain log-probs, to refuse an architecture that ignores the attention mask or the positions."""
         prompt, answers = [1, 2, 3], [[4, 5, 6], [7, 8], [9]]
         with torch.inference_mode():
             packed = self.log_probs(prompt, answers)[0]
@@ -119,11 +119,11 @@ class Policy:
     # The adapter
 
     def adapter_state(self) -> dict[str, Tensor]:
-        """A copy of the adapter's tensors, on the CPU."""
+        """Return a copy of the adapter's tensors, on the CPU."""
         return {name: parameter.detach().cpu().clone() for name, parameter in self._parameters.items()}
 
     def set_adapter_state(self, state: Mapping[str, Tensor]) -> None:
-        """Write `state` into the adapter in place. AdapterError: a tensor is missing, unknown or of another shape."""
+        """Copy `state` into the adapter. Raises AdapterError if a tensor is missing, unknown or of another shape."""
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         if shapes != {name: tuple(parameter.shape) for name, parameter in self._parameters.items()}:
             raise AdapterError(f"the adapter's tensors are not those of rank {self.lora.rank} on {self.base_path.name}")
@@ -132,13 +132,13 @@ class Policy:
                 parameter.copy_(state[name])
 
     def adapter_files(self) -> dict[str, bytes]:
-        """The adapter as PEFT saves it and vLLM loads it: the same weights give the same bytes, anywhere."""
+        """Return the adapter's files as PEFT saves and vLLM loads them. The same weights give the same bytes on every machine."""
         config = self.model.peft_config["default"].to_dict() | {"inference_mode": True, "base_model_name_or_path": None}
         text = json.dumps(config, sort_keys=True, indent=2, default=sorted)
         return {CONFIG_FILE: text.encode(), WEIGHTS_FILE: safetensors.torch.save(self.adapter_state(), metadata={"format": "pt"})}
 
     def load_adapter_files(self, folder: Path) -> None:
-        """Load an adapter that `adapter_files` wrote. AdapterError: unreadable, or not of this rank and base."""
+        """Load the weights of an adapter that `adapter_files` wrote. Raises AdapterError if unreadable, or of another rank or base."""
         try:
             state = safetensors.torch.load_file(folder / WEIGHTS_FILE)
         except (OSError, safetensors.SafetensorError) as error:
@@ -152,13 +152,13 @@ class Policy:
         return base_model.tokenizer(self.base_path)
 
     def encode(self, messages: list[dict[str, Any]]) -> list[int]:
-        """The ids of a chat up to where the assistant begins to answer, by the base's own template."""
+        """Return the ids of a chat, up to the beginning of the assistant's answer, by the base's own template."""
         text = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
         return ids
 
     def decode(self, ids: list[int]) -> str:
-        """The text of `ids` without special tokens, spaces as they are."""
+        """Return the text of `ids` without special tokens, with spaces unchanged."""
         text: str = self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 

@@ -1,4 +1,4 @@
-"""AdamW over named parameters, its state as plain tensors so that it can be checkpointed exactly. 1711.05101."""
+"""AdamW (1711.05101) over named parameters. Its state is plain tensors, so that it can be checkpointed exactly."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ class AdamW:
         self._inner.zero_grad(set_to_none=True)
 
     def clip(self) -> float:
-        """Scale the gradients to a global norm of at most `max_grad_norm`. Return the norm before, inf or NaN included."""
+        """Scale the gradients to a global norm of at most `max_grad_norm`. Return the norm before, which may be inf or nan."""
         return float(torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.max_grad_norm))
 
     def step(self) -> None:
-        """Move the parameters by their gradients, then drop the gradients."""
+        """Update the parameters, then drop the gradients."""
         self._inner.step()
         self.zero()
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of the moments and step counts, `exp_avg/NAME` and so on; empty before the first step."""
+        """Return a copy of the moments and step counts (`exp_avg/NAME` and so on); empty before the first step."""
         found = {name: self._inner.state[parameter] for name, parameter in self.parameters.items() if parameter in self._inner.state}
         return {f"{kind}/{name}": values[kind].detach().cpu().clone() for name, values in found.items() for kind in STATE}
 
     def load_state(self, state: Mapping[str, Tensor]) -> None:
-        """Restore what `state()` gave. ValueError: the names or shapes of other parameters."""
+        """Restore the result of `state()`. Raises ValueError on an unknown name or another shape."""
         names = {f"{kind}/{name}" for name in self.parameters for kind in STATE}
         if state and state.keys() != names:
             raise ValueError("the optimiser's state is of other parameters")

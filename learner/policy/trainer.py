@@ -1,4 +1,4 @@
-"""The weights of one policy. Every torch call runs in one worker thread, so that the event loop keeps responding."""
+"""The weights of one policy. All torch calls run in one worker thread, so that the event loop stays responsive."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ Result = TypeVar("Result")
 
 
 class Abandoned(RatchetError):
-    """The work was abandoned because the process is stopping. The lease keeps its examples for the next start."""
+    """The work was abandoned because the process is stopping. The lease is kept, so the next start repeats it."""
 
 
 class Worker:
-    """One thread for all torch work of the process: threads are bounded, and a Policy has one caller at a time."""
+    """One thread for all torch work of the process, since a Policy may have only one caller at a time."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="torch")
         self.stopping = False
 
     async def run(self, work: Callable[..., Result], *args: Any) -> Result:
-        """Run `work(*args)` in the thread. Abandoned if the process is stopping."""
+        """Run `work(*args)` in the thread. Raises Abandoned if the process is stopping."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._unless_stopping, work, *args)
 
     def check(self) -> None:
-        """Call between pieces of work. Abandoned if the process is stopping."""
+        """Call between pieces of work. Raises Abandoned if the process is stopping."""
         if self.stopping:
             raise Abandoned("the learner is stopping")
 
     def stop(self) -> None:
-        """Drop the work that waits. What runs ends at its next `check`."""
+        """Drop waiting work. Running work ends at its next `check`."""
         self.stopping = True
         self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -56,7 +56,7 @@ class Worker:
 
 
 class Trainer:
-    """Weights, optimiser and the algorithm's state of one policy. `at` restores those of a version; version 0 is the untrained base."""
+    """Weights and optimiser of one policy. `at` restores those of a version; version 0 is the untrained base."""
 
     def __init__(
         self, name: str, config: PolicyConfig, *, model_path: str, artifacts: ArtifactStore, learner: LearnerConfig, worker: Worker
@@ -75,7 +75,7 @@ class Trainer:
         self._version: int | None = None
 
     async def at(self, version: PolicyVersionRecord) -> None:
-        """Restore what that version's checkpoint holds. AdapterError: it is missing or damaged; ConfigError: no model."""
+        """Restore weights and optimiser from a version's checkpoint. Raises AdapterError if it is damaged, ConfigError without a model."""
         if self._version != version.version:
             self._version = None
             await self.worker.run(self._restore, version)
@@ -100,7 +100,7 @@ class Trainer:
         return report
 
     async def save(self, step: int, version: int) -> str:
-        """Write a checkpoint of `version` durably, and return its digest."""
+        """Write a durable checkpoint of the weights, as those of `version`. Return its digest."""
 
         def write() -> str:
             moving, drawn = (self.policy, self._optimiser), {"seed": self.config.seed}
@@ -116,15 +116,15 @@ class Trainer:
         return self.policy.window
 
     async def adapter_files(self) -> dict[str, bytes]:
-        """The adapter's two files."""
+        """Return the adapter's two files."""
         return await self.worker.run(self.policy.adapter_files)
 
     async def base_digest(self) -> str:
-        """sha256 of the base's weights."""
+        """Return the sha256 (hex) of the base's weights."""
         return await self.worker.run(lambda: self.policy.base_digest)
 
     async def encode(self, messages: list[dict[str, Any]]) -> list[int]:
-        """A chat's prompt ids, by the base's own template."""
+        """Return the prompt ids of a chat, by the base's own template."""
         await self.loaded()
         return await self.worker.run(self.policy.encode, messages)
 
@@ -140,11 +140,11 @@ class Trainer:
         return await self.worker.run(work)
 
     async def sweep(self, keep: set[str]) -> list[str]:
-        """Delete the checkpoints that are not in `keep`; return the folders deleted."""
+        """Delete the checkpoints that no committed version needs. Return the folders deleted."""
         return await asyncio.to_thread(checkpoint.sweep, self._artifacts, self._name, keep)
 
     async def loaded(self) -> None:
-        """Load the model, unless it is in memory. A learner with nothing to do has loaded none."""
+        """Load the model if it is not loaded yet. It is loaded on first use, so that an idle learner holds none in memory."""
         if self._policy is None:
             await self.worker.run(self._load)
 

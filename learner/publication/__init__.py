@@ -1,1 +1,1 @@
-"""How a version gets onto the replicas and old ones off them, and what it was made of."""
+"""Publication: loading a version on the replicas, unloading old ones, and the lineage of a version."""

@@ -1,4 +1,4 @@
-"""The lineage of a version: what its manifest says of the data and the configuration that made it."""
+"""The lineage of a version: the data and the configuration it was trained with, as its manifest records them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ratchet.types import Example
 
 
 def interactions_of(examples: Sequence[Example]) -> list[str]:
-    """The ids of the interactions that made the step: the answers, and those whose prompts were resampled. Sorted, each once."""
+    """Return the ids of the interactions that a step learned from, and of those whose prompts were resampled. Sorted, no duplicates."""
     answers = [answer for example in examples for answer in example.interactions]
     return sorted({answer.id for answer in answers} | {answer.metadata[SOURCE] for answer in answers if SOURCE in answer.metadata})
 
 
 def newest(examples: Sequence[Example]) -> float:
-    """Wall time of the newest answer. It stamps the manifest, so that the same experience gives the same manifest."""
+    """Return the wall time of the newest answer. It is the date in the manifest, so that the same data gives the same manifest."""
     return max((answer.created for example in examples for answer in example.interactions), default=0.0)
 
 
@@ -32,7 +32,7 @@ def manifest_fields(
     base_digest: str,
     consumed: list[str],
 ) -> dict[str, Any]:
-    """The lineage of the version made of those `examples` that were consumed, as `ratchet.adapters.write` takes it."""
+    """Return the lineage of a version that was trained on `examples`, in the form that `ratchet.adapters.write` takes."""
     learned = [example for example in examples if example.id in set(consumed)]
     return {
         "policy": name,

@@ -1,4 +1,4 @@
-"""Getting a version onto the replicas, and old ones off them."""
+"""Load a version on the replicas, and unload old ones."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ratchet.types import PolicyRecord, PolicyVersionRecord
 log = logging.getLogger(__name__)
 
 PASSING = frozenset({408, 425, 429, 502, 503, 504})
-"""Statuses that say 'not now': the engine's trouble, not the candidate's."""
+"""Statuses of a temporary failure of the engine, which say nothing about the candidate."""
 DRAIN_SECONDS = 60.0
-"""How long old versions may take to drain. What is still in use then is unloaded after the next publication."""
+"""Seconds old versions may take to drain. The rest are unloaded after the next publication."""
 POLL_SECONDS = 0.25
 RESTART_SECONDS = 900.0
-"""How long a replica that takes adapters only at its start may take to come back with the candidate."""
+"""Seconds within which a replica that takes adapters only at its start must be back with the candidate."""
 
 
 class Brought(NamedTuple):
-    """A replica that holds the candidate (a restarted one has another connection than before), and the seconds that it took."""
+    """A replica that holds the candidate (over a new connection if it was restarted), and the seconds that loading took."""
 
     engine: EngineControl
     seconds: float
 
 
 async def bring(engines: Sequence[EngineControl], replicas: Replicas, candidate: PolicyVersionRecord) -> list[Brought]:
-    """Get the candidate onto each replica under a name of its own, in the way of the replica's kind.
+    """Load the candidate on each replica under its own name, in the way of the replica's kind.
 
     GateRefused("load"): one refuses it. EngineUnavailable: one does not answer, so nothing can be said of the candidate.
     EngineUnsupported: one is of a kind that takes no adapters.
@@ -44,7 +44,7 @@ async def bring(engines: Sequence[EngineControl], replicas: Replicas, candidate:
 
 
 async def unload(engines: Iterable[EngineControl], policy: str, version: int) -> None:
-    """Take a refused candidate off the replicas that can unload it; a replica that does not answer keeps it until its next start."""
+    """Unload a refused candidate from the replicas that can. One that does not answer keeps it until its next start."""
     for engine in engines:
         if engine.brings != "load":
             continue
@@ -55,10 +55,10 @@ async def unload(engines: Iterable[EngineControl], policy: str, version: int) ->
 
 
 class Retirement:
-    """Unload, in the background, the versions that are no longer retained, once no gateway uses them."""
+    """Unloads versions that are no longer retained, in the background, once no gateway uses them."""
 
     def __init__(self, policy: str, base: str, keep: int, *, store: Store, replicas: Replicas) -> None:
-        """`keep`: versions retained besides the live one (`max_staleness`)."""
+        """`keep`: number of versions retained besides the live one (`max_staleness`)."""
         self._policy = policy
         self._base = base
         self._keep = keep
@@ -67,17 +67,17 @@ class Retirement:
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Start, in place of a run that is under way."""
+        """Start a new run. It also unloads what the previous run did not."""
         await self.stop()
         self._task = asyncio.create_task(self._run(), name=f"retire {self._policy}")
 
     async def stop(self) -> None:
-        """Stop the run that is under way."""
+        """Cancel the run in progress."""
         if self._task is not None:
             await end([self._task])
 
     async def wait(self) -> None:
-        """Wait until the run that is under way has ended."""
+        """Wait until the run in progress ends."""
         if self._task is not None:
             await asyncio.gather(self._task, return_exceptions=True)
 
@@ -93,21 +93,21 @@ class Retirement:
         log.warning("%s: old versions are still in use after %.0f s", self._policy, DRAIN_SECONDS)
 
     async def once(self) -> bool:
-        """Unload what nobody uses now. Return whether some are still in use. StoreUnavailable, EngineError."""
-        in_use = False
+        """Unload the versions that are unused now. Return whether any remain. Raises StoreUnavailable, EngineError."""
+        remaining = False
         for engine in await self._replicas.ready(self._base):
             if engine.brings != "load":
-                continue  # at its next start it gets only what is retained
+                continue  # at its next start it loads only retained versions
             for name in await self._surplus(engine):
                 if await self._idle(name):
                     failpoints.hit("learner.before_unload")
                     await engine.unload(name)
                 else:
-                    in_use = True
-        return in_use
+                    remaining = True
+        return remaining
 
     async def _surplus(self, engine: EngineControl) -> list[str]:
-        """The versions of this policy that the replica lists and need not hold."""
+        """The names of this policy that the replica lists but need not."""
         listed = [name for name in await engine.models() if (v := names.parse_version(name)) is not None and v.policy == self._policy]
         kept = {record.version for record in await self._store.registry.retained(self._policy, self._keep)}
         kept |= {record.version for record in await self._store.registry.versions(self._policy) if record.state == "candidate"}
@@ -116,15 +116,15 @@ class Retirement:
     async def _idle(self, name: str) -> bool:
         """Whether every gateway follows the pointer and has no request in flight under `name`."""
         record = await self._store.registry.policy(self._policy)
-        gateways = await self._store.fleet.heartbeats()
+        heartbeats = await self._store.fleet.heartbeats()
         epoch = 0 if record is None else record.epoch
-        return all(gateway.epochs.get(self._policy, 0) >= epoch and gateway.inflight.get(name, 0) == 0 for gateway in gateways)
+        return all(heartbeat.epochs.get(self._policy, 0) >= epoch and heartbeat.inflight.get(name, 0) == 0 for heartbeat in heartbeats)
 
 
 def oldest_learnable(record: PolicyRecord, retained: Sequence[PolicyVersionRecord], max_staleness: int) -> int:
-    """The oldest version whose answers may still be learned from: `max_staleness` live versions back. Refused ones do not count.
+    """Return the oldest version whose answers may be learned from: `max_staleness` live versions back, not counting refused ones.
 
-    `retained`: the live version and at most `max_staleness` before it, without version 0.
+    `retained` are the live version and at most `max_staleness` before it, without version 0.
     """
     before = sum(version.version != record.live for version in retained)
     if record.live == 0 or before < max_staleness or not retained:
@@ -151,7 +151,7 @@ async def _restarted(engine: EngineControl, replicas: Replicas, candidate: Polic
         if (now := ready.get(replica)) is not None:
             if name in now.record.refused:
                 raise GateRefused("load", f"{replica} could not be started with the adapter")
-            with contextlib.suppress(EngineUnavailable):  # it is being restarted just now
+            with contextlib.suppress(EngineUnavailable):  # it is being restarted
                 if name in await now.models():
                     return now
         await asyncio.sleep(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""The replicas a policy is served by, as the store's fleet lists them now."""
+"""The replicas that serve a policy, as the store lists them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ratchet.types import EngineRecord, PolicyVersionRecord
 
 
 class Replicas:
-    """One connection to each engine that is ready. It is opened when it is first needed, and again when the engine's record changes,
-    as a restart does."""
+    """Connections to the engines that are ready, one for each. A connection is opened on first use, and again when the engine's record
+    changes, as it does on a restart."""
 
     def __init__(self, store: Store, data: Path) -> None:
         self._store = store
@@ -22,19 +22,19 @@ class Replicas:
         self._open: dict[str, EngineControl] = {}
 
     async def ready(self, base: str) -> list[EngineControl]:
-        """The ready replicas of `base` that generate, by name; empty if there is none. StoreUnavailable."""
+        """Return the ready replicas of `base` that generate, sorted by name; may be empty. Raises StoreUnavailable."""
         ready = [r for r in await self._store.fleet.engines() if r.model == base and (r.state, r.desired) == ("ready", "serve")]
         return [await self._connected(record) for record in ready if not record.pools]
 
     async def some(self, base: str) -> list[EngineControl]:
-        """The ready replicas of `base`. EngineUnavailable if there is none."""
+        """Return the ready replicas of `base`. Raises EngineUnavailable if there is none."""
         found = await self.ready(base)
         if not found:
             raise EngineUnavailable(f"no engine of {base} is ready")
         return found
 
     def folder(self, version: PolicyVersionRecord) -> Path:
-        """The version's adapter under the data directory. Where a replica sees that folder elsewhere, its control plane translates."""
+        """Return the folder of a version's adapter in the data directory. Engines that mount it elsewhere map the path (`adapters_at`)."""
         return self._data.resolve() / version.path
 
     async def close(self) -> None:
@@ -53,5 +53,5 @@ class Replicas:
 
 
 def live_name(engine: EngineControl, policy: str, version: int) -> str:
-    """The name of that version on the replica; for version 0 the name of its base."""
+    """Return the replica's name for a version; for version 0, its name for the base."""
     return engine.record.served_name if version == 0 else engine_name(policy, version)

@@ -1,1 +1,1 @@
-"""Where the rewards of shadow groups and of held-out answers come from."""
+"""Reward functions, which score shadow groups and held-out answers."""

@@ -1,4 +1,4 @@
-"""Rewards from Python functions: a number for each answer, or the reason why it has none. A missing reward is not zero."""
+"""Rewards from Python functions: one number for each answer, or a reason why there is none. Missing is not zero."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RewardFunction = Callable[[list[dict[str, Any]], str], float]
 
 
 class Unscored(RatchetError):
-    """An answer has no reward; `reason` is a word to count by."""
+    """An answer has no reward. `reason` is one word, used to count."""
 
     def __init__(self, reason: str, why: str) -> None:
         super().__init__(why)
@@ -29,22 +29,22 @@ class Scorer:
     """The weighted sum of a policy's reward functions."""
 
     def __init__(self, configs: Sequence[PythonRewardConfig]) -> None:
-        """Import the functions. ConfigError: there is no such module or function."""
+        """Import the functions. Raises ConfigError if a module or a function does not exist."""
         self._parts = [(config.path, config.weight, _import(config.path)) for config in configs]
 
     def __bool__(self) -> bool:
         return bool(self._parts)
 
     def score(self, prompt: list[dict[str, Any]], answer: str) -> float:
-        """The reward of one answer. Unscored: a function raised or gave no finite number."""
+        """Return the reward of one answer. Raises Unscored if a function raised or returned no finite number."""
         return math.fsum(weight * _call(path, function, prompt, answer) for path, weight, function in self._parts)
 
     def score_all(self, prompt: list[dict[str, Any]], answers: Sequence[str]) -> list[float]:
-        """Rewards [n]. Unscored if any answer has none: a group is scored whole or not at all."""
+        """Return the rewards [n] of a group. Raises Unscored if any answer has none."""
         return [self.score(prompt, answer) for answer in answers]
 
     def try_score(self, prompt: list[dict[str, Any]], answer: str) -> float | None:
-        """The reward of one answer, or None where it has none."""
+        """Return the reward of one answer, or None if it has none."""
         try:
             return self.score(prompt, answer)
         except Unscored:
@@ -55,7 +55,7 @@ def _call(path: str, function: RewardFunction, prompt: list[dict[str, Any]], ans
     try:
         value = float(function(prompt, answer))
     except Exception as error:
-        # Whatever a user's function raises must not stop the loop; the text of the answer stays out of the log.
+        # No exception of a user's function may stop the loop. The text of the answer must not be logged.
         log.warning("reward %s raised %s", path, type(error).__name__)
         raise Unscored("reward_raised", f"{path} raised {type(error).__name__}") from error
     if not math.isfinite(value):

@@ -1,1 +1,1 @@
-"""Shadow groups: prompts that are resampled when the engines have room."""
+"""Shadow groups: recorded prompts, resampled while the engines have spare capacity."""

@@ -1,4 +1,4 @@
-"""How a recorded prompt is resampled: its temperature, its length limit, its messages, and the record of the new answers."""
+"""Resampling a recorded prompt: the temperature, length limit and messages to use, and the record of the new answers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from ratchet.buffer.schema import SHADOW_TENANT
 from ratchet.types import Choice, Example, Interaction, Sampling, Signal
 
 SOURCE = "source"
-"""Metadata key of a resampled interaction: the id of the interaction whose prompt it has."""
+"""Metadata key of a resampled interaction. Its value is the id of the interaction that the prompt came from."""
 
 
 def temperature_of(source: Interaction) -> float:
-    """The recorded temperature, or 1 for a greedy answer: a policy gradient learns only from sampled ones."""
+    """Return the recorded temperature; 1 for a greedy answer, since a policy gradient learns only from sampled ones."""
     return source.sampling.temperature if source.sampling.temperature > 0 else 1.0
 
 
 def max_tokens_of(source: Interaction, limit: int) -> int:
-    """`limit` tokens, or the recorded request's own limit where that is lower; at least 1."""
+    """Return the lower of `limit` and the recorded request's own limit, in tokens; at least 1."""
     own = source.sampling.max_tokens
     return limit if own is None else max(1, min(own, limit))
 
 
 def messages_of(source: Interaction) -> list[dict[str, Any]]:
-    """The request's chat, as reward functions take it.
+    """Return the request's chat messages, in the form that reward functions take.
 
     The text prompt of a completion becomes one user message. A prompt of token ids, or several prompts, give no message.
     """
@@ -39,7 +39,7 @@ def messages_of(source: Interaction) -> list[dict[str, Any]]:
 
 
 def interaction(source: Interaction, samples: Sequence[Sample], *, ident: str, version: int, engine: str, max_tokens: int) -> Interaction:
-    """The record of new answers to `source`'s prompt by `version`, with exact ids and log-probs. No client sees it."""
+    """Return the record of new answers by `version` to `source`'s prompt, with exact ids and log-probs. Clients never see it."""
     return Interaction(
         id=ident,
         tenant=SHADOW_TENANT,
@@ -61,7 +61,7 @@ def interaction(source: Interaction, samples: Sequence[Sample], *, ident: str, v
 
 
 def group(sampled: Interaction, rewards: Sequence[float]) -> Example:
-    """The example that `sampled` and the rewards [n] of its answers make, as the store leases it."""
+    """Return the example of `sampled` and the rewards [n] of its answers, as the store would lease it."""
     signals = [Signal(sampled.id, choice, sampled.metric, reward) for choice, reward in enumerate(rewards)]
     return Example(sampled.id, "group", [sampled], signals, shadow=True)
 

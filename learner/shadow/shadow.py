@@ -1,4 +1,4 @@
-"""Shadow groups: recorded live prompts resampled at the live version when an engine has room, scored by one scorer."""
+"""Shadow groups: recorded live prompts resampled at the live version while an engine has room, and scored by reward functions."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from ratchet.types import Interaction, PolicyRecord
 log = logging.getLogger(__name__)
 
 LOW_PRIORITY = 10
-"""Engines that have priorities serve users (0) first."""
+"""Priority of these requests. Engines with priorities serve users (0) first."""
 BUSY_SECONDS = 0.5
-"""Pause before the next attempt when no group was stored."""
+"""Seconds before an engine without room is checked again, or prompts are looked for after there were none."""
 
 
 class Shadow:
-    """Samples and scores the shadow groups of one policy."""
+    """Creates the shadow groups of one policy."""
 
     def __init__(
         self, name: str, config: PolicyConfig, *, store: Store, replicas: Replicas, scorer: Scorer, leasing: Leasing, status: Status
@@ -45,13 +45,13 @@ class Shadow:
 
     @property
     def enabled(self) -> bool:
-        """Whether there are groups to sample: they need a scorer, and an algorithm that takes them."""
+        """Whether shadow groups are used: they need a scorer, and an algorithm that takes groups."""
         return self._config.shadow.enabled and bool(self._scorer) and self._leasing.takes("group")
 
     async def once(self) -> int:
-        """Resample as many prompts as are wanted and the engines have room for. Return the number of groups stored.
+        """Resample as many prompts as are needed and the engines have room for. Return the number of groups stored.
 
-        StoreUnavailable. EngineError: an engine does not say how busy it is.
+        Raises StoreUnavailable, and EngineError if an engine does not report its load.
         """
         record = await self._store.registry.policy(self._name)
         missing = 0 if record is None else await self._leasing.missing()
@@ -59,9 +59,9 @@ class Shadow:
             return 0
         engines = await self._replicas.ready(self._config.base)
         rooms = [room(await engine.metrics(), self._config.shadow) for engine in engines]
-        stored = await asyncio.gather(*(self._on(e, record, min(missing, k)) for e, k in zip(engines, rooms, strict=True) if k > 0))
-        self.active = any(stored)
-        return sum(stored)
+        added = await asyncio.gather(*(self._on(e, record, min(missing, k)) for e, k in zip(engines, rooms, strict=True) if k > 0))
+        self.active = any(added)
+        return sum(added)
 
     async def _on(self, engine: EngineControl, record: PolicyRecord, k: int) -> int:
         prompts = await self._store.experience.prompts(self._name, k)
@@ -98,7 +98,7 @@ class Shadow:
                 priority=LOW_PRIORITY,
             )
         except EngineError as error:
-            # A version that is not loaded yet, a prompt too long for the engine, a dead engine: the prompt comes round again.
+            # The version is not loaded yet, the prompt is too long, or the engine stopped: the prompt will be offered again.
             log.info("%s: a prompt was not resampled on %s: %s", self._name, engine.record.name, error)
             self._status.skip("engine")
             return None
@@ -114,7 +114,7 @@ class Shadow:
 
 
 def room(load: Load, config: ShadowConfig) -> int:
-    """How many groups may be sent to that engine: none while a request waits or more than `busy_share` of its slots are in use."""
+    """Return how many groups an engine may get now: none while a request waits or more than `busy_share` of its slots are used."""
     if load.waiting > 0:
         return 0
     if load.slots == 0:

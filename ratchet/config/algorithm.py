@@ -1,4 +1,4 @@
-"""What the configuration of every learning algorithm has in common."""
+"""The settings that all learning algorithms have in common."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ratchet.config.section import Section
 
 
 class AlgorithmConfig(Section, ABC):
-    """How a policy learns. Each algorithm derives from it, sets `type` to its name, and says how it is made."""
+    """How a policy learns. Each algorithm subclasses it, sets `type` to its name, and implements `make`."""
 
     type: str
     """The algorithm."""
@@ -28,4 +28,4 @@ class AlgorithmConfig(Section, ABC):
 
     @abstractmethod
     def make(self) -> Any:
-        """The algorithm with this configuration: a `learner.algorithms.base.Algorithm`."""
+        """Return the algorithm with this configuration: a `learner.algorithms.base.Algorithm`."""

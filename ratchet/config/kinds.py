@@ -32,7 +32,7 @@ def _engine_kind(name: str) -> str:
 def _launch_of_kind(value: Any, info: ValidationInfo) -> Any:
     kind = info.data.get("kind")
     if kind is None:
-        return LaunchConfig()  # what is wrong with the kind is reported by itself
+        return LaunchConfig()  # the error in `kind` is reported separately
     return ENGINES.model(kind).model_validate(value)
 
 

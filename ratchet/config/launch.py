@@ -1,4 +1,4 @@
-"""How Ratchet starts an engine itself: what every kind of engine has in common."""
+"""The settings, common to all kinds of engines, with which Ratchet starts an engine."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LaunchConfig(Section):
     packages: ClassVar[frozenset[str]] = frozenset()
     """Python packages that must be installed to launch it."""
     implementation: ClassVar[str]
-    """`module:name` of what implements the kind, an `engines.base.EngineKind`."""
+    """`module:name` of the implementation, an `engines.base.EngineKind`."""
 
     quantization: str | None = None
     """The engine's name for how the base is quantised; None: what the model's folder says."""
@@ -46,5 +46,5 @@ class LaunchConfig(Section):
 
     @classmethod
     def kind(cls) -> Any:
-        """What implements this kind of engine (`engines.base.EngineKind`); imported only when it is asked for."""
+        """Import and return the implementation of this kind (an `engines.base.EngineKind`)."""
         return resolve_name(cls.implementation)

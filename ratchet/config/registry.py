@@ -21,7 +21,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 class Registry(Generic[Model]):
-    """The models of one entry-point group; each is imported when it is first asked for."""
+    """The models of one entry-point group. Each is imported on first use."""
 
     def __init__(self, group: str, base: type[Model], planned: tuple[str, ...] = ()) -> None:
         """`base`: what every model derives from. `planned`: names to refuse as not built yet."""

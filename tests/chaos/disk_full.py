@@ -14,7 +14,8 @@ from typing import Any
 
 from ratchet.adapters.disk import ADAPTERS
 from ratchet.buffer.spool import FOLDER, survey
-from tests.support.acknowledgement_log import Load, loading
+from ratchet.errors import AdapterError
+from tests.support.acknowledgement_log import AcknowledgementLog, loading
 from tests.support.gateway_process import POLICY, Bench, bench, until
 from tests.support.small_adapters import written
 
@@ -38,7 +39,7 @@ def fill(ballast: Path) -> None:
             file.write(bytes(1))
 
 
-async def one_round(made: Bench, load: Load, ballast: Path, version: int) -> dict[str, Any]:
+async def one_round(made: Bench, load: AcknowledgementLog, ballast: Path, version: int) -> dict[str, Any]:
     """The disk fills, answers go to the spool until that is full too, then on unrecorded; then there is space again."""
     await load.came(CLIENTS)
     feedback = dict(load.feedback)
@@ -55,8 +56,8 @@ async def one_round(made: Bench, load: Load, ballast: Path, version: int) -> dic
     fill(ballast)  # a store that rewrites its log gives some space back
     try:
         written(made.data.resolve(), policy=POLICY, version=version, parent=version - 1, step=version)
-    except OSError as error:
-        torn = error.strerror or ""
+    except AdapterError as error:
+        torn = str(error)
     waiting = survey(made.data / FOLDER).waiting
     served = len(load.unrecorded)
     ballast.unlink()

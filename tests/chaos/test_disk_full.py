@@ -38,7 +38,7 @@ async def test_a_full_disk_stops_neither_serving_nor_the_truth_and_space_mends_a
     for one in found["rounds"]:
         assert one["spooled"] > 0 and one["unrecorded"] > 0
         assert one["feedback_503"] > 0
-        assert one["adapter"] == "No space left on device"
+        assert "No space left on device" in one["adapter"]
     # Of the adapter that had no space nothing is left but the one written after.
     assert len(found["folders"]) == 2 * ROUNDS
 

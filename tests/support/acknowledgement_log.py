@@ -1,4 +1,4 @@
-"""Clients that never stop asking and rating, and what they were told. Import from here; it needs no conftest."""
+"""Clients that ask and rate without pause, and a log of what the gateway acknowledged to them."""
 
 from __future__ import annotations
 
@@ -20,45 +20,45 @@ PAUSE_SECONDS = 0.02
 
 
 @dataclass
-class Load:
-    """What the clients saw. `recorded`: answers that came whole and were not said to be unrecorded."""
+class AcknowledgementLog:
+    """Ids of what was acknowledged. `recorded`: complete answers without `x-ratchet-recorded: false`; `unrecorded`: those with it."""
 
-    made: Bench
+    gateway: Bench
     noise: int = 0
-    """Bytes of each prompt that no compression makes smaller."""
+    """Random bytes in each prompt, which do not compress."""
     recorded: set[str] = field(default_factory=set)
     unrecorded: set[str] = field(default_factory=set)
     errors: list[str] = field(default_factory=list)
     rated: set[str] = field(default_factory=set)
     feedback: Counter[int] = field(default_factory=Counter)
     impatient: int = 0
-    """503s on feedback without `Retry-After`."""
+    """How many 503s on feedback had no `Retry-After`."""
     longest: float = 0.0
-    """Seconds of the slowest whole answer."""
+    """Seconds that the slowest complete answer took."""
     leave: bool = False
 
     @property
     def answers(self) -> int:
         return len(self.recorded) + len(self.unrecorded)
 
-    async def asker(self, turn: int) -> None:
-        """Streams and asks whole in turn."""
+    async def ask_until_stopped(self, turn: int) -> None:
+        """Ask again and again, alternately for a stream and for a whole answer."""
         clock = asyncio.get_running_loop().time
         while not self.leave:
             turn, begun = turn + 1, clock()
             try:
                 said = {"role": "user", "content": f"say:answer number {turn}"}
                 noise = {"role": "system", "content": base64.b64encode(os.urandom(self.noise * 3 // 4)).decode()}
-                answer = await self.made.chat(messages=[noise, said], stream=turn % 2 == 0)
+                answer = await self.gateway.chat(messages=[noise, said], stream=turn % 2 == 0)
             except httpx.TransportError as error:
                 self.errors.append(type(error).__name__)
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             self.longest = max(self.longest, clock() - begun)
-            self._told(answer)
+            self._log(answer)
 
-    async def rater(self) -> None:
-        """Rates answers that came, again and again."""
+    async def rate_until_stopped(self) -> None:
+        """Rate recorded answers again and again."""
         turn = 0
         while not self.leave:
             await asyncio.sleep(PAUSE_SECONDS)
@@ -66,7 +66,7 @@ class Load:
             turn += 1
             body = {"target": target, "value": turn % 2, "idempotency_key": f"{id(self)}:{turn}"}
             try:
-                answer = await self.made.call("POST", "/v1/feedback", body)
+                answer = await self.gateway.call("POST", "/v1/feedback", body)
             except httpx.TransportError:
                 continue
             self.feedback[answer.status_code] += 1
@@ -75,7 +75,7 @@ class Load:
             self.impatient += answer.status_code == 503 and "retry-after" not in answer.headers
 
     async def came(self, count: int) -> None:
-        """Waits for `count` answers more."""
+        """Wait for `count` more answers."""
         wanted = self.answers + count
 
         async def there() -> bool:
@@ -84,20 +84,20 @@ class Load:
         await until(there, f"{count} more answers")
 
     async def missing(self) -> set[str]:
-        """Answers and rewards that were acknowledged and are not in the store."""
+        """Ids of the answers and feedback that were acknowledged and are not in the store."""
         keys = {schema.blob(item): item for item in self.recorded} | {schema.feedback(fb): fb for fb in self.rated}
-        found = await self.made.store.interactions._link.together(*(("EXISTS", key) for key in keys)) if keys else []
+        found = await self.gateway.store.interactions._link.together(*(("EXISTS", key) for key in keys)) if keys else []
         return {name for name, there in zip(keys.values(), found, strict=True) if not there}
 
     async def kept(self) -> None:
-        """Waits until nothing that was acknowledged is missing."""
+        """Wait until the store holds everything that was acknowledged."""
 
         async def all_there() -> bool:
             return not await self.missing()
 
         await until(all_there, "everything acknowledged is in the store")
 
-    def _told(self, answer: httpx.Response) -> None:
+    def _log(self, answer: httpx.Response) -> None:
         whole = answer.status_code == 200
         if whole and answer.headers["content-type"].startswith("text/event-stream"):
             whole = answer.text.endswith("data: [DONE]\n\n")
@@ -112,15 +112,15 @@ class Load:
 
 
 @asynccontextmanager
-async def loading(made: Bench, clients: int, noise: int = 0) -> AsyncIterator[Load]:
-    """Load for as long as the context lasts; then every client finishes its turn."""
-    load = Load(made, noise)
+async def loading(gateway: Bench, clients: int, noise: int = 0) -> AsyncIterator[AcknowledgementLog]:
+    """Run `clients` clients for as long as the context lasts; then each finishes the request that it is at."""
+    log = AcknowledgementLog(gateway, noise)
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
-            group.create_task(load.asker(number * 1000))
-        group.create_task(load.rater())
+            group.create_task(log.ask_until_stopped(number * 1000))
+        group.create_task(log.rate_until_stopped())
         try:
-            await load.came(1)
-            yield load
+            await log.came(1)
+            yield log
         finally:
-            load.leave = True
+            log.leave = True

@@ -1,4 +1,4 @@
-"""The gateway, with a line in `DIR/audit.log` for each path that it opens, lists, makes, moves or removes through Python."""
+"""Run the gateway under an audit hook, which writes to `DIR/audit.log` each path that Python opens, lists, creates, moves or removes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ EVENTS = ("open", "os.", "shutil.", "glob.", "pathlib.", "tempfile.", "sqlite3."
 def hook(log: int) -> Any:
     """An audit hook that writes to the open file `log`; os.write is no audited event."""
 
-    def seen(event: str, details: tuple[Any, ...]) -> None:
+    def write_paths(event: str, details: tuple[Any, ...]) -> None:
         if event.startswith(EVENTS):
             for path in details[:1] if event == "open" else details[:2]:
                 if isinstance(path, (str, bytes, os.PathLike)):
                     os.write(log, f"{event} {os.fsdecode(path)!r}\n".encode())
 
-    return seen
+    return write_paths
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a dialect says of a request that it refuses."""
+"""The error with which a dialect refuses a request."""
 
 from __future__ import annotations
 

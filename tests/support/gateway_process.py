@@ -158,8 +158,8 @@ class Bench:
         argv = [sys.executable, "-m", self.module, "--config", str(config), "--data", str(self.data), *flags]
         with (self.data / "gateway.log").open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        told = json.loads(await first_line(self.process))
-        self.url, self.admin = told["gateway"], told["admin"]
+        addresses = json.loads(await first_line(self.process))
+        self.url, self.admin = addresses["gateway"], addresses["admin"]
 
     async def ready(self) -> bool:
         return (await self.call("GET", "/readyz", key=None)).status_code == 200

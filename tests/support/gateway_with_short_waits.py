@@ -1,4 +1,4 @@
-"""The gateway, with the waits that are no configuration a hundredth as long."""
+"""Run the gateway with shorter intervals for keep-alives and for looking at the client, which no configuration key sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Users that ask a gateway without pause, for tests of what happens meanwhile. Import from here; it needs no conftest."""
+"""Users that send requests to a gateway without pause, for tests of what happens under load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.gateway_process import Bench, until
 
 
 class Load:
-    """What the users saw so far."""
+    """The responses that the users have received so far."""
 
     def __init__(self) -> None:
         self.answers: list[httpx.Response] = []
@@ -29,18 +29,18 @@ class Load:
         return Counter(answer.headers.get("x-ratchet-engine", "") for answer in self.answers)
 
     async def more(self, count: int, engine: str | None = None) -> None:
-        """Returns once `count` further answers came (of `engine`)."""
+        """Wait until `count` more answers have come (from `engine`, if given)."""
 
-        def seen() -> int:
+        def answered() -> int:
             return len(self.answers) if engine is None else self.engines[engine]
 
-        goal = seen() + count
-        await until(lambda: asyncio.sleep(0, seen() >= goal), f"{count} further answers of {engine or 'any engine'}")
+        goal = answered() + count
+        await until(lambda: asyncio.sleep(0, answered() >= goal), f"{count} further answers of {engine or 'any engine'}")
 
 
 @asynccontextmanager
 async def under_load(ask: Callable[[int], Awaitable[httpx.Response]], users: int = 6) -> AsyncIterator[Load]:
-    """Users that call `ask` with a running number until the block ends; then every answer is in."""
+    """Run `users` users that call `ask` with a running number until the block ends; then wait for their last answers."""
     load, numbers = Load(), iter(range(10**9))
 
     async def user() -> None:

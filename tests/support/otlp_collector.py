@@ -1,4 +1,4 @@
-"""A small OpenTelemetry collector: real HTTP, real protobuf. Import from here; it needs no conftest."""
+"""A small OpenTelemetry collector that takes traces over HTTP as protobuf."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DEADLINE = 20.0
 
 
 class Collector:
-    """What was exported, as it came."""
+    """The spans that were exported to it, in the order of their arrival."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -33,7 +33,7 @@ class Collector:
         return web.Response(body=ExportTraceServiceResponse().SerializeToString(), content_type="application/x-protobuf")
 
     async def trace(self, trace_id: str) -> list[Span]:
-        """The spans of a trace, once the server's own is among them: it ends last."""
+        """Return the spans of a trace, once the server's own span, which ends last, has arrived."""
 
         def whole() -> bool:
             return any(span.kind == Span.SPAN_KIND_SERVER for span in self._of(trace_id))
@@ -56,15 +56,16 @@ def attributes(holder: Any) -> dict[str, Any]:
 
 @asynccontextmanager
 async def collector() -> AsyncIterator[Collector]:
-    made = Collector()
+    """Run a collector on a free port of this machine."""
+    running = Collector()
     app = web.Application()
-    app.add_routes([web.post("/v1/traces", made.take)])
+    app.add_routes([web.post("/v1/traces", running.take)])
     runner = web.AppRunner(app)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
-        made.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        yield made
+        running.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        yield running
     finally:
         await runner.cleanup()

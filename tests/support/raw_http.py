@@ -1,4 +1,4 @@
-"""HTTP by hand, for clients that do it badly."""
+"""HTTP/1.1 written byte by byte, for tests of slow, broken and hostile clients."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ class Wire:
         return cls(*await asyncio.open_connection(host, int(port)))
 
     async def send(self, data: bytes) -> None:
-        """Whatever becomes of it: the server may have closed."""
+        """Send `data`. No error if the server has closed the connection."""
         with suppress(ConnectionError):
             self.writer.write(data)
             await self.writer.drain()
 
     async def answer(self) -> Answer:
-        """The next answer. ConnectionError or EOFError if there is none."""
+        """Read the next response. Raises ConnectionError or EOFError if there is none."""
         async with asyncio.timeout(DEADLINE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             first, *lines = head.strip().split("\r\n")
@@ -52,7 +52,7 @@ class Wire:
         return Answer(int(first.split()[1]), headers, body)
 
     async def closed(self) -> float:
-        """Waits until the server has closed; seconds since the opening."""
+        """Wait until the server has closed the connection; return the seconds since it was opened."""
         async with asyncio.timeout(DEADLINE):
             with suppress(ConnectionError):
                 while await self.reader.read(2**16):
@@ -60,7 +60,7 @@ class Wire:
         return asyncio.get_running_loop().time() - self.opened
 
     async def drip(self, data: bytes, seconds: float) -> None:
-        """Sends a byte each `seconds` until the server has closed."""
+        """Send one byte every `seconds`, until the server has closed the connection."""
         over = asyncio.ensure_future(self.closed())
         for i in range(len(data)):
             await self.send(data[i : i + 1])
@@ -73,6 +73,6 @@ class Wire:
 
 
 def head(method: str, path: str, **headers: str) -> bytes:
-    """A request's header; `_` in a name is `-`."""
+    """Return a request's head as bytes; `_` in a header's name becomes `-`."""
     lines = [f"{method} {path} HTTP/1.1", "host: x", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -87,10 +87,10 @@ class Parser:
     reasoning_parser = None
 
     def __init__(self, ask: asks.Ask, drawn: list[answers.Token]) -> None:
-        self._ask, self._left = ask, list(drawn)
+        self._ask, self._remaining = ask, list(drawn)
 
     def parse_delta(self, **_: Any) -> DeltaMessage:
-        return DeltaMessage.model_validate(delta(self._ask, self._left.pop(0)))
+        return DeltaMessage.model_validate(delta(self._ask, self._remaining.pop(0)))
 
     def parse(self, *_: Any, **__: Any) -> Any:
         call = self._ask.call
@@ -137,17 +137,17 @@ async def message(tree: dict[str, Any], stream: bool) -> str:
 
 
 async def pooled(tree: dict[str, Any], path: str) -> str:
-    told = pooling.ROUTES[path](tree, IDENT, tree["model"])
+    answer = pooling.ROUTES[path](tree, IDENT, tree["model"])
     if path == "/tokenize":
-        return dumped(TokenizeResponse(**told))
+        return dumped(TokenizeResponse(**answer))
     if path == "/detokenize":
-        return dumped(DetokenizeResponse(**told))
+        return dumped(DetokenizeResponse(**answer))
     if path == "/v1/rerank":
-        results = [RerankResult(**{**row, "document": RerankDocument(**row["document"])}) for row in told["results"]]
-        return dumped(RerankResponse(id=told["id"], model=told["model"], usage=RerankUsage(**told["usage"]), results=results))
+        results = [RerankResult(**{**row, "document": RerankDocument(**row["document"])}) for row in answer["results"]]
+        return dumped(RerankResponse(id=answer["id"], model=answer["model"], usage=RerankUsage(**answer["usage"]), results=results))
     kind, rows = (EmbeddingResponse, EmbeddingResponseData) if path == "/v1/embeddings" else (ScoreResponse, ScoreResponseData)
-    usage = UsageInfo(prompt_tokens=told["usage"]["prompt_tokens"], total_tokens=told["usage"]["total_tokens"])
-    return dumped(kind(id=told["id"], created=1, model=told["model"], data=[rows(**row) for row in told["data"]], usage=usage))
+    usage = UsageInfo(prompt_tokens=answer["usage"]["prompt_tokens"], total_tokens=answer["usage"]["total_tokens"])
+    return dumped(kind(id=answer["id"], created=1, model=answer["model"], data=[rows(**row) for row in answer["data"]], usage=usage))
 
 
 def dumped(answer: Any, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""Versions in the registry with adapters of SmolLM2 on disk, as the learner leaves them."""
+"""Policy versions in the registry with adapters of SmolLM2 on disk, as the learner commits them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.vllm_server import BASE, write_adapter
 
 
 async def commit(store: Store, data: Path, policy: str, version: int, *, rank: int = 8, shared: Path | None = None) -> PolicyVersionRecord:
-    """A random adapter written, and committed as the policy's next version, a candidate."""
+    """Write a random adapter and commit it as a candidate, the policy's next version."""
     source = write_adapter(data / "made" / f"{policy}-{version}", version, rank=rank)
     files = {file.name: file.read_bytes() for file in source.iterdir()}
     lineage = {"policy": policy, "version": version, "parent": version - 1, "base": BASE, "base_digest": "0" * 64, "rank": rank}
@@ -27,14 +27,14 @@ async def commit(store: Store, data: Path, policy: str, version: int, *, rank: i
 
 
 async def publish(store: Store, data: Path, policy: str, version: int, *, rank: int = 8, shared: Path | None = None) -> PolicyVersionRecord:
-    """The same, and live."""
+    """Commit a version as `commit` does, and make it live."""
     record = await commit(store, data, policy, version, rank=rank, shared=shared)
     await store.registry.publish(policy, version, expect_live=version - 1, verdict={"passed": True})
     return record
 
 
 def corrupt(data: Path, record: PolicyVersionRecord) -> None:
-    """Flips a bit in the middle of the adapter's weights."""
+    """Flip a bit in the middle of the adapter's weights."""
     weights = data / record.path / adapters.WEIGHTS
     content = np.frombuffer(weights.read_bytes(), np.uint8).copy()
     content[len(content) // 2] ^= 1

@@ -62,7 +62,7 @@ async def _place(services: Services, policy: PolicyRecord, record: PolicyVersion
     if policy.name not in services.config.policies:
         raise invalid(f"{policy.name} is not in the configuration.", "policy")
     try:
-        wanted = {services.shelf.name(record): await services.shelf.verified(record)}
+        wanted = {services.adapter_cache.name(record): await services.adapter_cache.verified(record)}
         await services.fleet.place(policy.base, wanted)
     except AdapterError as error:
         raise conflict(f"The adapter is not what was published: {error}") from None

@@ -79,7 +79,7 @@ class Policies(Handlers):
         if not record.path or record.policy not in self.services.config.policies:
             return None
         try:
-            return await self.services.shelf.manifest(record)
+            return await self.services.adapter_cache.manifest(record)
         except AdapterError as error:
             return {"error": str(error)}
 

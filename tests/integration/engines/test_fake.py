@@ -93,12 +93,12 @@ async def test_it_can_die_before_the_first_byte_a_number_of_times() -> None:
 
 async def test_it_can_die_in_the_middle_of_a_stream() -> None:
     async with fake_engine(Faults(die_after=3)) as (_, record), aiohttp.ClientSession() as session:
-        heard = b""
+        received = b""
         async with session.post(f"{record.url}/v1/chat/completions", json=body(stream=True)) as answer:
             with pytest.raises(aiohttp.ClientPayloadError):
                 async for piece in answer.content.iter_any():
-                    heard += piece
-    events, _ = sse.split(heard)
+                    received += piece
+    events, _ = sse.split(received)
     assert len(events) <= 4
     assert sse.DONE not in events
 
@@ -221,12 +221,12 @@ async def test_a_tool_is_called_whole_and_streamed_alike() -> None:
     called, captured = whole["choices"][0], ChoicesCapture(Wants(False, False, False), ID, BASE)
     for event in sse.split(stream)[0]:
         captured.event(event)
-    heard = captured.captured()
-    assert called["finish_reason"] == heard.choices[0].finish_reason == "tool_calls"
+    answer = captured.captured()
+    assert called["finish_reason"] == answer.choices[0].finish_reason == "tool_calls"
     assert json.loads(called["message"]["tool_calls"][0]["function"]["arguments"]) == {"place": "Åre", "days": 2}
-    assert heard.choices[0].message["tool_calls"] == called["message"]["tool_calls"]
-    assert heard.choices[0].token_ids == called["token_ids"]
-    assert heard.exact
+    assert answer.choices[0].message["tool_calls"] == called["message"]["tool_calls"]
+    assert answer.choices[0].token_ids == called["token_ids"]
+    assert answer.exact
 
 
 @pytest.mark.parametrize(
@@ -249,13 +249,13 @@ async def test_a_schema_is_filled_and_one_that_is_none_refused() -> None:
     }
     async with fake_engine() as (_, record):
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-        told = json.loads(json.loads(await chat(record.url, text="2.5", response_format=form))["choices"][0]["message"]["content"])
+        content = json.loads(json.loads(await chat(record.url, text="2.5", response_format=form))["choices"][0]["message"]["content"])
         refused = json.loads(await chat(record.url, response_format={**form, "json_schema": {"schema": {"properties": [1]}}}))
-    assert (told["kind"], told["list"], told["self"]["kind"]) == ("a", [2.0], "a")
+    assert (content["kind"], content["list"], content["self"]["kind"]) == ("a", [2.0], "a")
     assert refused["error"]["code"] == 400
 
 
 async def test_as_many_of_the_likeliest_tokens_are_told_as_asked_for() -> None:
     async with fake_engine() as (_, record):
-        told = json.loads(await chat(record.url, top_logprobs=3))["choices"][0]["logprobs"]["content"]
-    assert all(len(token["top_logprobs"]) == 3 and token["top_logprobs"][0]["token"] == token["token"] for token in told)
+        tokens = json.loads(await chat(record.url, top_logprobs=3))["choices"][0]["logprobs"]["content"]
+    assert all(len(token["top_logprobs"]) == 3 and token["top_logprobs"][0]["token"] == token["token"] for token in tokens)

@@ -36,10 +36,10 @@ async def asked(url: str, path: str, tree: dict[str, Any]) -> tuple[int, str]:
 async def test_an_answer_has_vllms_own_bytes(name: str) -> None:
     path, tree = REQUESTS[name]
     async with fake_engine() as (_, record):
-        status, told = await asked(record.url, path, tree)
-    assert status == 200, told
-    told = told.replace(f"chatcmpl-{IDENT}", IDENT) if path == "/v1/messages" else told
-    assert still(told) == still(FORMS[name])
+        status, body = await asked(record.url, path, tree)
+    assert status == 200, body
+    body = body.replace(f"chatcmpl-{IDENT}", IDENT) if path == "/v1/messages" else body
+    assert still(body) == still(FORMS[name])
 
 
 async def test_a_route_that_is_taken_away_answers_as_fastapi_does() -> None:
@@ -57,7 +57,7 @@ async def test_a_refusal_is_in_its_routes_form() -> None:
     async with fake_engine(Faults(refuse=500)) as (_, record):
         answers = {path: (await asked(record.url, path, {}))[1] for path in ("/v1/responses", "/v1/messages", "/tokenize")}
     assert answers.pop("/v1/messages") == '{"type":"error","error":{"type":"InternalServerError","message":"refused, as asked"}}'
-    assert all(told.startswith('{"error":{"message":"refused, as asked"') for told in answers.values())
+    assert all(body.startswith('{"error":{"message":"refused, as asked"') for body in answers.values())
 
 
 @pytest.mark.parametrize(

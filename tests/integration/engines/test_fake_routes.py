@@ -97,8 +97,8 @@ async def test_a_streams_events_come_in_vllms_order_with_its_fields(name: str) -
 
 
 async def test_a_plain_prompt_is_answered_to_the_byte_and_echoed() -> None:
-    told = json.loads(await post("/v1/completions", prompt=["say:one", "say:two"], n=2, echo=True, max_tokens=20))["choices"]
-    assert [choice["text"] for choice in told] == ["say:oneone", "say:oneone", "say:twotwo", "say:twotwo"]
+    choices = json.loads(await post("/v1/completions", prompt=["say:one", "say:two"], n=2, echo=True, max_tokens=20))["choices"]
+    assert [choice["text"] for choice in choices] == ["say:oneone", "say:oneone", "say:twotwo", "say:twotwo"]
     ids = json.loads(await post("/v1/completions", prompt=list(b"say:hi"), max_tokens=20))
     assert ids["choices"][0]["text"] == "hi"
 
@@ -115,8 +115,8 @@ async def test_a_response_and_a_message_say_what_they_are_told_to_and_why_they_e
 
 
 async def test_embeddings_tell_texts_apart_in_either_encoding() -> None:
-    told = json.loads(await post("/v1/embeddings", input=["a", "b"], dimensions=8))
-    assert [row["embedding"] for row in told["data"]] == [vector("a", 8), vector("b", 8)]
+    response = json.loads(await post("/v1/embeddings", input=["a", "b"], dimensions=8))
+    assert [row["embedding"] for row in response["data"]] == [vector("a", 8), vector("b", 8)]
     assert abs(sum(x * x for x in vector("a", 8)) - 1) < 1e-9
     encoded = json.loads(await post("/v1/embeddings", input="a", dimensions=8, encoding_format="base64"))
     assert isinstance(encoded["data"][0]["embedding"], str)

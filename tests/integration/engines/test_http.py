@@ -101,14 +101,14 @@ async def test_an_answer_past_the_bound_is_broken(monkeypatch: pytest.MonkeyPatc
 
 
 async def test_the_key_goes_along() -> None:
-    heard: list[bytes] = []
+    received: list[bytes] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heard.append(await reader.readexactly(2))
+        received.append(await reader.readexactly(2))
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
     async with served(handle, api_key="k") as client:
         await client.post("/x", {}, seconds=5)
-    assert heard == [b"{}"]
+    assert received == [b"{}"]
     assert http.authorization("k") == {"authorization": "Bearer k"}
     assert http.authorization(None) == {}

@@ -92,16 +92,16 @@ def test_log_probs_are_those_of_the_sampling_distribution_or_the_reason_is_given
 
 
 def test_an_error_has_its_meaning() -> None:
-    gone = b'{"error": {"message": "The model `support@7` does not exist.", "type": "NotFoundError", "code": 404}}'
-    assert WIRE.meaning(404, {}, gone, "support@7") == NoAdapter()
+    not_loaded = b'{"error": {"message": "The model `support@7` does not exist.", "type": "NotFoundError", "code": 404}}'
+    assert WIRE.meaning(404, {}, not_loaded, "support@7") == NoAdapter()
     assert WIRE.meaning(404, {}, b'{"detail": "Not Found"}', "support@7") == NoRoute()
     assert WIRE.meaning(400, {}, b'{"error": {"message": "no", "param": "n"}}', "support@7") == ClientFault("no", "n")
 
 
 def test_asked_for_ids_vllm_leaves_out_the_prompt_that_it_should_repeat() -> None:
-    told = json.loads(whole("echo_with_ids.json"))["choices"][0]
-    assert told["text"] == "".join(told["logprobs"]["tokens"][2:])
-    assert told["prompt_logprobs"] is not None  # nor would the client have seen these
+    choice = json.loads(whole("echo_with_ids.json"))["choices"][0]
+    assert choice["text"] == "".join(choice["logprobs"]["tokens"][2:])
+    assert choice["prompt_logprobs"] is not None  # nor would the client have seen these
 
 
 def texts(wants: Wants) -> list[tuple[list[dict[str, Any]], Captured]]:

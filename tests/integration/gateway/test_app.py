@@ -23,11 +23,11 @@ DIGEST = "8c6976e5b5410415bde908bd4dee15dfb167a9c873fc4bb8a81f6f2ab448a918"
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "code", "told"),
+    ("error", "status", "code", "retry_after"),
     [(RuntimeError("a secret"), 500, "internal_error", None), (StoreError("a secret"), 503, "store_unavailable", "1")],
 )
 async def test_a_route_that_fails_answers_in_openais_shape_and_is_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, status: int, code: str, told: str | None
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, error: Exception, status: int, code: str, retry_after: str | None
 ) -> None:
     async with embedded_store(tmp_path) as store:
         await store.keys.put(DIGEST, KeyRecord("one", "ops", ["operator"], 1.0))
@@ -41,7 +41,7 @@ async def test_a_route_that_fails_answers_in_openais_shape_and_is_logged(
         async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as http:
             answer = await http.get("/admin/ledger", headers={"authorization": "Bearer admin"})
         await services.stop()
-    assert (answer.status_code, answer.json()["error"]["code"], answer.headers.get("retry-after")) == (status, code, told)
+    assert (answer.status_code, answer.json()["error"]["code"], answer.headers.get("retry-after")) == (status, code, retry_after)
     assert "secret" not in answer.text
     assert "a secret" in caplog.text
 
@@ -80,16 +80,16 @@ async def test_query_parameters_and_routes_are_those_of_the_application(tmp_path
     async with embedded_store(tmp_path) as store:
         services = Services(Config(), tmp_path, store)
         apps = [plane(services)._app for plane in (data_plane, admin_plane)]
-        hot = {("POST", path) for _, path in data_plane(services)._direct}
+        direct = {("POST", path) for _, path in data_plane(services)._direct}
         await services.stop()
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for app in apps:
         found |= operations(get_openapi(title="x", version="x", routes=app.routes)["paths"])  # type: ignore[attr-defined]
-    told = operations(DOCUMENT["paths"])
-    assert set(found) | hot == set(told)
+    documented = operations(DOCUMENT["paths"])
+    assert set(found) | direct == set(documented)
     for place, operation in found.items():
         theirs = {p["name"]: p["schema"] for p in operation.get("parameters", []) if p["in"] == "query"}
-        ours = {p["name"]: p["schema"] for p in told[place].get("parameters", []) if p["in"] == "query"}
+        ours = {p["name"]: p["schema"] for p in documented[place].get("parameters", []) if p["in"] == "query"}
         assert set(theirs) == set(ours) - {"metadata"}, place  # metadata[key] is read by hand
         for name, schema in theirs.items():
             plain = next((option for option in schema.get("anyOf", ()) if option.get("type") != "null"), schema)

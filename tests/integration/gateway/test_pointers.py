@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.catalog import Catalog
-from gateway.routing.adapter_cache import Shelf
+from gateway.routing.adapter_cache import AdapterCache
 from gateway.routing.fleet import Fleet
 from gateway.routing.pointers import Pointers
 from gateway.routing.replica import Replica
@@ -32,7 +32,7 @@ class World:
     def __init__(self, store: Store, data: Path) -> None:
         self.store = store
         self.catalog = Catalog(CONFIG)
-        self.fleet = Fleet(store, self.catalog, Shelf(CONFIG, data))
+        self.fleet = Fleet(store, self.catalog, AdapterCache(CONFIG, data))
         self.replica = Replica(EngineRecord("a", "fake", "small", "http://127.0.0.1:9", "small"))
         self.replica.healthy = True
         self.fleet.replicas["a"] = self.replica

@@ -48,8 +48,8 @@ async def test_an_admission_has_openais_headers_and_a_refusal_its_error(quota: Q
     caller = key(rpm=2, tpm=600)
     admission = await quota.admit(caller, "support", 100)
     assert admission.counts_tokens
-    told = {name.decode(): value.decode() for name, value in admission.headers}
-    assert told == {
+    sent = {name.decode(): value.decode() for name, value in admission.headers}
+    assert sent == {
         "x-ratelimit-limit-requests": "2",
         "x-ratelimit-remaining-requests": "1",
         "x-ratelimit-reset-requests": "30s",
@@ -61,7 +61,7 @@ async def test_an_admission_has_openais_headers_and_a_refusal_its_error(quota: Q
         await quota.admit(caller, "support", 599)
     assert (refused.value.status, refused.value.code, refused.value.retry_after) == (429, "rate_limit_exceeded", pytest.approx(10, abs=0.5))
     assert b'"type":"tokens"' in refused.value.body
-    assert {name for name, _ in refused.value.headers} == {name.encode() for name in told} | {b"retry-after"}
+    assert {name for name, _ in refused.value.headers} == {name.encode() for name in sent} | {b"retry-after"}
     await quota.count(caller)
     with pytest.raises(ApiError) as refused:
         await quota.count(caller)

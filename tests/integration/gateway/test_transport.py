@@ -57,7 +57,7 @@ async def test_an_answer_without_a_body_ends_at_once_and_keeps_the_connection(an
     async with serving(answer, HELLO) as server, pooled(server.url) as pool:
         assert await post(pool) == (status, b"")
         assert await post(pool) == (200, b"hello")
-        assert [len(asked) for asked in server.connections] == [2]
+        assert [len(requests) for requests in server.connections] == [2]
 
 
 async def test_the_hints_before_an_answer_leave_no_headers() -> None:
@@ -72,7 +72,7 @@ async def test_a_connection_is_used_again_and_as_many_are_opened_as_are_busy() -
         for _ in range(2):
             assert await post(pool) == (200, b"hello")
         assert await asyncio.gather(*(post(pool) for _ in range(3))) == [(200, b"hello")] * 3
-        assert sorted(len(asked) for asked in server.connections) == [1, 1, 3]
+        assert sorted(len(requests) for requests in server.connections) == [1, 1, 3]
 
 
 async def test_an_old_connection_is_closed_and_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,7 +81,7 @@ async def test_an_old_connection_is_closed_and_not_used(monkeypatch: pytest.Monk
         monkeypatch.setattr(transport, "KEEPALIVE_SECONDS", 0)
         await post(pool)
         await server.client_closed.wait()
-        assert [len(asked) for asked in server.connections] == [1, 1]
+        assert [len(requests) for requests in server.connections] == [1, 1]
 
 
 @pytest.mark.parametrize(
@@ -201,12 +201,12 @@ async def test_trailers_are_not_kept() -> None:
         assert (await body(response), response.headers) == (b"hello", {"transfer-encoding": "chunked"})
 
 
-@pytest.mark.parametrize("behind", [HELLO, OK + b"content-length: 4\r\n\r\n"], ids=["whole", "begun"])
-async def test_an_answer_behind_the_one_that_was_asked_for_is_never_taken_for_the_next(behind: bytes) -> None:
-    async with serving(HELLO + behind.replace(b"hello", b"wrong"), HELLO) as server, pooled(server.url) as pool:
+@pytest.mark.parametrize("second", [HELLO, OK + b"content-length: 4\r\n\r\n"], ids=["whole", "begun"])
+async def test_a_second_answer_to_a_request_is_never_taken_for_the_next_ones(second: bytes) -> None:
+    async with serving(HELLO + second.replace(b"hello", b"wrong"), HELLO) as server, pooled(server.url) as pool:
         assert await post(pool) == (200, b"hello")
         assert await post(pool) == (200, b"hello")
-        assert [len(asked) for asked in server.connections] == [1, 1]
+        assert [len(requests) for requests in server.connections] == [1, 1]
 
 
 async def test_bytes_on_an_idle_connection_end_it() -> None:

@@ -31,7 +31,7 @@ async def pieces(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 async def answer(url: str, data: bytes) -> tuple[Answer, bytes]:
-    """What is answered, and everything behind its header or the length it told."""
+    """The answer, and everything after its header or its declared length."""
     wire = await Wire.open(url)
     await wire.send(data)
     found = await wire.answer()
@@ -41,11 +41,11 @@ async def answer(url: str, data: bytes) -> tuple[Answer, bytes]:
 
 
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/0.9", b"HTTP/2.0"])
-@pytest.mark.parametrize("asked", [{}, {"connection": "keep-alive"}])
-async def test_an_answer_without_a_length_comes_as_it_is_and_ends_with_the_connection(version: bytes, asked: dict[str, str]) -> None:
+@pytest.mark.parametrize("fields", [{}, {"connection": "keep-alive"}])
+async def test_an_answer_without_a_length_comes_as_it_is_and_ends_with_the_connection(version: bytes, fields: dict[str, str]) -> None:
     async with port() as made:
         made.app = pieces
-        found, rest = await answer(made.url, old("GET", "/", version, **asked))
+        found, rest = await answer(made.url, old("GET", "/", version, **fields))
         assert (found.status, rest) == (200, b"".join(PIECES))
         assert found.headers["connection"] == "close"
         assert "transfer-encoding" not in found.headers

@@ -114,9 +114,9 @@ async def test_what_waits_in_the_spool_is_reported(tmp_path: Path) -> None:
 
 async def test_models_are_looked_for(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    models = {"hub": {"path": "owner/name"}, "gone": {"path": "/no/such/folder"}, "empty": {"path": "empty"}}
+    models = {"hub": {"path": "owner/name"}, "absent": {"path": "/no/such/folder"}, "empty": {"path": "empty"}}
     found = await findings(written(tmp_path, models=models), tmp_path)
-    assert {name: found[f"model {name}"].state for name in models} == {"hub": "note", "gone": "unfit", "empty": "unfit"}
+    assert {name: found[f"model {name}"].state for name in models} == {"hub": "note", "absent": "unfit", "empty": "unfit"}
 
 
 async def test_reward_functions_beside_the_file_are_imported(tmp_path: Path) -> None:

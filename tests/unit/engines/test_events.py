@@ -39,7 +39,7 @@ def event(kind: str, **fields: Any) -> bytes:
     return json.dumps({"type": kind, **fields}).encode()
 
 
-def told(captured: Captured) -> tuple[Any, Any, Any]:
+def text_calls_and_finish(captured: Captured) -> tuple[Any, Any, Any]:
     """The message's text, its calls' names and arguments, its end."""
     [choice] = captured.choices
     assert (captured.exact, captured.prompt_ids, choice.token_ids, choice.logprobs) == (False, [], [], [])
@@ -71,12 +71,12 @@ def test_vllms_stream_is_passed_on_but_for_the_response_objects(name: str) -> No
 
 def test_a_streams_text_and_its_end_are_heard() -> None:
     _, capture = response(made("response streamed"))
-    assert told(capture.captured()) == ("naïve 🙂", [], "stop")
+    assert text_calls_and_finish(capture.captured()) == ("naïve 🙂", [], "stop")
     assert capture.captured().finished
 
 
 def test_a_response_that_was_cut_at_its_limit_ends_for_its_length() -> None:
-    assert told(response(made("response cut"))[1].captured()) == ("na", [], "length")
+    assert text_calls_and_finish(response(made("response cut"))[1].captured()) == ("na", [], "length")
 
 
 @pytest.mark.parametrize("kind", ["response.completed", "response.incomplete"])
@@ -88,7 +88,7 @@ def test_either_terminal_event_ends_it(kind: str) -> None:
 
 def test_a_function_call_is_kept_as_a_chats() -> None:
     _, capture = response(made("response of a call, streamed"))
-    text, calls, end = told(capture.captured())
+    text, calls, end = text_calls_and_finish(capture.captured())
     assert (text, end) == (None, "tool_calls")
     assert calls == [("get_weather", {"place": "Åre", "days": 2})]
 
@@ -97,18 +97,20 @@ def test_a_function_call_is_kept_as_a_chats() -> None:
 def test_a_whole_response_is_kept_as_its_stream(name: str) -> None:
     seen, captured = capture_response(FORMS[name].encode(), *SHOWN)
     assert json.loads(seen) == {**json.loads(FORMS[name]), **PATCH} == captured.response
-    assert told(captured) == told(response(made(name + " streamed" if name == "response" else name + ", streamed"))[1].captured())
+    assert text_calls_and_finish(captured) == text_calls_and_finish(
+        response(made(name + " streamed" if name == "response" else name + ", streamed"))[1].captured()
+    )
 
 
 def test_a_real_response_is_captured() -> None:
     _, captured = capture_response(whole("response.json"), *SHOWN)
-    text, calls, _ = told(captured)
+    text, calls, _ = text_calls_and_finish(captured)
     assert text and not calls and captured.finished
 
 
 def test_a_stream_that_breaks_off_keeps_its_text_and_is_neither_done_nor_finished() -> None:
     _, capture = response(made("response streamed")[:6])
-    assert told(capture.captured()) == ("na", [], None)
+    assert text_calls_and_finish(capture.captured()) == ("na", [], None)
     assert not capture.done and not capture.captured().finished and capture.captured().response is None
 
 
@@ -175,16 +177,16 @@ def test_vllms_stream_is_passed_on_but_for_the_messages_id_and_model(name: str) 
 
 def test_a_streamed_messages_text_end_and_usage_are_heard() -> None:
     _, capture = message(made("message streamed"))
-    assert told(capture.captured()) == ("naïve 🙂", [], "stop")
+    assert text_calls_and_finish(capture.captured()) == ("naïve 🙂", [], "stop")
     assert capture.captured().usage == {"prompt_tokens": 31, "completion_tokens": 12, "total_tokens": 43}
 
 
 def test_a_message_that_was_cut_at_its_limit_ends_for_its_length() -> None:
-    assert told(message(made("message cut"))[1].captured()) == ("na", [], "length")
+    assert text_calls_and_finish(message(made("message cut"))[1].captured()) == ("na", [], "length")
 
 
 def test_a_streamed_tool_use_is_put_together() -> None:
-    assert told(message(made("message of a call, streamed"))[1].captured()) == (
+    assert text_calls_and_finish(message(made("message of a call, streamed"))[1].captured()) == (
         None,
         [("get_weather", {"place": "Åre", "days": 2})],
         "tool_calls",
@@ -195,8 +197,8 @@ def test_a_streamed_tool_use_is_put_together() -> None:
 def test_a_whole_message_is_kept_as_its_stream(name: str) -> None:
     seen, captured = capture_message(FORMS[name].encode(), "msg_x", "support@3")
     assert json.loads(seen) == {**json.loads(FORMS[name]), "id": "msg_x", "model": "support@3"}
-    heard = message(made(name + (" streamed" if name == "message" else ", streamed")))[1].captured()
-    assert (told(captured), captured.usage) == (told(heard), heard.usage)
+    streamed = message(made(name + (" streamed" if name == "message" else ", streamed")))[1].captured()
+    assert (text_calls_and_finish(captured), captured.usage) == (text_calls_and_finish(streamed), streamed.usage)
 
 
 def test_tokens_from_a_cache_count_as_the_prompts() -> None:
@@ -209,25 +211,25 @@ def test_tokens_from_a_cache_count_as_the_prompts() -> None:
 
 
 def test_a_stop_sequence_is_an_end() -> None:
-    assert told(capture_message(FORMS["message stopped"].encode(), "msg_x", "m")[1]) == ("naï", [], "stop")
+    assert text_calls_and_finish(capture_message(FORMS["message stopped"].encode(), "msg_x", "m")[1]) == ("naï", [], "stop")
 
 
 def test_thinking_is_no_text() -> None:
     blocks = [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "text", "text": "yes"}]
     body = json.dumps({"type": "message", "content": blocks, "stop_reason": "end_turn"}).encode()
-    assert told(capture_message(body, "msg_x", "m")[1]) == ("yes", [], "stop")
+    assert text_calls_and_finish(capture_message(body, "msg_x", "m")[1]) == ("yes", [], "stop")
     deltas = [
         {"type": "thinking_delta", "thinking": "hm"},
         {"type": "text_delta", "text": "yes"},
         {"type": "input_json_delta", "partial_json": "{"},
     ]
     events = [event("content_block_delta", index=i, delta=delta) for i, delta in enumerate(deltas)]
-    assert told(message(events)[1].captured()) == ("yes", [], None)
+    assert text_calls_and_finish(message(events)[1].captured()) == ("yes", [], None)
 
 
 def test_a_message_that_breaks_off_keeps_its_text_and_is_neither_done_nor_finished() -> None:
     _, capture = message(made("message streamed")[:4])
-    assert told(capture.captured()) == ("na", [], None)
+    assert text_calls_and_finish(capture.captured()) == ("na", [], None)
     assert not capture.done and not capture.captured().finished
 
 

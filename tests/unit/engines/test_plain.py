@@ -14,8 +14,8 @@ from ratchet.errors import EngineBroken, EngineUnsupported
 from tests.support.vllm_samples import whole as recorded
 
 
-def whole(told: bytes, model: str = "support@3") -> tuple[bytes, dict[str, Any]]:
-    seen, captured = answers.whole(EMBEDDINGS, told, Wants(), "x", model)
+def whole(body: bytes, model: str = "support@3") -> tuple[bytes, dict[str, Any]]:
+    seen, captured = answers.whole(EMBEDDINGS, body, Wants(), "x", model)
     assert (captured.choices, captured.exact) == ([], False)
     return seen, captured.usage
 
@@ -28,9 +28,9 @@ def test_vllms_own_answers_keep_their_bytes_and_tell_their_tokens(name: str) -> 
 
 
 def test_only_the_models_name_is_changed_and_every_other_byte_kept() -> None:
-    told = b'{"id":"e",  "model":"adapter","data":[{"text":"\\"model\\":\\"adapter\\""}],"usage":{"total_tokens":3}}'
-    assert whole(told) == (told.replace(b'"model":"adapter"', b'"model":"support@3"', 1), {"total_tokens": 3})
-    assert whole(told, "adapter")[0] is told
+    body = b'{"id":"e",  "model":"adapter","data":[{"text":"\\"model\\":\\"adapter\\""}],"usage":{"total_tokens":3}}'
+    assert whole(body) == (body.replace(b'"model":"adapter"', b'"model":"support@3"', 1), {"total_tokens": 3})
+    assert whole(body, "adapter")[0] is body
 
 
 def test_a_name_that_is_there_twice_or_written_otherwise_is_changed_by_parsing() -> None:
@@ -43,10 +43,10 @@ def test_an_answer_that_names_no_model_is_passed_on() -> None:
     assert whole(b'{"prompt":"hi"}') == (b'{"prompt":"hi"}', {})
 
 
-@pytest.mark.parametrize("told", [b"", b"nope", b"[]", b'{"error":{"message":"secret"}}', b'{"model":5}', b'{"usage":[]}', b"\xff"])
-def test_what_is_no_answer_is_broken_and_its_words_are_not_repeated(told: bytes) -> None:
+@pytest.mark.parametrize("body", [b"", b"nope", b"[]", b'{"error":{"message":"secret"}}', b'{"model":5}', b'{"usage":[]}', b"\xff"])
+def test_what_is_no_answer_is_broken_and_its_words_are_not_repeated(body: bytes) -> None:
     with pytest.raises(EngineBroken) as error:
-        whole(told)
+        whole(body)
     assert "secret" not in str(error.value)
 
 

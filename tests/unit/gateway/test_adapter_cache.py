@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.routing.adapter_cache import Shelf
+from gateway.routing.adapter_cache import AdapterCache
 from ratchet.adapters import FILES
 from ratchet.config import Config
 from ratchet.errors import AdapterError
@@ -23,7 +23,7 @@ async def test_a_gateway_with_another_data_directory_fetches_the_adapter(tmp_pat
     shared, elsewhere = tmp_path / "shared", tmp_path / "elsewhere"
     shared.mkdir()
     _, record = written(tmp_path / "here", shared=shared)
-    folder = await Shelf(config(shared), elsewhere).verified(record)
+    folder = await AdapterCache(config(shared), elsewhere).verified(record)
     assert folder == elsewhere.resolve() / record.path
     assert {path.name for path in folder.iterdir()} == FILES
 
@@ -31,4 +31,4 @@ async def test_a_gateway_with_another_data_directory_fetches_the_adapter(tmp_pat
 async def test_with_no_shared_folder_an_adapter_that_is_not_here_is_an_error(tmp_path: Path) -> None:
     _, record = written(tmp_path / "here")
     with pytest.raises(AdapterError, match="cannot be read"):
-        await Shelf(config(), tmp_path / "elsewhere").verified(record)
+        await AdapterCache(config(), tmp_path / "elsewhere").verified(record)

@@ -71,13 +71,13 @@ async def test_the_next_answers_head_waits_too_and_a_close_sends_it() -> None:
 
 async def test_nothing_is_written_to_a_client_that_left() -> None:
     one, transport = client()
-    left: list[None] = []
-    one.on_disconnect = lambda: left.append(None)
+    calls: list[None] = []
+    one.on_disconnect = lambda: calls.append(None)
     one.write(b"head;")
     one.connection_lost()
     one.send_chunk(b"more")
     await turn()
-    assert (transport.writes, left, one.disconnected) == ([], [None], True)
+    assert (transport.writes, calls, one.disconnected) == ([], [None], True)
 
 
 async def test_a_client_of_http_1_0_gets_pieces_without_their_sizes() -> None:

@@ -20,9 +20,9 @@ METHODS = {"get", "post", "put", "patch", "delete"}
 def operations(paths: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
     """By method and path, names in the path left out."""
     return {
-        (method.upper(), re.sub(r"\{\w+\}", "{}", path)): told
+        (method.upper(), re.sub(r"\{\w+\}", "{}", path)): operation
         for path, item in paths.items()
-        for method, told in item.items()
+        for method, operation in item.items()
         if method in METHODS
     }
 
@@ -43,8 +43,8 @@ def test_the_document_has_each_built_route_and_no_other() -> None:
 def test_each_operation_asks_for_the_scopes_of_the_table() -> None:
     for route in (*DATA, *ADMIN):
         for method in route.built:
-            told = DOCUMENT["paths"][route.path][method.lower()]
-            assert {scope for way in told["security"] for scope in way["key"]} == route.scopes
+            operation = DOCUMENT["paths"][route.path][method.lower()]
+            assert {scope for way in operation["security"] for scope in way["key"]} == route.scopes
 
 
 @pytest.mark.parametrize("endpoint", [one for one in ENDPOINTS if one.body is not None], ids=lambda one: one.path)

@@ -117,13 +117,13 @@ def test_saving_the_same_state_twice_gives_the_same_digest_and_one_folder(
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing"])
 def test_a_damaged_checkpoint_is_refused(moved: tuple[Policy, AdamW], store: ArtifactStore, folder: Path, name: str, damage: str) -> None:
     digest = checkpoint.save(store, NAME, *moved, step=1, rng={})
     path = folder / digest / name
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if damage == "flip" else data[: len(data) // 2])
-    if damage == "gone":
+    if damage == "missing":
         path.unlink()
     with pytest.raises(AdapterError, match=rf"{name} has another sha256|not exactly \[.*{name}|cannot be read"):
         checkpoint.load(store, NAME, digest)

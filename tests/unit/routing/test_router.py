@@ -79,9 +79,9 @@ async def test_one_that_asked_to_be_left_alone_is_and_where_all_did_the_first_ba
     assert asked.pause(BASE, CHAT) is None
     made[1].pause(20, 503)
     assert picked(asked) == set()
-    told = asked.pause(BASE, CHAT)
-    assert told is not None
-    status, seconds = told
+    pause = asked.pause(BASE, CHAT)
+    assert pause is not None
+    status, seconds = pause
     assert status == 503
     assert 19 < seconds <= 20
 

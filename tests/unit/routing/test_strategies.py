@@ -110,11 +110,11 @@ def test_a_replica_that_leaves_moves_only_its_own_keys_and_one_that_comes_takes_
     shape: list[float], key: bytes, data: st.DataObject
 ) -> None:
     made = seats(*shape)
-    gone = made[data.draw(st.integers(0, len(made) - 1))]
-    rest = [seat for seat in made if seat is not gone]
+    removed = made[data.draw(st.integers(0, len(made) - 1))]
+    rest = [seat for seat in made if seat is not removed]
     before = [made[i].name for i in ranked(made, key)]
     after = [rest[i].name for i in ranked(rest, key)]
-    assert after == [name for name in before if name != gone.name]
+    assert after == [name for name in before if name != removed.name]
 
 
 def test_one_of_ten_that_leaves_moves_a_tenth() -> None:
