@@ -159,7 +159,8 @@ class _Update:
             share = self.algorithm.loss(self._terms(log_probs, rows, packed, data, values, whole))
             share.loss.backward()  # type: ignore[no-untyped-call]
             total += float(share.loss.detach())
-            metrics = {key: metrics.get(key, 0.0) + value for key, value in share.metrics.items()}
+            for key, value in share.metrics.items():
+                metrics[key] = metrics.get(key, 0.0) + value
             self._passed(packed)
         return total, metrics
 

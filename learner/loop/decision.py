@@ -56,6 +56,7 @@ class Decision:
             raise GateRefused("sanity", str(error)) from error
 
     async def _publish(self, candidate: PolicyVersionRecord, verdict: Verdict) -> None:
+        await self._ownership.confirm()
         await self._status.phase("publishing")
         failpoints.hit("learner.before_publish")
         report, token = verdict.report(clock.wall()), self._ownership.token
