@@ -60,9 +60,11 @@ def test_a_torn_tail_is_cut_wherever_it_was_torn(tmp_path: Path) -> None:
     path = written(tmp_path)
     whole = path.read_bytes()
     for end in range(offset(9) + 1, offset(10)):
-        path.write_bytes(whole[:end] + bytes(len(whole) - end))
+        torn = whole[:end] + bytes(len(whole) - end)
+        path.write_bytes(torn)
         records, damaged = found(tmp_path)
-        assert (records, bool(damaged)) == (RECORDS[:9], end >= offset(9) + MARK), end
+        mark = slice(offset(9), offset(9) + MARK)
+        assert (records, bool(damaged)) == (RECORDS[:9], torn[mark] == whole[mark]), end  # a random mark may end in zeros
         path.write_bytes(whole[:end])
         assert found(tmp_path)[0] == RECORDS[:9]
 
