@@ -1,8 +1,8 @@
 """The seam between Ratchet and an inference engine. Everything known of one kind of engine is in one folder behind it.
 
-A kind has three parts: `EngineControl`, its control plane (asynchronous, one for each replica); `EngineWire`, the form of its
-requests and answers (synchronous, without I/O, one for the kind); and the command line that starts it. What a kind cannot do
-is refused with EngineUnsupported unless the kind overrides it.
+Besides its launch configuration a kind has three parts: `EngineControl`, its control plane (asynchronous, one for each
+replica); `EngineWire`, the form of its requests and answers (synchronous, without I/O, one for the kind); and the command line
+that starts it. What a kind cannot do is refused with EngineUnsupported unless the kind overrides it.
 """
 
 from __future__ import annotations
