@@ -73,7 +73,7 @@ async def test_the_base_served_in_place_of_a_real_candidate_is_refused(
 async def test_an_adapter_that_changes_nothing_is_not_taken_for_an_active_one(real_engine: EngineRecord, tmp_path: Path) -> None:  # noqa: F811
     async with real_world(real_engine, tmp_path, algorithm={"type": "grpo", "learning_rate": 1e-12}) as w:
         version = await decided(w)
-        assert version.state == "refused" and "cannot be told from it" in version.verdict["why"], version.verdict
+        assert version.state == "refused" and "cannot be distinguished from it" in version.verdict["why"], version.verdict
 
 
 async def test_a_candidate_compared_with_other_weights_than_its_own_is_refused(real_engine: EngineRecord, tmp_path: Path) -> None:  # noqa: F811
