@@ -1,4 +1,7 @@
-"""Policy losses by name. The losses are in `learner.algorithms`; formulas, choices and sources: docs/learner-math.md."""
+"""Policy losses by name, for researchers. A new loss goes into a file of `learner.algorithms`, not here.
+
+Formulas, choices and sources: docs/learner-math.md.
+"""
 
 from __future__ import annotations
 

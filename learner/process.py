@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,8 +22,6 @@ from ratchet.errors import ConfigError, StoreUnavailable
 from ratchet.process import startup
 from ratchet.process.locks import locked
 from ratchet.tasks import end
-
-log = logging.getLogger(__name__)
 
 NICENESS = 10
 """Niceness of the learner. Serving runs at 0, so the kernel prefers it."""

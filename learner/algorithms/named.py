@@ -1,4 +1,7 @@
-"""The pure functions of the algorithms by name: what `learner.advantages.estimate` and `learner.losses.policy_loss` look up."""
+"""The pure functions of the algorithms by name: what `learner.advantages.estimate` and `learner.losses.policy_loss` look up.
+
+Optional, for research: an update calls the algorithm itself and looks up no name.
+"""
 
 from __future__ import annotations
 
